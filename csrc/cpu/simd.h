@@ -1,0 +1,241 @@
+// SIMD vectors of the widest kind the compiler is allowed to use. Kernel files are compiled once
+// per instruction set, each into a namespace of its own, and nothing in them may leave it: no
+// standard-library templates, whose copies the linker would merge across instruction sets.
+#pragma once
+#include <cstdint>
+
+#include "../math/platform.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define DEAL_ISA avx512
+#define DEAL_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define DEAL_ISA avx2
+#define DEAL_VECTOR_BYTES 32
+#else
+#define DEAL_ISA baseline
+#define DEAL_VECTOR_BYTES 16
+#endif
+
+namespace deal {
+namespace DEAL_ISA {
+
+template <class T, int bytes = DEAL_VECTOR_BYTES>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(bytes)));
+};
+template <class T>
+using vector = typename VectorOf<T>::type;
+using vector_f = vector<float>;
+using vector_u = vector<uint32_t>;
+using vector_h = VectorOf<uint16_t, DEAL_VECTOR_BYTES / 2>::type;  // as many lanes as vector_f
+
+// The value type of the mathematics: one vector of neurons.
+template <class S>
+struct Pack {
+  static constexpr int lanes = DEAL_VECTOR_BYTES / int(sizeof(S));
+  vector<S> v;
+};
+template <class S>
+struct Mask {
+  decltype(vector<S>{} < vector<S>{}) v;
+};
+
+}  // namespace DEAL_ISA
+
+template <class S>
+struct ScalarOf<DEAL_ISA::Pack<S>> {
+  using type = S;
+};
+
+namespace DEAL_ISA {
+
+#define DEAL_OPERATOR(Result, op)                                                      \
+  template <class S>                                                                   \
+  DEAL_INLINE Result<S> operator op(Pack<S> a, Pack<S> b) { return {a.v op b.v}; }     \
+  template <class S>                                                                   \
+  DEAL_INLINE Result<S> operator op(Pack<S> a, scalar_t<Pack<S>> b) { return {a.v op b}; } \
+  template <class S>                                                                   \
+  DEAL_INLINE Result<S> operator op(scalar_t<Pack<S>> a, Pack<S> b) { return {a op b.v}; }
+DEAL_OPERATOR(Pack, +)
+DEAL_OPERATOR(Pack, -)
+DEAL_OPERATOR(Pack, *)
+DEAL_OPERATOR(Pack, /)
+DEAL_OPERATOR(Mask, <)
+DEAL_OPERATOR(Mask, <=)
+DEAL_OPERATOR(Mask, >)
+DEAL_OPERATOR(Mask, >=)
+#undef DEAL_OPERATOR
+
+template <class S>
+DEAL_INLINE Pack<S> operator-(Pack<S> a) {
+  return {-a.v};
+}
+template <class S>
+DEAL_INLINE Pack<S> select(Mask<S> mask, Pack<S> yes, Pack<S> no) {
+  return {mask.v ? yes.v : no.v};
+}
+template <class S>
+DEAL_INLINE Pack<S> select(Mask<S> mask, scalar_t<Pack<S>> yes, scalar_t<Pack<S>> no) {
+  return {mask.v ? yes - vector<S>{} : no - vector<S>{}};
+}
+
+// e^y for y <= 0, as 2^z: z = n + f with n whole and |f| <= 1/2, a polynomial in f, and n added to
+// its exponent bits. The error is below 1e-7 of the largest value, 1; below -87 it stays e^-87.
+DEAL_INLINE Pack<float> exponential(Pack<float> y) {
+  const vector_f z = y.v * 1.44269504088896341f;
+  const vector_f lowest = vector_f{} - 126.0f;
+  const vector_f clamped = z < lowest ? lowest : z;
+  const vector_f shifted = clamped + 12582912.0f;
+  const vector_f f = clamped - (shifted - 12582912.0f);
+  const vector_f f2 = f * f;
+  const vector_f high = 9.6181291076e-3f + 1.3333558146e-3f * f;
+  const vector_f middle = 2.4022650696e-1f + 5.5504108665e-2f * f;
+  const vector_f low = 1.0f + 6.9314718056e-1f * f;
+  const vector_f p = low + f2 * (middle + f2 * high);
+  return {(vector_f)((vector_u)p + ((vector_u)shifted << 23))};
+}
+
+DEAL_INLINE Pack<double> exponential(Pack<double> y) {
+  for (int i = 0; i < Pack<double>::lanes; ++i) y.v[i] = __builtin_exp(y.v[i]);
+  return y;
+}
+
+// Storage types: how a number lies in memory. Arithmetic is done in compute_t<T>.
+struct Half {
+  uint16_t bits;
+};
+struct BFloat {
+  uint16_t bits;
+};
+template <class T>
+struct ComputeOf {
+  using type = float;
+};
+template <>
+struct ComputeOf<double> {
+  using type = double;
+};
+template <class T>
+using compute_t = typename ComputeOf<T>::type;
+
+DEAL_INLINE vector_f widen(vector_h raw, BFloat*) { return (vector_f)(__builtin_convertvector(raw, vector_u) << 16); }
+
+// Ties go to even; NaN becomes the quiet NaN torch writes.
+DEAL_INLINE vector_h narrow(vector_f a, BFloat*) {
+  const vector_u bits = (vector_u)a;
+  const vector_u rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const vector_u quiet_nan = vector_u{} + 0x7fc0u;
+  return __builtin_convertvector(a == a ? rounded : quiet_nan, vector_h);
+}
+
+#if defined(__AVX512F__)
+DEAL_INLINE vector_f widen(vector_h raw, Half*) { return (vector_f)_mm512_cvtph_ps((__m256i)raw); }
+DEAL_INLINE vector_h narrow(vector_f a, Half*) { return (vector_h)_mm512_cvtps_ph((__m512)a, _MM_FROUND_TO_NEAREST_INT); }
+#elif defined(__F16C__)
+DEAL_INLINE vector_f widen(vector_h raw, Half*) { return (vector_f)_mm256_cvtph_ps((__m128i)raw); }
+DEAL_INLINE vector_h narrow(vector_f a, Half*) { return (vector_h)_mm256_cvtps_ph((__m256)a, _MM_FROUND_TO_NEAREST_INT); }
+#else
+DEAL_INLINE vector_f widen(vector_h raw, Half*) {
+  const vector_u bits = __builtin_convertvector(raw, vector_u);
+  const vector_u magnitude = (bits & 0x7fffu) << 13;
+  const vector_f rescaled = (vector_f)magnitude * 0x1p112f;  // moves the exponent bias from 15 to 127, subnormals included
+  const vector_u special = magnitude | 0x7f800000u;
+  const vector_u value = magnitude >= 0x0f800000u ? special : (vector_u)rescaled;
+  return (vector_f)(value | ((bits & 0x8000u) << 16));
+}
+
+DEAL_INLINE vector_h narrow(vector_f a, Half*) {
+  const vector_u bits = (vector_u)a;
+  const vector_u sign = (bits >> 16) & 0x8000u;
+  const vector_u magnitude = bits & 0x7fffffffu;
+  const vector_u normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+  // Below 2^-14 the sum with 0.5 rounds to the 2^-24 grid of the subnormals.
+  const vector_u subnormal = (vector_u)((vector_f)magnitude + 0.5f) - 0x3f000000u;
+  const vector_u finite = magnitude < 0x38800000u ? subnormal : normal;
+  const vector_u infinity = vector_u{} + 0x7c00u;
+  const vector_u nan = 0x7e00u | ((magnitude >> 13) & 0x3ffu);
+  const vector_u special = magnitude > 0x7f800000u ? nan : infinity;
+  const vector_u value = magnitude >= 0x477ff000u ? special : finite;
+  return __builtin_convertvector(value | sign, vector_h);
+}
+#endif
+
+template <class S>
+DEAL_INLINE Pack<S> load(const S* p) {
+  Pack<S> a;
+  __builtin_memcpy(&a.v, p, sizeof a.v);
+  return a;
+}
+template <class T>
+DEAL_INLINE Pack<float> load_half(const T* p) {
+  vector_h raw;
+  __builtin_memcpy(&raw, p, sizeof raw);
+  return {widen(raw, (T*)nullptr)};
+}
+DEAL_INLINE Pack<float> load(const Half* p) { return load_half(p); }
+DEAL_INLINE Pack<float> load(const BFloat* p) { return load_half(p); }
+
+template <class S>
+DEAL_INLINE vector<S> as_stored(Pack<S> a, S*) {
+  return a.v;
+}
+DEAL_INLINE vector_h as_stored(Pack<float> a, Half* p) { return narrow(a.v, p); }
+DEAL_INLINE vector_h as_stored(Pack<float> a, BFloat* p) { return narrow(a.v, p); }
+
+template <class T, class S>
+DEAL_INLINE void store(T* p, Pack<S> a) {
+  const auto raw = as_stored(a, p);
+  __builtin_memcpy(p, &raw, sizeof raw);
+}
+
+// A streaming store goes to memory past the caches: it saves the read of the line it replaces.
+// The address must be aligned to the bytes stored.
+template <class T, class S>
+DEAL_INLINE void stream(T* p, Pack<S> a) {
+  const auto raw = as_stored(a, p);
+#if defined(__AVX512F__)
+  if constexpr (sizeof raw == 64) return _mm512_stream_si512((__m512i*)p, (__m512i)raw);
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof raw == 32) return _mm256_stream_si256((__m256i*)p, (__m256i)raw);
+#endif
+#if defined(__SSE2__)
+  if constexpr (sizeof raw == 16) return _mm_stream_si128((__m128i*)p, (__m128i)raw);
+#endif
+  __builtin_memcpy(p, &raw, sizeof raw);
+}
+
+DEAL_INLINE void stream_fence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+// One bit per lane, lane 0 lowest: 1 where it is not zero.
+template <class S>
+DEAL_INLINE uint32_t lane_bits(Pack<S> a) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(S) == 4) return _mm512_cmp_ps_mask((__m512)a.v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+  else return _mm512_cmp_pd_mask((__m512d)a.v, _mm512_setzero_pd(), _CMP_NEQ_UQ);
+#else
+  const auto mask = a.v != 0;
+#if defined(__AVX2__)
+  if constexpr (sizeof(S) == 4) return uint32_t(_mm256_movemask_ps((__m256)mask));
+  else return uint32_t(_mm256_movemask_pd((__m256d)mask));
+#elif defined(__SSE2__)
+  if constexpr (sizeof(S) == 4) return uint32_t(_mm_movemask_ps((__m128)mask));
+  else return uint32_t(_mm_movemask_pd((__m128d)mask));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < Pack<S>::lanes; ++i) bits |= uint32_t(mask[i] != 0) << i;
+  return bits;
+#endif
+#endif
+}
+
+}  // namespace DEAL_ISA
+}  // namespace deal

@@ -1,0 +1,122 @@
+// The spiking neuron: charge, fire, reset, and the derivative of each. deal_kernels/lif/reference.py
+// says the same in Python; order of operations and true division are part of the definition.
+#pragma once
+#include "surrogate.h"
+
+namespace deal {
+
+enum class Charge : int { decay_input, decay, leak };
+enum class Fire : int { ge, gt, levels };
+enum class Reset : int { hard, soft, none };
+
+struct Neuron {
+  Charge charge;
+  Fire fire;
+  Reset reset;
+  Surrogate surrogate;
+  bool detach_reset;
+  bool multiply;     // decay is a power of two: multiplying by its reciprocal gives the same bits
+  double decay;      // tau, or beta for Charge::leak
+  double threshold;
+  double rest;       // the reset value of a hard reset, else 0
+  double alpha;
+  double levels;     // the largest spike
+};
+
+// One step of neurons with values V; their decay and threshold, P, may be one for all lanes.
+template <class V, class P = V>
+struct Cell {
+  using S = scalar_t<V>;
+  Neuron kind;
+  P decay, threshold;
+
+  DEAL_INLINE V over_decay(V a) const { return kind.multiply ? a * S(1 / kind.decay) : a / decay; }
+
+  DEAL_INLINE V charge(V v, V x) const {
+    const S rest = S(kind.rest);
+    switch (kind.charge) {
+      case Charge::decay_input: return v + over_decay(x - (v - rest));
+      case Charge::decay: return (v - over_decay(v - rest)) + x;
+      default: return decay * v + x;
+    }
+  }
+
+  DEAL_INLINE V fire(V h) const {
+    switch (kind.fire) {
+      case Fire::ge: return select(h >= threshold, S(1), S(0));
+      case Fire::gt: return select(h > threshold, S(1), S(0));
+      default: return round_half_even(clamp(h / threshold));
+    }
+  }
+
+  DEAL_INLINE V reset(V h, V s) const {
+    switch (kind.reset) {
+      case Reset::hard: return s * S(kind.rest) + (S(1) - s) * h;
+      case Reset::soft: return h - s * threshold;
+      default: return h;
+    }
+  }
+
+  // ds/dh: the surrogate of the step, or the window in which the rounded ratio grows.
+  DEAL_INLINE V spike_slope(V h) const {
+    if (kind.fire != Fire::levels) return surrogate_slope<V>(kind.surrogate, S(kind.alpha), h - threshold);
+    const V ratio = h / threshold;
+    const V window = select(ratio >= S(0), S(1), S(0)) * select(ratio <= S(kind.levels), S(1), S(0));
+    return window / threshold;
+  }
+
+  // dv/ds: how the reset follows the spike.
+  DEAL_INLINE V reset_slope(V h) const {
+    switch (kind.reset) {
+      case Reset::hard: return S(kind.rest) - h;
+      case Reset::soft: return V{} - threshold;
+      default: return V{};
+    }
+  }
+
+  // The gradient of h, from that of the spike and that of the state after the reset.
+  DEAL_INLINE V charge_gradient(V h, V s, V slope, V grad_s, V grad_v) const {
+    if (kind.reset == Reset::none) return grad_s * slope + grad_v;
+    V through = kind.reset == Reset::hard ? S(1) - s : V{} + S(1);
+    if (!kind.detach_reset) through = through + reset_slope(h) * slope;
+    return grad_s * slope + grad_v * through;
+  }
+
+  DEAL_INLINE V input_gradient(V grad_h) const {
+    return kind.charge == Charge::decay_input ? over_decay(grad_h) : grad_h;
+  }
+
+  DEAL_INLINE V state_gradient(V grad_h) const {
+    return kind.charge == Charge::leak ? decay * grad_h : grad_h - over_decay(grad_h);
+  }
+
+  // v is the state that entered the step.
+  DEAL_INLINE V decay_gradient(V x, V v, V grad_h) const {
+    if (kind.charge == Charge::leak) return grad_h * v;
+    const V pull = v - S(kind.rest);
+    const V divided = kind.charge == Charge::decay_input ? x - pull : -pull;
+    return -(grad_h * over_decay(over_decay(divided)));
+  }
+
+  DEAL_INLINE V threshold_gradient(V h, V s, V slope, V grad_s, V grad_v) const {
+    V grad_spike = grad_s;
+    if (!kind.detach_reset && kind.reset != Reset::none) grad_spike = grad_spike + grad_v * reset_slope(h);
+    const V moved = kind.fire == Fire::levels ? slope * (h / threshold) : slope;
+    const V grad = -(grad_spike * moved);
+    return kind.reset == Reset::soft ? grad - grad_v * s : grad;
+  }
+
+ private:
+  DEAL_INLINE V clamp(V ratio) const {
+    const V raised = select(ratio < S(0), V{}, ratio);
+    return select(raised > S(kind.levels), V{} + S(kind.levels), raised);
+  }
+
+  // Adding and subtracting 1.5 * 2^(mantissa bits) leaves the nearest integer, ties to even.
+  DEAL_INLINE static V round_half_even(V a) {
+    constexpr S magic = sizeof(S) == 4 ? S(12582912.0) : S(6755399441055744.0);
+    return (a + magic) - magic;
+  }
+};
+
+}  // namespace deal

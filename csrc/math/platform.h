@@ -1,0 +1,33 @@
+// What the mathematics needs to know of the machine it is compiled for.
+//
+// The formulas are templates over a value type V: float or double for one neuron (CUDA), or a
+// Wide of many (CPU). Both have arithmetic, comparisons that yield a mask, select and exponential.
+#pragma once
+#include <cmath>
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define DEAL_INLINE __host__ __device__ __forceinline__
+#else
+#define DEAL_INLINE inline __attribute__((always_inline))
+#endif
+#define DEAL_FLAT __attribute__((always_inline))  // of a lambda
+
+namespace deal {
+
+template <class V>
+struct ScalarOf {
+  using type = V;
+};
+template <class V>
+using scalar_t = typename ScalarOf<V>::type;
+
+template <class S>
+DEAL_INLINE S select(bool mask, S yes, S no) {
+  return mask ? yes : no;
+}
+
+DEAL_INLINE float exponential(float y) { return expf(y); }
+DEAL_INLINE double exponential(double y) { return exp(y); }
+
+}  // namespace deal

@@ -1,0 +1,39 @@
+// The derivative that stands in for the derivative of the step function, at u = h - threshold.
+#pragma once
+#include "platform.h"
+
+namespace deal {
+
+enum class Surrogate : int { sigmoid, atan, triangle, rectangle };
+
+template <class V>
+DEAL_INLINE V absolute(V u) {
+  return select(u > -u, u, -u);
+}
+
+// Comparisons are written so that NaN passes through, as it does in torch.
+template <class V>
+DEAL_INLINE V surrogate_slope(Surrogate kind, scalar_t<V> alpha, V u) {
+  using S = scalar_t<V>;
+  constexpr S half_pi = S(1.57079632679489661923);
+  switch (kind) {
+    case Surrogate::sigmoid: {
+      // sigma(1 - sigma) is even in u; e <= 1 keeps it free of overflow and cancellation.
+      const V e = exponential(-alpha * absolute(u));
+      const V d = S(1) + e;
+      return alpha * (e / (d * d));
+    }
+    case Surrogate::atan: {
+      const V w = (half_pi * alpha) * u;
+      return (alpha * S(0.5)) / (S(1) + w * w);
+    }
+    case Surrogate::triangle: {
+      const V w = alpha - (alpha * alpha) * absolute(u);
+      return select(w < S(0), V{}, w);
+    }
+    default:
+      return select(absolute(u) < S(0.5) / alpha, alpha, S(0));
+  }
+}
+
+}  // namespace deal

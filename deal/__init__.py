@@ -1,0 +1,1 @@
+"""Infrared image enhancement built on `deal_kernels`."""

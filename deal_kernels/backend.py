@@ -1,0 +1,104 @@
+"""Which implementation of an operation runs, and why."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+from types import ModuleType
+from typing import Any
+
+import torch
+
+BACKENDS = ("cpp", "cuda", "triton", "torch")
+PREFERENCE = {"cpu": ("cpp", "torch"), "cuda": ("cuda", "triton", "torch")}
+FORCED = os.environ.get("DEAL_KERNELS_BACKEND") or None
+
+
+@functools.cache
+def extension() -> ModuleType | None:
+    """The compiled module, or None where it was not built."""
+    try:
+        return importlib.import_module("deal_kernels._C")
+    except ModuleNotFoundError:
+        return None
+
+
+@functools.cache
+def unavailable(backend: str, device: str) -> str | None:
+    """Why `backend` cannot run on tensors of a device type; None when it can."""
+    if backend == "torch":
+        return None
+    if backend == "triton":
+        return _triton_unavailable(device)
+    wanted = "cpu" if backend == "cpp" else "cuda"
+    if device != wanted:
+        return f"it runs on {wanted} tensors, not on {device} ones"
+    compiled = extension()
+    if compiled is None:
+        return "the extension is not built: install a C++ compiler (g++ or clang++) and reinstall"
+    if backend == "cuda" and not hasattr(compiled, "cuda_lif_forward"):
+        return "the extension was built without nvcc: install the CUDA toolkit and reinstall"
+    if backend == "cuda" and not torch.cuda.is_available():
+        return "torch sees no CUDA device"
+    return None
+
+
+def _triton_unavailable(device: str) -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if device == "cpu":
+        interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+        return None if interpreted else "on cpu tensors it needs TRITON_INTERPRET=1"
+    if device == "cuda":
+        return None if torch.cuda.is_available() else "torch sees no CUDA device"
+    return f"it runs on cuda tensors, not on {device} ones"
+
+
+@functools.cache
+def choose(named: str | None, device: str, dtype: torch.dtype) -> str:
+    """The backend for tensors of a device type and dtype. One that is named runs or raises."""
+    named = named or FORCED
+    if named in (None, "auto"):
+        order = PREFERENCE.get(device, ("torch",))
+        return next(b for b in order if not unavailable(b, device) and not _lacks(b, dtype))
+    if named not in BACKENDS:
+        raise ValueError(f"backend must be 'auto' or one of {', '.join(BACKENDS)}; got {named!r}")
+    reason = unavailable(named, device) or _lacks(named, dtype)
+    if reason:
+        raise RuntimeError(f"backend {named!r} cannot run: {reason}")
+    return named
+
+
+def _lacks(backend: str, dtype: torch.dtype) -> str | None:
+    if dtype == torch.float64 and backend in ("cuda", "triton"):
+        return "it has no float64; backend 'torch' has"
+    return None
+
+
+def info() -> dict[str, Any]:
+    """What is live on this machine: versions, threads, instruction set, and each backend's state.
+
+    A backend maps to "live", or to the reason why it is not.
+
+    >>> info()["backends"]["torch"]
+    'live'
+    """
+    from deal_kernels import __version__
+
+    compiled = extension()
+    home = {"cpp": "cpu", "cuda": "cuda", "triton": "cuda", "torch": "cpu"}
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        home["triton"] = "cpu"
+    return {
+        "deal_kernels": __version__,
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "isa": compiled.isa() if compiled else None,
+        "openmp": compiled.openmp if compiled else None,
+        "cuda_architectures": getattr(compiled, "cuda_architectures", None),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "forced": FORCED,
+        "backends": {b: unavailable(b, home[b]) or "live" for b in BACKENDS},
+    }

@@ -1,0 +1,61 @@
+"""How tensors lie in memory: kernels take any dense layout with time outermost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from deal_kernels.backend import extension
+
+HUGE_PAGES_FROM = 4 << 20
+
+
+def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether the elements fill one block of memory, in any order of the axes."""
+    expected = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(strides, shape) if size != 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def dense(x: Tensor, time: bool) -> Tensor:
+    """x itself when it (with `time`, every x[t]) is dense, else a contiguous copy."""
+    if x.is_contiguous():
+        return x
+    skip = int(time)
+    return x if is_dense(x.shape[skip:], x.stride()[skip:]) else x.contiguous()
+
+
+def same_layout(shape: Sequence[int], a: Sequence[int], b: Sequence[int]) -> bool:
+    """Whether two strides mean the same; that of an axis of size 1 means nothing."""
+    return all(size == 1 or one == other for size, one, other in zip(shape, a, b))
+
+
+def arranged(x: Tensor, like: Tensor) -> Tensor:
+    """x in the layout of a dense tensor of the same shape: itself, or a copy."""
+    if same_layout(x.shape, x.stride(), like.stride()):
+        return x
+    return torch.empty_like(like, dtype=x.dtype).copy_(x)
+
+
+def empty(shape: Sequence[int], strides: Sequence[int], like: Tensor, dtype: torch.dtype) -> Tensor:
+    return backed(torch.empty_strided(shape, strides, dtype=dtype, device=like.device))
+
+
+def backed(fresh: Tensor) -> Tensor:
+    """A fresh tensor; a large one on a CPU will come in huge pages, whose first touch costs far less."""
+    if fresh.is_cpu and fresh.nbytes >= HUGE_PAGES_FROM:
+        compiled = extension()
+        if compiled is not None:
+            compiled.advise_huge_pages(fresh.data_ptr(), fresh.nbytes)
+    return fresh
+
+
+def in_memory_order(x: Tensor, strides: Sequence[int]) -> Tensor:
+    """[T, ...] as [T, N], the neurons in the order of a dense layout with these strides."""
+    order = sorted(range(len(strides)), key=lambda axis: -strides[axis])
+    return x.permute(0, *(axis + 1 for axis in order)).flatten(1)

@@ -1,0 +1,288 @@
+"""The operations `deal_kernels::lif` and `lif_backward`: schemas, fake kernels, autograd, launchers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deal_kernels import backend as backends
+from deal_kernels.layout import arranged, backed, dense, empty, in_memory_order
+from deal_kernels.lif import reference
+from deal_kernels.lif.reference import STATE, Inputs, Neuron
+
+OUTPUTS = ("spikes", "mean", "packed")
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+_NEURON = (
+    "str charge, float decay, float v_threshold, str reset, float rest, bool detach_reset, "
+    "str surrogate, float alpha, str fire, int levels"
+)
+_FIELDS = len(Neuron._fields)
+
+library = torch.library.Library("deal_kernels", "FRAGMENT")
+library.define(
+    f"lif(Tensor x, Tensor? v0, Tensor? decay_tensor, Tensor? threshold_tensor, {_NEURON}, "
+    "str output, SymInt? steps, bool state, str? backend) -> (Tensor, Tensor)"
+)
+library.define(
+    f"lif_backward(Tensor grad, Tensor? grad_v, Tensor x, Tensor? v0, Tensor? decay_tensor, "
+    f"Tensor? threshold_tensor, {_NEURON}, str output, SymInt? steps, bool[3] wanted, str? backend) "
+    "-> (Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+def result_layout(i: Inputs, output: str) -> tuple[tuple[int, ...], tuple[int, ...], torch.dtype]:
+    """Shape, strides and dtype of the result for dense inputs."""
+    row = i.row
+    if output == "packed":
+        width = (row.numel() + 7) // 8
+        return (i.count, width), (width, 1), torch.uint8
+    if output == "mean":
+        return tuple(row.shape), row.stride(), i.x.dtype
+    return (i.count, *row.shape), (row.numel(), *row.stride()), i.x.dtype
+
+
+def spikes_like(i: Inputs, output: str) -> Tensor:
+    """An empty result for dense inputs."""
+    if output == "spikes" and i.steps is None and i.x.is_contiguous():
+        return backed(torch.empty_like(i.x))
+    shape, strides, dtype = result_layout(i, output)
+    return empty(shape, strides, i.x, dtype)
+
+
+def state_like(i: Inputs, wanted: bool = True) -> Tensor:
+    """An empty state, or a tensor without elements when it is not wanted."""
+    dtype = STATE[i.x.dtype]
+    return empty(i.row.shape, i.row.stride(), i.x, dtype) if wanted else i.x.new_empty(0, dtype=dtype)
+
+
+@functools.cache
+def compiled(n: Neuron) -> Any:
+    """The neuron as the compiled kernels take it."""
+    fire = 2 if n.levels > 1 else reference.FIRES.index(n.fire)
+    return backends.extension().Neuron(
+        reference.CHARGES.index(n.charge), fire, reference.RESETS.index(n.reset),
+        reference.SURROGATES.index(n.surrogate), n.detach_reset, n.decay, n.threshold, n.rest, n.alpha, n.levels,
+    )  # fmt: skip
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None or tensor.numel() == 0 else tensor.data_ptr()
+
+
+def _arguments(i: Inputs, output: str) -> tuple[Any, ...]:
+    """What every compiled kernel takes first; csrc/bindings.cpp names it."""
+    n, x, v0, decay, threshold, steps = i
+    constant = steps is not None
+    count = i.count
+    channels = 1 if decay is None else decay.numel(), 1 if threshold is None else threshold.numel()
+    return (
+        compiled(n), DTYPES.index(x.dtype), OUTPUTS.index(output), count, x.numel() if constant else x.numel() // count,
+        0 if constant else x.stride(0), x.data_ptr(), _address(v0), _address(decay), channels[0],
+        _address(threshold), channels[1], i.row.stride(1) if channels != (1, 1) else 1,
+    )  # fmt: skip
+
+
+def _place(x: Tensor, backend: str) -> tuple[int, ...]:
+    """What a compiled kernel takes last: the threads, or the device and stream, to run on."""
+    if backend == "cpp":
+        return (torch.get_num_threads(),)
+    return x.device.index, torch.cuda.current_stream(x.device).cuda_stream
+
+
+def _prepared(i: Inputs) -> Inputs:
+    """Inputs a kernel can walk: dense, the state in the layout of a step."""
+    x = dense(i.x, time=i.steps is None)
+    if i.v0 is None:
+        return i if x is i.x else i._replace(x=x)
+    return i._replace(x=x, v0=arranged(i.v0, x if i.steps is not None else x[0]))
+
+
+def forward(i: Inputs, output: str, state: bool, backend: str | None, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Spikes and final state; without `state` the latter has no elements."""
+    i = _prepared(i)
+    backend = backends.choose(backend, i.x.device.type, i.x.dtype)
+    spikes = spikes_like(i, output) if out is None else out
+    v = state_like(i, state)
+    if i.x.numel() == 0:
+        return spikes, v
+    if backend == "torch":
+        _reference_forward(i, output, spikes, v)
+    elif backend == "triton":
+        from deal_kernels.lif import triton
+
+        triton.forward(i, output, spikes, v)
+    else:
+        kernels = backends.extension()
+        run = kernels.lif_forward if backend == "cpp" else kernels.cuda_lif_forward
+        run(*_arguments(i, output), spikes.data_ptr(), _address(v), *_place(i.x, backend))
+    return spikes, v
+
+
+def _reference_forward(i: Inputs, output: str, out: Tensor, v_out: Tensor) -> None:
+    spikes, v = reference.forward(i)
+    if v_out.numel():
+        v_out.copy_(v)
+    if output == "mean":
+        out.copy_(reference.mean(spikes))
+    elif output == "packed":
+        out.copy_(reference.pack(in_memory_order(spikes, i.row.stride())))
+    else:
+        out.copy_(spikes)
+
+
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def backward(
+    i: Inputs, grad: Tensor, grad_v: Tensor | None, output: str, wanted: Sequence[bool], backend: str | None
+) -> Gradients:
+    """Gradients of x, v0, decay and threshold. Of the last three those not `wanted` have no elements."""
+    i = _prepared(i)
+    backend = backends.choose(backend, i.x.device.type, i.x.dtype)
+    grad_x = spikes_like(i, "mean" if i.steps is not None else "spikes")
+    grad_v0, grad_decay, grad_threshold = (state_like(i, each) for each in wanted)
+    grad = arranged(grad, spikes_like(i, output))
+    grad_v = None if grad_v is None else arranged(grad_v, i.row)
+    if i.x.numel() == 0:
+        grad_decay.zero_(), grad_threshold.zero_()
+    elif backend == "torch":
+        _reference_backward(i, grad, grad_v, output, (grad_x, grad_v0, grad_decay, grad_threshold))
+    elif backend == "triton":
+        from deal_kernels.lif import triton
+
+        triton.backward(i, grad, grad_v, output, grad_x, grad_v0, grad_decay, grad_threshold)
+    else:
+        results = grad_x.data_ptr(), _address(grad_v0), _address(grad_decay), _address(grad_threshold)
+        arguments = *_arguments(i, output), i.steps is not None, grad.data_ptr(), _address(grad_v), *results
+        kernels = backends.extension()
+        if backend == "cpp":
+            kernels.lif_backward(*arguments, *_place(i.x, backend))
+        else:
+            starts = _segment_starts(i, kernels.lif_segment)
+            kernels.cuda_lif_backward(*arguments, _address(starts), *_place(i.x, backend))
+    return grad_x, grad_v0, _reduced(grad_decay, i.decay), _reduced(grad_threshold, i.threshold)
+
+
+def _segment_starts(i: Inputs, segment: int) -> Tensor | None:
+    """Room for the state at the start of every segment, where the steps are more than one segment."""
+    if i.count <= segment:
+        return None
+    return i.x.new_empty((i.count + segment - 1) // segment, i.row.numel(), dtype=torch.float32)
+
+
+def _reference_backward(i: Inputs, grad: Tensor, grad_v: Tensor | None, output: str, results: Gradients) -> None:
+    if output == "mean":
+        grad = (grad.to(STATE[grad.dtype]) / torch.full_like(grad, i.count, dtype=STATE[grad.dtype])).expand(i.count, *grad.shape)
+    for result, value in zip(results, reference.backward(i, grad, grad_v)):
+        if result.numel():
+            result.copy_(value)
+
+
+def _reduced(shares: Tensor, parameter: Tensor | None) -> Tensor:
+    """The sum of the neurons' shares [B, C, ...] of a parameter's gradient, in its shape."""
+    if parameter is None or shares.dim() == 0:
+        return shares
+    if parameter.numel() == 1:
+        return shares.sum().reshape(parameter.shape)
+    return shares.sum([axis for axis in range(shares.dim()) if axis != 1]).reshape(parameter.shape)
+
+
+def _fake_forward(i: Inputs, output: str, state: bool) -> tuple[Tensor, Tensor]:
+    i = i._replace(x=dense(i.x, time=i.steps is None))
+    return spikes_like(i, output), state_like(i, state)
+
+
+def _fake_backward(i: Inputs, wanted: Sequence[bool]) -> Gradients:
+    i = i._replace(x=dense(i.x, time=i.steps is None))
+    parameters = (
+        torch.empty_like(p, memory_format=torch.contiguous_format) if each else state_like(i, False)
+        for p, each in zip((i.decay, i.threshold), wanted[1:])
+    )
+    return spikes_like(i, "mean" if i.steps is not None else "spikes"), state_like(i, wanted[0]), *parameters
+
+
+def _unflatten(x, v0, decay, threshold, *rest):
+    """The schema's arguments as Inputs, and what follows the neuron."""
+    fields = len(Neuron._fields)
+    output, steps, *others = rest[fields:]
+    return Inputs(Neuron(*rest[:fields]), x, v0, decay, threshold, steps), output, *others
+
+
+def _run_forward(*arguments):
+    i, output, state, backend = _unflatten(*arguments)
+    return forward(i, output, state, backend)
+
+
+def _run_backward(grad, grad_v, *arguments):
+    i, output, wanted, backend = _unflatten(*arguments)
+    return backward(i, grad, grad_v, output, wanted, backend)
+
+
+library.impl("lif", _run_forward, "CompositeExplicitAutograd")
+library.impl("lif_backward", _run_backward, "CompositeExplicitAutograd")
+
+
+@torch.library.register_fake("deal_kernels::lif", lib=library)
+def _(*arguments):
+    i, output, state, _ = _unflatten(*arguments)
+    return _fake_forward(i, output, state)
+
+
+@torch.library.register_fake("deal_kernels::lif_backward", lib=library)
+def _(grad, grad_v, *arguments):
+    i, _, wanted, _ = _unflatten(*arguments)
+    return _fake_backward(i, wanted)
+
+
+_lif = torch.ops.deal_kernels.lif.default
+_lif_backward = torch.ops.deal_kernels.lif_backward.default
+# Where this private counter is missing every call takes the dispatcher, which is slower and as right.
+_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
+
+
+def _unobserved(x: Tensor) -> bool:
+    """Whether nothing traces, fakes or intercepts: the dispatcher would only cost time."""
+    return type(x) is Tensor and not torch.compiler.is_compiling() and not _modes()
+
+
+def _forward(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor]:
+    if _unobserved(i.x):
+        return forward(i, output, state, backend)
+    return _lif(i.x, i.v0, i.decay, i.threshold, *i.neuron, output, i.steps, state, backend)
+
+
+class LIFFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, v0, decay, threshold, neuron, output, steps, state, backend):
+        ctx.save_for_backward(x, v0, decay, threshold)
+        ctx.arguments = neuron, output, steps, backend
+        ctx.set_materialize_grads(False)
+        return _forward(Inputs(neuron, x, v0, decay, threshold, steps), output, state, backend)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad, grad_v):
+        x, v0, decay, threshold = ctx.saved_tensors
+        neuron, output, steps, backend = ctx.arguments
+        i = Inputs(neuron, x, v0, decay, threshold, steps)
+        if grad is None:
+            grad = torch.zeros_like(spikes_like(i, output))
+        wanted = ctx.needs_input_grad[1:4]
+        if _unobserved(x):
+            grads = backward(i, grad, grad_v, output, wanted, backend)
+        else:
+            grads = _lif_backward(grad, grad_v, x, v0, decay, threshold, *neuron, output, steps, wanted, backend)
+        return grads[0], *(g if each else None for g, each in zip(grads[1:], wanted)), *[None] * 5
+
+
+def lif(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor]:
+    """The operation, through autograd where a gradient is needed."""
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in i[1:5]):
+        n, x, v0, decay, threshold, steps = i
+        return LIFFunction.apply(x, v0, decay, threshold, n, output, steps, state, backend)
+    return _forward(i, output, state, backend)

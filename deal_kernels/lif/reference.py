@@ -1,0 +1,188 @@
+"""The spiking neuron in plain torch: the specification of every other implementation.
+
+Time is the first axis. Half types are computed with float32 state. Decay and threshold are tensors
+here so that a division stays a true division on every device.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+STATE = {
+    torch.float32: torch.float32,
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float32,
+    torch.float64: torch.float64,
+}
+
+CHARGES = ("decay_input", "decay", "leak")
+FIRES = ("ge", "gt")
+RESETS = ("hard", "soft", "none")
+SURROGATES = ("sigmoid", "atan", "triangle", "rectangle")
+
+
+class Neuron(NamedTuple):
+    """What a neuron is, without its tensors. A decay or threshold given as a tensor replaces the number."""
+
+    charge: str
+    decay: float  # tau, or beta for the charge "leak"
+    threshold: float
+    reset: str
+    rest: float  # the reset value of a hard reset, else 0
+    detach_reset: bool
+    surrogate: str
+    alpha: float
+    fire: str
+    levels: int
+
+
+class Inputs(NamedTuple):
+    """What a neuron is run on: x is [T, ...], or one step [...] that is repeated `steps` times."""
+
+    neuron: Neuron
+    x: Tensor
+    v0: Tensor | None  # [...]
+    decay: Tensor | None  # one value, or one per channel
+    threshold: Tensor | None
+    steps: int | None
+
+    @property
+    def count(self) -> int:
+        return self.x.shape[0] if self.steps is None else self.steps
+
+    @property
+    def row(self) -> Tensor:
+        """One step of x."""
+        return self.x[0] if self.steps is None else self.x
+
+
+def surrogate_slope(name: str, alpha: float, u: Tensor) -> Tensor:
+    """What stands in for the derivative of the step function at u = h - threshold."""
+    if name == "sigmoid":
+        a = torch.sigmoid(alpha * u)
+        return (1 - a) * a * alpha
+    if name == "atan":
+        return (alpha / 2) / (1 + (math.pi / 2 * alpha * u) ** 2)
+    if name == "triangle":
+        return (alpha - alpha**2 * u.abs()).clamp(min=0)
+    return alpha * (u.abs() < 0.5 / alpha).to(u.dtype)
+
+
+def _charge(n: Neuron, v: Tensor, x: Tensor, decay: Tensor) -> Tensor:
+    if n.charge == "decay_input":
+        return v + (x - (v - n.rest)) / decay
+    if n.charge == "decay":
+        return (v - (v - n.rest) / decay) + x
+    return decay * v + x
+
+
+def _fire(n: Neuron, h: Tensor, threshold: Tensor) -> Tensor:
+    if n.levels > 1:
+        return (h / threshold).clamp(0, n.levels).round()
+    return (h >= threshold if n.fire == "ge" else h > threshold).to(h.dtype)
+
+
+def _reset(n: Neuron, h: Tensor, s: Tensor, threshold: Tensor) -> Tensor:
+    if n.reset == "hard":
+        return s * n.rest + (1 - s) * h
+    return h - s * threshold if n.reset == "soft" else h
+
+
+def _spike_slope(n: Neuron, h: Tensor, threshold: Tensor) -> Tensor:
+    if n.levels > 1:
+        ratio = h / threshold
+        return ((ratio >= 0) & (ratio <= n.levels)).to(h.dtype) / threshold
+    return surrogate_slope(n.surrogate, n.alpha, h - threshold)
+
+
+def _start(i: Inputs) -> Tensor:
+    return i.v0 if i.v0 is not None else torch.full_like(i.row, i.neuron.rest, dtype=STATE[i.x.dtype])
+
+
+def _parameter(p: Tensor | None, number: float, row: Tensor) -> Tensor:
+    """A parameter as a tensor that broadcasts against one step, [B, C, ...]."""
+    if p is None:
+        return torch.full((), number, dtype=STATE[row.dtype], device=row.device)
+    return p.reshape(()) if p.numel() == 1 else p.reshape(-1, *[1] * (row.dim() - 2))
+
+
+def _parameters(i: Inputs) -> tuple[Tensor, Tensor]:
+    n = i.neuron
+    return _parameter(i.decay, n.decay, i.row), _parameter(i.threshold, n.threshold, i.row)
+
+
+def forward(i: Inputs) -> tuple[Tensor, Tensor]:
+    """Spikes [T, ...] and the final state [...]."""
+    n, (decay, threshold) = i.neuron, _parameters(i)
+    v = _start(i)
+    spikes = []
+    for x in i.x.expand(i.count, *i.row.shape):
+        h = _charge(n, v, x.to(v.dtype), decay)
+        s = _fire(n, h, threshold)
+        v = _reset(n, h, s, threshold)
+        spikes.append(s.to(x.dtype))
+    return torch.stack(spikes), v
+
+
+def backward(i: Inputs, grad: Tensor, grad_v: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x and v0, and each neuron's share of those of decay and threshold. grad is [T, ...]."""
+    n, (decay, threshold) = i.neuron, _parameters(i)
+    v = _start(i)
+    entered, membranes = [], []
+    inputs = i.x.expand(i.count, *i.row.shape).to(v.dtype)
+    for x in inputs:
+        h = _charge(n, v, x, decay)
+        entered.append(v)
+        membranes.append(h)
+        v = _reset(n, h, _fire(n, h, threshold), threshold)
+
+    gv = torch.zeros_like(v) if grad_v is None else grad_v
+    grad_x = []
+    grad_decay, grad_threshold = torch.zeros_like(v), torch.zeros_like(v)
+    follows = n.reset != "none" and not n.detach_reset  # the gradient passes through the spike of the reset
+    for x, v, h, gs in reversed(list(zip(inputs, entered, membranes, grad.to(v.dtype)))):
+        s = _fire(n, h, threshold)
+        slope = _spike_slope(n, h, threshold)
+        dv_ds = n.rest - h if n.reset == "hard" else -threshold
+        dv_dh = (1 - s if n.reset == "hard" else torch.ones_like(s)) + (dv_ds * slope if follows else 0)
+        gh = gs * slope + gv * dv_dh
+
+        ds_dthreshold = -slope * (h / threshold) if n.levels > 1 else -slope
+        grad_threshold += (gs + gv * dv_ds if follows else gs) * ds_dthreshold
+        if n.reset == "soft":
+            grad_threshold -= gv * s
+        if n.charge == "leak":
+            grad_decay += gh * v
+            gx, gv = gh, decay * gh
+        else:
+            divided = x - (v - n.rest) if n.charge == "decay_input" else -(v - n.rest)
+            grad_decay -= gh * (divided / decay / decay)
+            gx, gv = gh / decay if n.charge == "decay_input" else gh, gh - gh / decay
+        grad_x.insert(0, gx)
+    total = torch.stack(grad_x) if i.steps is None else sum(reversed(grad_x[:-1]), grad_x[-1])
+    return total.to(i.x.dtype), gv, grad_decay, grad_threshold
+
+
+def mean(spikes: Tensor) -> Tensor:
+    """The mean over time, [T, ...] -> [...]: a count in the state's type, then one true division."""
+    count = spikes.to(STATE[spikes.dtype]).sum(0)
+    return (count / torch.full_like(count, len(spikes))).to(spikes.dtype)
+
+
+def pack(spikes: Tensor) -> Tensor:
+    """Bits of [T, N] spikes, [T, ceil(N / 8)] bytes, the first neuron in the lowest bit."""
+    steps, neurons = spikes.shape
+    bits = torch.zeros(steps, (neurons + 7) // 8 * 8, dtype=torch.uint8, device=spikes.device)
+    bits[:, :neurons] = spikes != 0
+    weights = 2 ** torch.arange(8, dtype=torch.uint8, device=spikes.device)
+    return (bits.view(steps, -1, 8) * weights).sum(2, dtype=torch.uint8)
+
+
+def unpack(packed: Tensor, neurons: int) -> Tensor:
+    """Spikes [T, N] of 0 and 1, uint8, from packed bits."""
+    shifts = torch.arange(8, dtype=torch.uint8, device=packed.device)
+    return ((packed[..., None] >> shifts) & 1).flatten(1)[:, :neurons]

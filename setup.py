@@ -1,0 +1,161 @@
+"""Compiles csrc/ into deal_kernels._C with g++ or clang++, and nvcc where there is one. Knows no torch."""
+
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+ROOT = Path(__file__).resolve().parent
+SOURCES = ROOT / "csrc"
+# No contraction and no fast-math: every instruction set and every device computes the same bits.
+CXX_FLAGS = "-std=c++17 -O2 -g0 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -ffp-contract=off -Wall"
+NVCC_FLAGS = "-std=c++17 -O3 --fmad=false -Xcompiler=-fPIC,-fvisibility=hidden"
+CUDA_ARCHITECTURES = ("80", "86", "89", "90")
+
+
+def instruction_sets() -> dict[str, str]:
+    """Name and flags of each set the CPU kernels are compiled for."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return {"baseline": ""}
+    return {"baseline": "", "avx2": "-march=x86-64-v3", "avx512": "-march=x86-64-v4 -mprefer-vector-width=512"}
+
+
+def find_compiler() -> str:
+    for name in (os.environ.get("CXX"), "c++", "g++", "clang++"):
+        if name and shutil.which(shlex.split(name)[0]):
+            return name
+    raise CompileError("no C++ compiler found (set CXX, or install g++ or clang++): the torch backend serves alone")
+
+
+def find_nvcc() -> str | None:
+    if os.environ.get("DEAL_KERNELS_CUDA", "auto") == "0":
+        return None
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
+    return shutil.which("nvcc") or shutil.which("nvcc", path=str(Path(home) / "bin"))
+
+
+def cuda_architectures(nvcc: str) -> list[str]:
+    """Those of DEAL_KERNELS_CUDA_ARCHS ("80;90"), else the usual ones nvcc knows; PTX of the newest follows."""
+    named = os.environ.get("DEAL_KERNELS_CUDA_ARCHS")
+    if named:
+        return re.split(r"[;, ]+", named.strip())
+    known = subprocess.check_output([nvcc, "--list-gpu-code"], text=True)
+    return [arch for arch in CUDA_ARCHITECTURES if f"sm_{arch}\n" in known]
+
+
+def newest_ptx(nvcc: str) -> str:
+    known = subprocess.check_output([nvcc, "--list-gpu-arch"], text=True)
+    return max(re.findall(r"compute_(\d+)\b", known), key=int)
+
+
+class Recipe:
+    """The lines of a build.ninja."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.lines: list[str] = []
+        self.objects: list[str] = []
+
+    def compile(self, source: Path, command: str, variant: str = "") -> None:
+        name = ".".join(filter(None, (*source.relative_to(SOURCES).parts, variant, "o")))
+        rule = f"rule_{len(self.objects)}"
+        self.lines += [
+            f"rule {rule}",
+            f"  command = {command} -MD -MF $out.d -c $in -o $out",
+            "  depfile = $out.d",
+            "  deps = gcc",
+            f"  description = {source.relative_to(ROOT)} {variant}",
+            f"build {name}: {rule} {escaped(source)}",
+        ]
+        self.objects.append(name)
+
+    def link(self, target: str, command: str) -> None:
+        self.lines += ["rule link", f"  command = {command}", f"build {target}: link {' '.join(self.objects)}"]
+
+    def run(self) -> None:
+        import ninja
+
+        (self.folder / "build.ninja").write_text("\n".join([*self.lines, ""]))
+        subprocess.run([Path(ninja.BIN_DIR) / "ninja", "-C", str(self.folder)], check=True)
+
+
+def escaped(path: Path) -> str:
+    return re.sub(r"([$: ])", r"$\1", str(path))
+
+
+def linked_headers(folder: Path) -> str:
+    """pybind11's headers under a path that stays the same from one isolated build to the next."""
+    import pybind11
+
+    link = folder / "pybind11"
+    if link.is_symlink() or link.exists():
+        link.unlink()
+    link.symlink_to(pybind11.get_include(), target_is_directory=True)
+    return f"-isystem pybind11 -DDEAL_PYBIND11_VERSION={pybind11.__version__.replace('.', '_')}"
+
+
+def write_recipe(folder: Path, target: str, nvcc: str | None) -> Recipe:
+    recipe = Recipe(folder)
+    compiler = find_compiler()
+    mac = sys.platform == "darwin"
+    openmp = "" if mac else "-fopenmp"
+    flags = f"{CXX_FLAGS} {openmp} {os.environ.get('CXXFLAGS', '')}"
+    cuda = ""
+    if nvcc:
+        archs = cuda_architectures(nvcc)
+        codes = " ".join(f"-gencode arch=compute_{a},code=sm_{a}" for a in archs)
+        ptx = newest_ptx(nvcc)
+        command = f"{nvcc} {NVCC_FLAGS} {codes} -gencode arch=compute_{ptx},code=compute_{ptx} --threads 2"
+        for source in sorted(SOURCES.glob("cuda/*.cu")):
+            recipe.compile(source, command)
+        cuda = f"-DDEAL_CUDA='\"{' '.join(f'sm_{a}' for a in archs)} compute_{ptx}\"'"
+    for source in sorted(SOURCES.glob("cpu/*.cpp")):
+        if source.stem == "kernels":
+            recipe.compile(source, f"{compiler} {flags}")
+            continue
+        for name, architecture in instruction_sets().items():
+            recipe.compile(source, f"{compiler} {flags} -Wno-psabi {architecture}", name)
+    python = f"{linked_headers(folder)} -isystem {sysconfig.get_paths()['include']}"
+    recipe.compile(SOURCES / "bindings.cpp", f"{compiler} {flags} {python} {cuda}")
+    if nvcc:
+        recipe.link(target, f"{nvcc} -shared -cudart static -ccbin '{compiler}' -Xcompiler={openmp} $in -o $out")
+    else:
+        recipe.link(target, f"{compiler} -shared {'-undefined dynamic_lookup' if mac else openmp} $in -o $out")
+    return recipe
+
+
+class NinjaBuild(build_ext):
+    def build_extension(self, ext: Extension) -> None:
+        result = Path(self.get_ext_fullpath(ext.name)).resolve()
+        folder = ROOT / "build" / f"{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+        folder.mkdir(parents=True, exist_ok=True)
+        nvcc = find_nvcc()
+        if nvcc is None:
+            print("deal-kernels: no nvcc found, the CUDA kernels are left out", file=sys.stderr)
+        try:
+            write_recipe(folder, result.name, nvcc).run()
+        except subprocess.CalledProcessError as error:
+            if nvcc is None:
+                raise CompileError("deal-kernels: csrc/ did not compile: the torch backend serves alone") from error
+            print("deal-kernels: nvcc failed, the CUDA kernels are left out", file=sys.stderr)
+            try:
+                write_recipe(folder, result.name, None).run()
+            except subprocess.CalledProcessError as again:
+                raise CompileError("deal-kernels: csrc/ did not compile: the torch backend serves alone") from again
+        result.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(folder / result.name, result)
+
+
+setup(
+    ext_modules=[Extension("deal_kernels._C", sources=[], optional=True)],
+    cmdclass={"build_ext": NinjaBuild},
+)

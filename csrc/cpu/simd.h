@@ -83,8 +83,8 @@ DEAL_INLINE Pack<S> select(Mask<S> mask, scalar_t<Pack<S>> yes, scalar_t<Pack<S>
   return {mask.v ? yes - vector<S>{} : no - vector<S>{}};
 }
 
-// e^y for y <= 0, as 2^z: z = n + f with n whole and |f| <= 1/2, a polynomial in f, and n added to
-// its exponent bits. The error is below 1e-7 of the largest value, 1; below -87 it stays e^-87.
+// e^y for y <= 0, as 2^z: z = n + f with n whole and |f| <= 1/2, a degree-5 minimax polynomial in f
+// (error 1e-7), and n added to its exponent bits. Below -87 the result stays near 1e-38.
 DEAL_INLINE Pack<float> exponential(Pack<float> y) {
   const vector_f z = y.v * 1.44269504088896341f;
   const vector_f lowest = vector_f{} - 126.0f;
@@ -92,9 +92,9 @@ DEAL_INLINE Pack<float> exponential(Pack<float> y) {
   const vector_f shifted = clamped + 12582912.0f;
   const vector_f f = clamped - (shifted - 12582912.0f);
   const vector_f f2 = f * f;
-  const vector_f high = 9.6181291076e-3f + 1.3333558146e-3f * f;
-  const vector_f middle = 2.4022650696e-1f + 5.5504108665e-2f * f;
-  const vector_f low = 1.0f + 6.9314718056e-1f * f;
+  const vector_f high = 9.6715129912e-3f + 1.3264727313e-3f * f;
+  const vector_f middle = 2.4022242427e-1f + 5.5507335812e-2f * f;
+  const vector_f low = 1.0f + 6.9314700365e-1f * f;
   const vector_f p = low + f2 * (middle + f2 * high);
   return {(vector_f)((vector_u)p + ((vector_u)shifted << 23))};
 }

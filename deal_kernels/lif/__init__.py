@@ -103,19 +103,19 @@ def lif(
     (torch.Size([4, 2, 8, 5, 5]), torch.Size([2, 8, 5, 5]))
     """
     decay = threshold = None
-    if isinstance(v_threshold, Tensor):
-        threshold, v_threshold = v_threshold, 1.0
-    if isinstance(leak, Tensor):
-        decay, leak = leak, 1.0
-    elif isinstance(tau, Tensor):
-        decay, tau = tau, 2.0
+    if type(tau) is not float or type(v_threshold) is not float or leak is not None:
+        tau, leak, v_threshold, decay, threshold = _numbers_and_tensors(tau, leak, v_threshold)
     settings = (tau, leak, decay_input, v_threshold, v_reset, reset, detach_reset, surrogate, alpha, fire, levels)
     try:
         neuron = _neuron(*settings)
     except TypeError:
         neuron = _neuron.__wrapped__(*settings)  # what cannot be hashed is named by the check, not by the cache
-    output = _output(reduce, pack, levels)
+    if v0 is steps is out is decay is threshold is reduce is None and not (return_state or pack):
+        quick = op.spikes_at_once(neuron, x, backend)
+        if quick is not None:
+            return quick
     _check_input(x, steps)
+    output = _output(reduce, pack, levels)
     if v0 is not None or decay is not None or threshold is not None:
         v0, decay, threshold = _tensors(x, steps, v0, decay, threshold)
     inputs = Inputs(neuron, x, v0, decay, threshold, steps)
@@ -150,6 +150,20 @@ def unpack(packed: Tensor, like: Tensor | Sequence[int]) -> Tensor:
     spikes = torch.empty_strided((len(packed), *row.shape), strides, dtype=row.dtype, device=packed.device)
     in_memory_order(spikes, row.stride()).copy_(reference.unpack(packed, row.numel()))
     return spikes
+
+
+def _numbers_and_tensors(
+    tau: Number | None, leak: Number | None, v_threshold: Number
+) -> tuple[float | None, float | None, float, Tensor | None, Tensor | None]:
+    """tau, leak and v_threshold as numbers, then decay and threshold as tensors where they were given so."""
+    decay = threshold = None
+    if isinstance(v_threshold, Tensor):
+        threshold, v_threshold = v_threshold, 1.0
+    if isinstance(leak, Tensor):
+        decay, leak = leak, 1.0
+    elif isinstance(tau, Tensor) and leak is None:
+        decay, tau = tau, 2.0
+    return tau, leak, v_threshold, decay, threshold  # type: ignore[return-value]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -269,7 +283,7 @@ def _check_out(inputs: Inputs, output: str, out: Tensor) -> None:
 
 
 def _refuse_gradient(inputs: Inputs, argument: str) -> None:
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs[1:5]):
+    if torch.is_grad_enabled() and op.needs_gradient(inputs):
         raise ValueError(f"{argument} has no gradient: call it under torch.no_grad(), or detach what requires grad")
 
 

@@ -14,8 +14,10 @@ from deal_kernels.layout import arranged, backed, dense, empty, in_memory_order
 from deal_kernels.lif import reference
 from deal_kernels.lif.reference import STATE, Inputs, Neuron
 
-OUTPUTS = ("spikes", "mean", "packed")
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+SMALL = 1 << 16  # elements that never fill a huge page
+# The numbers of csrc/lif.h.
+OUTPUTS = {"spikes": 0, "mean": 1, "packed": 2}
+DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
 
 _NEURON = (
     "str charge, float decay, float v_threshold, str reset, float rest, bool detach_reset, "
@@ -54,37 +56,52 @@ def spikes_like(i: Inputs, output: str) -> Tensor:
     return empty(shape, strides, i.x, dtype)
 
 
-def state_like(i: Inputs, wanted: bool = True) -> Tensor:
-    """An empty state, or a tensor without elements when it is not wanted."""
-    dtype = STATE[i.x.dtype]
-    return empty(i.row.shape, i.row.stride(), i.x, dtype) if wanted else i.x.new_empty(0, dtype=dtype)
+def state_like(i: Inputs) -> Tensor:
+    return empty(i.row.shape, i.row.stride(), i.x, STATE[i.x.dtype])
 
 
-@functools.cache
+def nothing(i: Inputs) -> Tensor:
+    """Stands for a result that is not wanted where the schema needs a tensor."""
+    return i.x.new_empty(0, dtype=STATE[i.x.dtype])
+
+
 def compiled(n: Neuron) -> Any:
-    """The neuron as the compiled kernels take it."""
-    fire = 2 if n.levels > 1 else reference.FIRES.index(n.fire)
-    return backends.extension().Neuron(
-        reference.CHARGES.index(n.charge), fire, reference.RESETS.index(n.reset),
-        reference.SURROGATES.index(n.surrogate), n.detach_reset, n.decay, n.threshold, n.rest, n.alpha, n.levels,
-    )  # fmt: skip
+    """The neuron as the compiled kernels take it, made once for each Neuron object."""
+    try:
+        return n.compiled  # type: ignore[attr-defined]
+    except AttributeError:
+        fire = 2 if n.levels > 1 else reference.FIRES.index(n.fire)
+        n.compiled = backends.extension().Neuron(  # type: ignore[attr-defined]
+            reference.CHARGES.index(n.charge), fire, reference.RESETS.index(n.reset),
+            reference.SURROGATES.index(n.surrogate), n.detach_reset, n.decay, n.threshold, n.rest, n.alpha, n.levels,
+        )  # fmt: skip
+        return n.compiled  # type: ignore[attr-defined]
 
 
 def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None or tensor.numel() == 0 else tensor.data_ptr()
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _arguments(i: Inputs, output: str) -> tuple[Any, ...]:
     """What every compiled kernel takes first; csrc/bindings.cpp names it."""
     n, x, v0, decay, threshold, steps = i
-    constant = steps is not None
-    count = i.count
-    channels = 1 if decay is None else decay.numel(), 1 if threshold is None else threshold.numel()
-    return (
-        compiled(n), DTYPES.index(x.dtype), OUTPUTS.index(output), count, x.numel() if constant else x.numel() // count,
-        0 if constant else x.stride(0), x.data_ptr(), _address(v0), _address(decay), channels[0],
-        _address(threshold), channels[1], i.row.stride(1) if channels != (1, 1) else 1,
-    )  # fmt: skip
+    if steps is None:
+        steps = x.shape[0]
+        neurons = x.numel() // steps
+        stride = neurons if x.is_contiguous() else x.stride(0)
+    else:
+        neurons, stride = x.numel(), 0
+    parameters = (0, 1, 0, 1, 1) if decay is None and threshold is None else _parameters(i)
+    v0_address = 0 if v0 is None else v0.data_ptr()
+    kind = compiled(n), DTYPES[x.dtype], OUTPUTS[output]
+    return *kind, steps, neurons, stride, x.data_ptr(), v0_address, *parameters
+
+
+def _parameters(i: Inputs) -> tuple[int, ...]:
+    decays = 1 if i.decay is None else i.decay.numel()
+    thresholds = 1 if i.threshold is None else i.threshold.numel()
+    inner = i.row.stride(1) if decays > 1 or thresholds > 1 else 1
+    return _address(i.decay), decays, _address(i.threshold), thresholds, inner
 
 
 def _place(x: Tensor, backend: str) -> tuple[int, ...]:
@@ -96,18 +113,25 @@ def _place(x: Tensor, backend: str) -> tuple[int, ...]:
 
 def _prepared(i: Inputs) -> Inputs:
     """Inputs a kernel can walk: dense, the state in the layout of a step."""
+    if i.v0 is None and i.x.is_contiguous():
+        return i
     x = dense(i.x, time=i.steps is None)
-    if i.v0 is None:
-        return i if x is i.x else i._replace(x=x)
-    return i._replace(x=x, v0=arranged(i.v0, x if i.steps is not None else x[0]))
+    row = x if i.steps is not None else x[0]
+    return i._replace(x=x, v0=None if i.v0 is None else arranged(i.v0, row))
 
 
-def forward(i: Inputs, output: str, state: bool, backend: str | None, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Spikes and final state; without `state` the latter has no elements."""
+def _chosen(backend: str | None, x: Tensor) -> str:
+    return backends.choose(backend, "cpu" if x.is_cpu else x.device.type, x.dtype)
+
+
+def forward(
+    i: Inputs, output: str, state: bool, backend: str | None, out: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """The result, and the final state if wanted."""
     i = _prepared(i)
-    backend = backends.choose(backend, i.x.device.type, i.x.dtype)
+    backend = _chosen(backend, i.x)
     spikes = spikes_like(i, output) if out is None else out
-    v = state_like(i, state)
+    v = state_like(i) if state else None
     if i.x.numel() == 0:
         return spikes, v
     if backend == "torch":
@@ -119,13 +143,13 @@ def forward(i: Inputs, output: str, state: bool, backend: str | None, out: Tenso
     else:
         kernels = backends.extension()
         run = kernels.lif_forward if backend == "cpp" else kernels.cuda_lif_forward
-        run(*_arguments(i, output), spikes.data_ptr(), _address(v), *_place(i.x, backend))
+        run(*_arguments(i, output), spikes.data_ptr(), 0 if v is None else v.data_ptr(), *_place(i.x, backend))
     return spikes, v
 
 
-def _reference_forward(i: Inputs, output: str, out: Tensor, v_out: Tensor) -> None:
+def _reference_forward(i: Inputs, output: str, out: Tensor, v_out: Tensor | None) -> None:
     spikes, v = reference.forward(i)
-    if v_out.numel():
+    if v_out is not None:
         v_out.copy_(v)
     if output == "mean":
         out.copy_(reference.mean(spikes))
@@ -135,30 +159,30 @@ def _reference_forward(i: Inputs, output: str, out: Tensor, v_out: Tensor) -> No
         out.copy_(spikes)
 
 
-Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
+Gradients = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
 
 
 def backward(
     i: Inputs, grad: Tensor, grad_v: Tensor | None, output: str, wanted: Sequence[bool], backend: str | None
 ) -> Gradients:
-    """Gradients of x, v0, decay and threshold. Of the last three those not `wanted` have no elements."""
+    """Gradients of x, and of v0, decay and threshold as far as they are wanted."""
     i = _prepared(i)
-    backend = backends.choose(backend, i.x.device.type, i.x.dtype)
+    backend = _chosen(backend, i.x)
     grad_x = spikes_like(i, "mean" if i.steps is not None else "spikes")
-    grad_v0, grad_decay, grad_threshold = (state_like(i, each) for each in wanted)
+    grad_v0, grad_decay, grad_threshold = (state_like(i) if each else None for each in wanted)
+    results = grad_x, grad_v0, grad_decay, grad_threshold
     grad = arranged(grad, spikes_like(i, output))
     grad_v = None if grad_v is None else arranged(grad_v, i.row)
     if i.x.numel() == 0:
-        grad_decay.zero_(), grad_threshold.zero_()
+        pass
     elif backend == "torch":
-        _reference_backward(i, grad, grad_v, output, (grad_x, grad_v0, grad_decay, grad_threshold))
+        _reference_backward(i, grad, grad_v, output, results)
     elif backend == "triton":
         from deal_kernels.lif import triton
 
-        triton.backward(i, grad, grad_v, output, grad_x, grad_v0, grad_decay, grad_threshold)
+        triton.backward(i, grad, grad_v, output, *results)
     else:
-        results = grad_x.data_ptr(), _address(grad_v0), _address(grad_decay), _address(grad_threshold)
-        arguments = *_arguments(i, output), i.steps is not None, grad.data_ptr(), _address(grad_v), *results
+        arguments = *_arguments(i, output), i.steps is not None, grad.data_ptr(), _address(grad_v), *map(_address, results)
         kernels = backends.extension()
         if backend == "cpp":
             kernels.lif_backward(*arguments, *_place(i.x, backend))
@@ -179,31 +203,30 @@ def _reference_backward(i: Inputs, grad: Tensor, grad_v: Tensor | None, output: 
     if output == "mean":
         grad = (grad.to(STATE[grad.dtype]) / torch.full_like(grad, i.count, dtype=STATE[grad.dtype])).expand(i.count, *grad.shape)
     for result, value in zip(results, reference.backward(i, grad, grad_v)):
-        if result.numel():
+        if result is not None:
             result.copy_(value)
 
 
-def _reduced(shares: Tensor, parameter: Tensor | None) -> Tensor:
+def _reduced(shares: Tensor | None, parameter: Tensor | None) -> Tensor | None:
     """The sum of the neurons' shares [B, C, ...] of a parameter's gradient, in its shape."""
-    if parameter is None or shares.dim() == 0:
-        return shares
+    if shares is None or parameter is None:
+        return None
     if parameter.numel() == 1:
         return shares.sum().reshape(parameter.shape)
-    return shares.sum([axis for axis in range(shares.dim()) if axis != 1]).reshape(parameter.shape)
+    return shares.sum([axis for axis in range(shares.dim()) if axis != 1])
 
 
 def _fake_forward(i: Inputs, output: str, state: bool) -> tuple[Tensor, Tensor]:
     i = i._replace(x=dense(i.x, time=i.steps is None))
-    return spikes_like(i, output), state_like(i, state)
+    return spikes_like(i, output), state_like(i) if state else nothing(i)
 
 
-def _fake_backward(i: Inputs, wanted: Sequence[bool]) -> Gradients:
+def _fake_backward(i: Inputs, wanted: Sequence[bool]) -> tuple[Tensor, ...]:
     i = i._replace(x=dense(i.x, time=i.steps is None))
-    parameters = (
-        torch.empty_like(p, memory_format=torch.contiguous_format) if each else state_like(i, False)
-        for p, each in zip((i.decay, i.threshold), wanted[1:])
-    )
-    return spikes_like(i, "mean" if i.steps is not None else "spikes"), state_like(i, wanted[0]), *parameters
+    grad_x = spikes_like(i, "mean" if i.steps is not None else "spikes")
+    grad_v0 = state_like(i) if wanted[0] else nothing(i)
+    parameters = zip((i.decay, i.threshold), wanted[1:], strict=True)
+    return grad_x, grad_v0, *(torch.empty_like(p) if p is not None and each else nothing(i) for p, each in parameters)
 
 
 def _unflatten(x, v0, decay, threshold, *rest):
@@ -215,12 +238,14 @@ def _unflatten(x, v0, decay, threshold, *rest):
 
 def _run_forward(*arguments):
     i, output, state, backend = _unflatten(*arguments)
-    return forward(i, output, state, backend)
+    spikes, v = forward(i, output, state, backend)
+    return spikes, nothing(i) if v is None else v
 
 
 def _run_backward(grad, grad_v, *arguments):
     i, output, wanted, backend = _unflatten(*arguments)
-    return backward(i, grad, grad_v, output, wanted, backend)
+    grads = backward(i, grad, grad_v, output, wanted, backend)
+    return tuple(nothing(i) if g is None else g for g in grads)
 
 
 library.impl("lif", _run_forward, "CompositeExplicitAutograd")
@@ -250,10 +275,38 @@ def _unobserved(x: Tensor) -> bool:
     return type(x) is Tensor and not torch.compiler.is_compiling() and not _modes()
 
 
-def _forward(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor]:
+def _forward(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
     if _unobserved(i.x):
         return forward(i, output, state, backend)
     return _lif(i.x, i.v0, i.decay, i.threshold, *i.neuron, output, i.steps, state, backend)
+
+
+@functools.cache
+def _cpp_spikes(backend: str | None) -> Any:
+    """The compiled function for CPU tensors, or None where this backend means another."""
+    if backends.choose(backend, "cpu", torch.float32) != "cpp":
+        return None
+    return backends.extension().lif_forward
+
+
+def spikes_at_once(n: Neuron, x: Tensor, backend: str | None) -> Tensor | None:
+    """Plain spikes of a plain CPU tensor without gradient; None for any other call, x not yet checked.
+
+    The commonest call, written out: on a small layer what `forward` does in general costs more than the kernel.
+    """
+    if not _unobserved(x) or not x.is_cpu or (x.requires_grad and torch.is_grad_enabled()):
+        return None
+    run, dtype, elements = _cpp_spikes(backend), DTYPES.get(x.dtype), x.numel()
+    if run is None or dtype is None or elements == 0 or not x.dim() or not x.is_contiguous():
+        return None
+    steps = len(x)
+    neurons = elements // steps
+    spikes = torch.empty_like(x) if elements < SMALL else backed(torch.empty_like(x))
+    run(
+        compiled(n), dtype, 0, steps, neurons, neurons, x.data_ptr(), 0, 0, 1, 0, 1, 1, spikes.data_ptr(), 0,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return spikes
 
 
 class LIFFunction(torch.autograd.Function):
@@ -277,12 +330,23 @@ class LIFFunction(torch.autograd.Function):
             grads = backward(i, grad, grad_v, output, wanted, backend)
         else:
             grads = _lif_backward(grad, grad_v, x, v0, decay, threshold, *neuron, output, steps, wanted, backend)
-        return grads[0], *(g if each else None for g, each in zip(grads[1:], wanted)), *[None] * 5
+            grads = (grads[0], *(g if each else None for g, each in zip(grads[1:], wanted, strict=True)))
+        return *grads, *[None] * 5
 
 
-def lif(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor]:
+def needs_gradient(i: Inputs) -> bool:
+    _, x, v0, decay, threshold, _ = i
+    return (
+        x.requires_grad
+        or (v0 is not None and v0.requires_grad)
+        or (decay is not None and decay.requires_grad)
+        or (threshold is not None and threshold.requires_grad)
+    )
+
+
+def lif(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
     """The operation, through autograd where a gradient is needed."""
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in i[1:5]):
+    if torch.is_grad_enabled() and needs_gradient(i):
         n, x, v0, decay, threshold, steps = i
         return LIFFunction.apply(x, v0, decay, threshold, n, output, steps, state, backend)
     return _forward(i, output, state, backend)

@@ -25,9 +25,7 @@ RESETS = ("hard", "soft", "none")
 SURROGATES = ("sigmoid", "atan", "triangle", "rectangle")
 
 
-class Neuron(NamedTuple):
-    """What a neuron is, without its tensors. A decay or threshold given as a tensor replaces the number."""
-
+class _Constants(NamedTuple):
     charge: str
     decay: float  # tau, or beta for the charge "leak"
     threshold: float
@@ -38,6 +36,10 @@ class Neuron(NamedTuple):
     alpha: float
     fire: str
     levels: int
+
+
+class Neuron(_Constants):
+    """What a neuron is, without its tensors. A decay or threshold given as a tensor replaces the number."""
 
 
 class Inputs(NamedTuple):

@@ -1,0 +1,395 @@
+"""The spiking neuron as Triton kernels: the mathematics of reference.py on blocks of neurons, time inside.
+
+Order of operations and true division are those of csrc/math/neuron.h, so that float32 bits agree.
+Neurons are numbered in memory order; all state is float32.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from deal_kernels.lif.reference import Inputs
+
+WARPS = 4
+BLOCK = {torch.float32: 512, torch.float16: 1024, torch.bfloat16: 1024}  # 16 bytes of x a thread
+SEGMENTS = (4, 8)  # steps whose membranes the backward kernel holds in registers
+SIZES = ("steps", "neurons", "time_stride", "decay_channels", "threshold_channels", "inner")
+
+
+@triton.jit
+def number(a):
+    # The interpreter hands over Python floats, whose products among each other would be float64.
+    return tl.full((), a, tl.float32)
+
+
+@triton.jit
+def over_decay(a, decay, MULTIPLY: tl.constexpr):
+    if MULTIPLY:
+        return a * decay
+    else:
+        return tl.div_rn(a, decay)
+
+
+@triton.jit
+def charge(v, x, decay, rest, CHARGE: tl.constexpr, MULTIPLY: tl.constexpr):
+    if CHARGE == "decay_input":
+        return v + over_decay(x - (v - rest), decay, MULTIPLY)
+    elif CHARGE == "decay":
+        return (v - over_decay(v - rest, decay, MULTIPLY)) + x
+    else:
+        return decay * v + x
+
+
+@triton.jit
+def round_half_even(a):
+    # Adding and subtracting 1.5 * 2^23 leaves the nearest integer, ties to even.
+    return (a + 12582912.0) - 12582912.0
+
+
+@triton.jit
+def fire(h, threshold, levels, FIRE: tl.constexpr):
+    if FIRE == "ge":
+        return tl.where(h >= threshold, 1.0, 0.0)
+    elif FIRE == "gt":
+        return tl.where(h > threshold, 1.0, 0.0)
+    else:
+        # Comparisons are written so that NaN passes through, as it does in torch.
+        ratio = tl.div_rn(h, threshold)
+        raised = tl.where(ratio < 0.0, 0.0, ratio)
+        return round_half_even(tl.where(raised > levels, levels, raised))
+
+
+@triton.jit
+def reset(h, s, threshold, rest, RESET: tl.constexpr):
+    if RESET == "hard":
+        return s * rest + (1.0 - s) * h
+    elif RESET == "soft":
+        return h - s * threshold
+    else:
+        return h
+
+
+@triton.jit
+def advance(
+    v, x, decay, threshold, rest, levels,
+    CHARGE: tl.constexpr, MULTIPLY: tl.constexpr, FIRE: tl.constexpr, RESET: tl.constexpr,
+):  # fmt: skip
+    """One step: the membrane before the reset, the spike, and the state after."""
+    h = charge(v, x.to(tl.float32), decay, rest, CHARGE, MULTIPLY)
+    s = fire(h, threshold, levels, FIRE)
+    return h, s, reset(h, s, threshold, rest, RESET)
+
+
+@triton.jit
+def surrogate_slope(u, alpha, SURROGATE: tl.constexpr):
+    if SURROGATE == "sigmoid":
+        # sigma(1 - sigma) is even in u; e <= 1 keeps it free of overflow and cancellation.
+        e = tl.exp(-alpha * tl.abs(u))
+        d = 1.0 + e
+        return alpha * tl.div_rn(e, d * d)
+    elif SURROGATE == "atan":
+        w = (1.5707963267948966 * alpha) * u
+        return tl.div_rn(alpha * 0.5, 1.0 + w * w)
+    elif SURROGATE == "triangle":
+        w = alpha - (alpha * alpha) * tl.abs(u)
+        return tl.where(w < 0.0, 0.0, w)
+    else:
+        return tl.where(tl.abs(u) < tl.div_rn(0.5, alpha), alpha, 0.0)
+
+
+@triton.jit
+def spike_slope(h, threshold, levels, alpha, FIRE: tl.constexpr, SURROGATE: tl.constexpr):
+    if FIRE == "levels":
+        ratio = tl.div_rn(h, threshold)
+        return tl.div_rn(tl.where((ratio >= 0.0) & (ratio <= levels), 1.0, 0.0), threshold)
+    else:
+        return surrogate_slope(h - threshold, alpha, SURROGATE)
+
+
+@triton.jit
+def reset_slope(h, threshold, rest, RESET: tl.constexpr):
+    if RESET == "hard":
+        return rest - h
+    else:
+        return 0.0 - threshold
+
+
+@triton.jit
+def charge_gradient(h, s, slope, grad_s, grad_v, threshold, rest, RESET: tl.constexpr, DETACH: tl.constexpr):
+    """The gradient of h, from that of the spike and that of the state after the reset."""
+    if RESET == "none":
+        return grad_s * slope + grad_v
+    else:
+        through = 1.0 - s if RESET == "hard" else 1.0
+        if not DETACH:
+            through = through + reset_slope(h, threshold, rest, RESET) * slope
+        return grad_s * slope + grad_v * through
+
+
+@triton.jit
+def threshold_gradient(
+    h, s, slope, grad_s, grad_v, threshold, rest, FIRE: tl.constexpr, RESET: tl.constexpr, DETACH: tl.constexpr
+):
+    grad_spike = grad_s
+    if RESET != "none" and not DETACH:
+        grad_spike = grad_spike + grad_v * reset_slope(h, threshold, rest, RESET)
+    moved = slope * tl.div_rn(h, threshold) if FIRE == "levels" else slope
+    grad = -(grad_spike * moved)
+    return grad - grad_v * s if RESET == "soft" else grad
+
+
+@triton.jit
+def decay_gradient(x, v, grad_h, decay, rest, CHARGE: tl.constexpr, MULTIPLY: tl.constexpr):
+    """v is the state that entered the step."""
+    if CHARGE == "leak":
+        return grad_h * v
+    else:
+        pull = v - rest
+        divided = x - pull if CHARGE == "decay_input" else -pull
+        return -(grad_h * over_decay(over_decay(divided, decay, MULTIPLY), decay, MULTIPLY))
+
+
+@triton.jit
+def input_gradient(grad_h, decay, CHARGE: tl.constexpr, MULTIPLY: tl.constexpr):
+    return over_decay(grad_h, decay, MULTIPLY) if CHARGE == "decay_input" else grad_h
+
+
+@triton.jit
+def state_gradient(grad_h, decay, CHARGE: tl.constexpr, MULTIPLY: tl.constexpr):
+    return decay * grad_h if CHARGE == "leak" else grad_h - over_decay(grad_h, decay, MULTIPLY)
+
+
+@triton.jit
+def parameter(p, channels, inner, first, KIND: tl.constexpr, BLOCK: tl.constexpr):
+    """The decay or threshold of a block of neurons: p is a number, or points to one value or to one per channel."""
+    if KIND == "number":
+        return number(p)
+    elif KIND == "one":
+        return tl.load(p)
+    else:
+        # Only the block's first neuron takes slow divisions in 64 bits.
+        within = (first % inner).to(tl.uint32) + tl.arange(0, BLOCK).to(tl.uint32)
+        channel = (first // inner % channels).to(tl.uint32) + within // inner.to(tl.uint32)
+        return tl.load(p + channel % channels.to(tl.uint32))
+
+
+@triton.jit
+def initial_state(v0, rest, n, inside, BLOCK: tl.constexpr):
+    return tl.full([BLOCK], rest, tl.float32) if v0 is None else tl.load(v0 + n, mask=inside)
+
+
+@triton.jit
+def packed(s, inside, BLOCK: tl.constexpr):
+    """Spikes as bytes [BLOCK / 8], the first neuron in the lowest bit."""
+    bits = tl.reshape(((s != 0.0) & inside).to(tl.int32), [BLOCK // 8, 8])
+    return tl.sum(bits << tl.arange(0, 8)[None, :], axis=1).to(tl.uint8)
+
+
+@triton.jit
+def segment_rows(p, n, stride, step, steps, inside, SEGMENT: tl.constexpr):
+    """A tuple of the rows from `step` on, all their loads in flight at once."""
+    p += step * stride
+    rows = ()
+    for k in tl.static_range(SEGMENT):
+        rows = rows + (tl.load(p + n, mask=inside & (step + k < steps)),)
+        p += stride
+    return rows
+
+
+@triton.jit(do_not_specialize=SIZES)
+def forward_kernel(
+    x, v0, decay, threshold, out, v_out,
+    rest, levels, steps, neurons, time_stride, decay_channels, threshold_channels, inner,
+    UNIT: tl.constexpr, DECAY: tl.constexpr, THRESHOLD: tl.constexpr, CHARGE: tl.constexpr, MULTIPLY: tl.constexpr,
+    FIRE: tl.constexpr, RESET: tl.constexpr, OUTPUT: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    neurons = neurons.to(tl.int64) * UNIT
+    time_stride = time_stride.to(tl.int64) * UNIT
+    first = tl.program_id(0).to(tl.int64) * BLOCK
+    n = first + tl.arange(0, BLOCK)
+    inside = n < neurons
+    decay = parameter(decay, decay_channels, inner, first, DECAY, BLOCK)
+    threshold = parameter(threshold, threshold_channels, inner, first, THRESHOLD, BLOCK)
+    rest = number(rest)
+    levels = number(levels)
+    width = (neurons + 7) // 8
+    byte = first // 8 + tl.arange(0, BLOCK // 8)
+
+    v = initial_state(v0, rest, n, inside, BLOCK)
+    count = tl.zeros([BLOCK], tl.float32)
+    following = tl.load(x + n, mask=inside)
+    for t in range(steps):
+        # The next step is called for before this one is used and before a store the compiler cannot move it over.
+        current = following
+        x += time_stride
+        following = tl.load(x + n, mask=inside & (t + 1 < steps))
+        _, s, v = advance(v, current, decay, threshold, rest, levels, CHARGE, MULTIPLY, FIRE, RESET)
+        if OUTPUT == "spikes":
+            tl.store(out + n, s.to(out.dtype.element_ty), mask=inside)
+            out += neurons
+        elif OUTPUT == "mean":
+            count += s
+        else:
+            tl.store(out + byte, packed(s, inside, BLOCK), mask=byte < width)
+            out += width
+    if OUTPUT == "mean":
+        tl.store(out + n, tl.div_rn(count, steps.to(tl.float32)).to(out.dtype.element_ty), mask=inside)
+    if v_out is not None:
+        tl.store(v_out + n, v, mask=inside)
+
+
+# x is all that was kept. The membranes of a segment of steps are computed again and held in registers,
+# which moves the fewest bytes: a step reads x and grad and writes grad_x once. Where the steps are more
+# than one segment, a first pass reads x (but for the last segment) to find the state every segment
+# starts from; that costs one more read of x and 8 / SEGMENT bytes a step.
+@triton.jit(do_not_specialize=SIZES)
+def backward_kernel(
+    x, v0, decay, threshold, grad, grad_v, starts, grad_x, grad_v0, grad_decay, grad_threshold,
+    rest, levels, alpha, steps, neurons, time_stride, decay_channels, threshold_channels, inner,
+    UNIT: tl.constexpr, DECAY: tl.constexpr, THRESHOLD: tl.constexpr, CHARGE: tl.constexpr, MULTIPLY: tl.constexpr,
+    FIRE: tl.constexpr, RESET: tl.constexpr, DETACH: tl.constexpr, SURROGATE: tl.constexpr, MEAN: tl.constexpr,
+    CONSTANT: tl.constexpr, SEGMENT: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    neurons = neurons.to(tl.int64) * UNIT
+    time_stride = time_stride.to(tl.int64) * UNIT
+    first = tl.program_id(0).to(tl.int64) * BLOCK
+    n = first + tl.arange(0, BLOCK)
+    inside = n < neurons
+    decay = parameter(decay, decay_channels, inner, first, DECAY, BLOCK)
+    threshold = parameter(threshold, threshold_channels, inner, first, THRESHOLD, BLOCK)
+    rest = number(rest)
+    levels = number(levels)
+    alpha = number(alpha)
+    steps = steps.to(tl.int64)
+    segments = tl.cdiv(steps, SEGMENT)
+
+    v = initial_state(v0, rest, n, inside, BLOCK)
+    if starts is not None:
+        for segment in range(segments - 1):
+            tl.store(starts + n, v, mask=inside)
+            starts += neurons
+            inputs = segment_rows(x, n, time_stride, segment * SEGMENT, steps, inside, SEGMENT)
+            for k in tl.static_range(SEGMENT):
+                _, _, v = advance(v, inputs[k], decay, threshold, rest, levels, CHARGE, MULTIPLY, FIRE, RESET)
+        # Another thread of the block may load what this one stored.
+        tl.debug_barrier()
+
+    grad_state = tl.zeros([BLOCK], tl.float32) if grad_v is None else tl.load(grad_v + n, mask=inside)
+    sum_x = tl.zeros([BLOCK], tl.float32)
+    sum_decay = tl.zeros([BLOCK], tl.float32)
+    sum_threshold = tl.zeros([BLOCK], tl.float32)
+    if MEAN:
+        mean_grad = tl.div_rn(tl.load(grad + n, mask=inside).to(tl.float32), steps.to(tl.float32))
+    for later in range(segments):
+        step = (segments - 1 - later) * SEGMENT
+        inputs = segment_rows(x, n, time_stride, step, steps, inside, SEGMENT)
+        if not MEAN:
+            grads = segment_rows(grad, n, neurons, step, steps, inside, SEGMENT)
+        start = v
+        membranes = ()
+        for k in tl.static_range(SEGMENT):
+            h, _, v = advance(v, inputs[k], decay, threshold, rest, levels, CHARGE, MULTIPLY, FIRE, RESET)
+            membranes = membranes + (h,)
+        for k in tl.static_range(SEGMENT - 1, -1, -1):
+            live = step + k < steps  # the last segment may be longer than what is left
+            h = membranes[k]
+            s = fire(h, threshold, levels, FIRE)
+            slope = spike_slope(h, threshold, levels, alpha, FIRE, SURROGATE)
+            grad_s = mean_grad if MEAN else grads[k].to(tl.float32)
+            grad_h = charge_gradient(h, s, slope, grad_s, grad_state, threshold, rest, RESET, DETACH)
+            if grad_threshold is not None:
+                share = threshold_gradient(h, s, slope, grad_s, grad_state, threshold, rest, FIRE, RESET, DETACH)
+                sum_threshold += tl.where(live, share, 0.0)
+            if grad_decay is not None:
+                entered = start
+                if k > 0:
+                    before = membranes[k - 1]
+                    entered = reset(before, fire(before, threshold, levels, FIRE), threshold, rest, RESET)
+                share = decay_gradient(inputs[k].to(tl.float32), entered, grad_h, decay, rest, CHARGE, MULTIPLY)
+                sum_decay += tl.where(live, share, 0.0)
+            grad_input = input_gradient(grad_h, decay, CHARGE, MULTIPLY)
+            if CONSTANT:
+                sum_x += tl.where(live, grad_input, 0.0)
+            else:
+                row = grad_x + (step + k) * neurons
+                tl.store(row + n, grad_input.to(grad_x.dtype.element_ty), mask=inside & live)
+            grad_state = tl.where(live, state_gradient(grad_h, decay, CHARGE, MULTIPLY), grad_state)
+        if starts is not None:
+            starts -= neurons
+            v = tl.load(starts + n, mask=inside & (later + 1 < segments))
+
+    if CONSTANT:
+        tl.store(grad_x + n, sum_x.to(grad_x.dtype.element_ty), mask=inside)
+    if grad_v0 is not None:
+        tl.store(grad_v0 + n, grad_state, mask=inside)
+    if grad_decay is not None:
+        tl.store(grad_decay + n, sum_decay, mask=inside)
+    if grad_threshold is not None:
+        tl.store(grad_threshold + n, sum_threshold, mask=inside)
+
+
+def forward(i: Inputs, output: str, spikes: Tensor, v: Tensor | None) -> None:
+    """Writes spikes and, if wanted, the final state; op.py names the tensors."""
+    _launch(forward_kernel, i, out=spikes, v_out=_wanted(v), OUTPUT=output)
+
+
+def backward(
+    i: Inputs, grad: Tensor, grad_v: Tensor | None, output: str,
+    grad_x: Tensor, grad_v0: Tensor | None, grad_decay: Tensor | None, grad_threshold: Tensor | None,
+) -> None:  # fmt: skip
+    """Writes the gradient of x, and of v0, decay and threshold as far as they are wanted."""
+    n = i.neuron
+    segment = next((s for s in SEGMENTS if i.count <= s), SEGMENTS[-1])
+    saved = (i.count - 1) // segment
+    starts = i.x.new_empty(saved, i.row.numel(), dtype=torch.float32) if saved else None  # [segments - 1, N]
+    _launch(
+        backward_kernel, i, grad=grad, grad_v=grad_v, starts=starts, grad_x=grad_x, grad_v0=_wanted(grad_v0),
+        grad_decay=_wanted(grad_decay), grad_threshold=_wanted(grad_threshold), alpha=n.alpha,
+        DETACH=n.detach_reset, SURROGATE=n.surrogate, MEAN=output == "mean", CONSTANT=i.steps is not None,
+        SEGMENT=segment,
+    )  # fmt: skip
+
+
+def _wanted(result: Tensor | None) -> Tensor | None:
+    return None if result is None or result.numel() == 0 else result
+
+
+def _launch(kernel: Any, i: Inputs, **arguments: Any) -> None:
+    n, x, v0, decay, threshold, steps = i
+    neurons = i.row.numel()
+    stride = x.stride(0) if steps is None else 0
+    # Sizes count units: that neurons come in eights is all the compiler needs for 16-byte accesses.
+    unit = 8 if neurons % 8 == 0 and stride % 8 == 0 else 1
+    per_channel = _kind(decay) == "channels" or _kind(threshold) == "channels"
+    multiply = decay is None and n.charge != "leak" and _reciprocal_is_exact(n.decay)
+    number = 1 / n.decay if multiply else n.decay
+    block = BLOCK[x.dtype]
+    with torch.cuda.device_of(x):
+        kernel[(triton.cdiv(neurons, block),)](
+            x=x, v0=v0, decay=number if decay is None else decay, threshold=n.threshold if threshold is None else threshold,
+            rest=n.rest, levels=float(n.levels), steps=i.count, neurons=neurons // unit, time_stride=stride // unit,
+            decay_channels=1 if decay is None else decay.numel(),
+            threshold_channels=1 if threshold is None else threshold.numel(),
+            inner=i.row.stride(1) if per_channel else 1,
+            UNIT=unit, DECAY=_kind(decay), THRESHOLD=_kind(threshold), CHARGE=n.charge, MULTIPLY=multiply,
+            FIRE="levels" if n.levels > 1 else n.fire, RESET=n.reset, BLOCK=block,
+            num_warps=WARPS, enable_fp_fusion=False, **arguments,
+        )  # fmt: skip
+
+
+def _kind(parameter: Tensor | None) -> str:
+    if parameter is None:
+        return "number"
+    return "one" if parameter.numel() == 1 else "channels"
+
+
+def _reciprocal_is_exact(divisor: float) -> bool:
+    """Whether multiplying by the reciprocal gives the bits of the division in float32."""
+    mantissa, exponent = math.frexp(divisor)
+    return mantissa == 0.5 and 1 <= exponent <= 126

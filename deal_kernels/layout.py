@@ -48,7 +48,7 @@ def empty(shape: Sequence[int], strides: Sequence[int], like: Tensor, dtype: tor
 
 def backed(fresh: Tensor) -> Tensor:
     """A fresh tensor; a large one on a CPU will come in huge pages, whose first touch costs far less."""
-    if fresh.is_cpu and fresh.nbytes >= HUGE_PAGES_FROM:
+    if type(fresh) is Tensor and fresh.is_cpu and fresh.nbytes >= HUGE_PAGES_FROM:
         compiled = extension()
         if compiled is not None:
             compiled.advise_huge_pages(fresh.data_ptr(), fresh.nbytes)

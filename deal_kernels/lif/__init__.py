@@ -106,11 +106,12 @@ def lif(
     if type(tau) is not float or type(v_threshold) is not float or leak is not None:
         tau, leak, v_threshold, decay, threshold = _numbers_and_tensors(tau, leak, v_threshold)
     settings = (tau, leak, decay_input, v_threshold, v_reset, reset, detach_reset, surrogate, alpha, fire, levels)
+    compiling = torch.compiler.is_compiling()
     try:
-        neuron = _neuron(*settings)
+        neuron = _checked(*settings) if compiling else _neuron(*settings)
     except TypeError:
-        neuron = _neuron.__wrapped__(*settings)  # what cannot be hashed is named by the check, not by the cache
-    if v0 is steps is out is decay is threshold is reduce is None and not (return_state or pack):
+        neuron = _checked(*settings)  # what cannot be hashed is named by the check, not by the cache
+    if not compiling and v0 is steps is out is decay is threshold is reduce is None and not (return_state or pack):
         quick = op.spikes_at_once(neuron, x, backend)
         if quick is not None:
             return quick
@@ -166,12 +167,11 @@ def _numbers_and_tensors(
     return tau, leak, v_threshold, decay, threshold  # type: ignore[return-value]
 
 
-@functools.lru_cache(maxsize=1024)
-def _neuron(
+def _checked(
     tau: float | None, leak: float | None, decay_input: bool, v_threshold: float, v_reset: float | None,
     reset: str | None, detach_reset: bool, surrogate: str, alpha: float | None, fire: str, levels: int,
 ) -> Neuron:  # fmt: skip
-    """The checked neuron."""
+    """The neuron of these settings."""
     if leak is not None:
         charge, decay = "leak", _number("leak", leak)
     elif tau is None:
@@ -198,10 +198,13 @@ def _neuron(
     return Neuron(charge, decay, threshold, reset, rest, bool(detach_reset), surrogate, alpha, fire, levels)
 
 
+_neuron = functools.lru_cache(maxsize=1024)(_checked)
+
+
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number; got {type(value).__name__}")
-    if not math.isfinite(value):
+    if not -math.inf < value < math.inf:
         raise ValueError(f"{name} must be finite; got {value}")
     return float(value)
 

@@ -290,11 +290,11 @@ def _cpp_spikes(backend: str | None) -> Any:
 
 
 def spikes_at_once(n: Neuron, x: Tensor, backend: str | None) -> Tensor | None:
-    """Plain spikes of a plain CPU tensor without gradient; None for any other call, x not yet checked.
+    """Plain spikes of a plain CPU tensor without gradient, not compiling; None for any other call, x not yet checked.
 
     The commonest call, written out: on a small layer what `forward` does in general costs more than the kernel.
     """
-    if not _unobserved(x) or not x.is_cpu or (x.requires_grad and torch.is_grad_enabled()):
+    if type(x) is not Tensor or _modes() or not x.is_cpu or (x.requires_grad and torch.is_grad_enabled()):
         return None
     run, dtype, elements = _cpp_spikes(backend), DTYPES.get(x.dtype), x.numel()
     if run is None or dtype is None or elements == 0 or not x.dim() or not x.is_contiguous():
@@ -313,7 +313,7 @@ class LIFFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, v0, decay, threshold, neuron, output, steps, state, backend):
         ctx.save_for_backward(x, v0, decay, threshold)
-        ctx.arguments = neuron, output, steps, backend
+        ctx.arguments = neuron, output, steps, state, backend
         ctx.set_materialize_grads(False)
         return _forward(Inputs(neuron, x, v0, decay, threshold, steps), output, state, backend)
 
@@ -321,10 +321,11 @@ class LIFFunction(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad, grad_v):
         x, v0, decay, threshold = ctx.saved_tensors
-        neuron, output, steps, backend = ctx.arguments
+        neuron, output, steps, state, backend = ctx.arguments
         i = Inputs(neuron, x, v0, decay, threshold, steps)
         if grad is None:
             grad = torch.zeros_like(spikes_like(i, output))
+        grad_v = grad_v if state else None
         wanted = ctx.needs_input_grad[1:4]
         if _unobserved(x):
             grads = backward(i, grad, grad_v, output, wanted, backend)

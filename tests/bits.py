@@ -1,0 +1,30 @@
+"""A digest of what the CPU kernels compute, to compare instruction sets by."""
+
+import hashlib
+import itertools
+
+import torch
+
+from deal_kernels.lif import lif
+
+CHARGES = ({"tau": 3.0}, {"tau": 2.0, "decay_input": False}, {"leak": 0.7})
+RESETS = ({"v_reset": -0.3}, {"v_reset": None}, {"reset": "none"})
+FIRES = ({"surrogate": "sigmoid"}, {"surrogate": "atan", "fire": "gt"}, {"surrogate": "triangle"}, {"levels": 3})
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def digest() -> str:
+    generator = torch.Generator().manual_seed(0)
+    total = hashlib.sha256()
+    for charge, reset, fire, dtype in itertools.product(CHARGES, RESETS, FIRES, DTYPES):
+        x = torch.randn(19, 3, 77, generator=generator, dtype=torch.float64).mul(2).to(dtype).requires_grad_()
+        tau = torch.rand(77, generator=generator).add(1)
+        for neuron in (charge, {"tau": tau}):
+            if neuron is charge or "leak" not in charge:
+                spikes, v = lif(x, **neuron, **reset, **fire, return_state=True)
+                grads = torch.autograd.grad([spikes, v], x, [torch.ones_like(spikes), torch.ones_like(v)])
+                packed = lif(x.detach(), **charge, **reset, pack=True) if "levels" not in fire else spikes
+                rate = lif(x.detach(), **charge, **reset, **fire, reduce="mean")
+                for tensor in (spikes, v, *grads, packed, rate):
+                    total.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

@@ -1,0 +1,56 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import deal_kernels
+
+BACKENDS = [name for name, state in deal_kernels.info()["backends"].items() if state == "live"]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DATA = Path(os.environ.get("DEAL_TEST_DATA", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    return request.param
+
+
+@pytest.fixture
+def device(backend):
+    """Where the tensors of a backend's tests live."""
+    if backend == "triton":
+        return "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
+    return {"cpp": "cpu", "cuda": "cuda"}.get(backend, DEVICE)
+
+
+@pytest.fixture
+def golden():
+    """Loads a recorded file by name, as a dict of tensors."""
+    numpy = pytest.importorskip("numpy")
+
+    def load(name):
+        path = DATA / "golden" / name
+        if not path.exists():
+            pytest.skip(f"{path} is not there: set DEAL_TEST_DATA to the folder that holds golden/")
+        recorded = numpy.load(path)
+        return {key: torch.from_numpy(recorded[key]) for key in recorded.files if recorded[key].dtype.kind == "f"}
+
+    return load
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory(monkeypatch):
+    """Fills fresh memory with NaN (or 255), so that an element no kernel wrote is seen."""
+
+    def poison(create):
+        def created(*args, **kwargs):
+            tensor = create(*args, **kwargs)
+            if type(tensor) is not torch.Tensor or tensor.is_meta or tensor.requires_grad:
+                return tensor
+            return tensor.fill_(float("nan") if tensor.is_floating_point() else 255)
+
+        return created
+
+    for name in ("empty", "empty_like", "empty_strided"):
+        monkeypatch.setattr(torch, name, poison(getattr(torch, name)))

@@ -1,0 +1,71 @@
+"""An independent neuron: a plain loop with torch's autograd behind it, in the input's own precision."""
+
+import math
+
+import torch
+
+
+class Spike(torch.autograd.Function):
+    """The step function (or the rounded ratio) with a surrogate derivative."""
+
+    @staticmethod
+    def forward(ctx, u, slope, fire):
+        ctx.save_for_backward(slope)
+        return (u >= 0 if fire == "ge" else u > 0).to(u.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.saved_tensors[0], None, None
+
+
+class Levels(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, ratio, levels):
+        ctx.save_for_backward(((ratio >= 0) & (ratio <= levels)).to(ratio.dtype))
+        return ratio.clamp(0, levels).round()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * ctx.saved_tensors[0], None
+
+
+def slope(surrogate, alpha, u):
+    if surrogate == "sigmoid":
+        return alpha / (2 + torch.exp(alpha * u) + torch.exp(-alpha * u))
+    if surrogate == "atan":
+        return alpha / 2 / (1 + (math.pi / 2 * alpha * u).square())
+    if surrogate == "triangle":
+        return torch.relu(alpha - alpha * alpha * u.abs())
+    return torch.where(u.abs() < 0.5 / alpha, alpha, 0.0).to(u.dtype)
+
+
+def lif(
+    x, v0=None, *, tau=2.0, leak=None, decay_input=True, v_threshold=1.0, v_reset=0.0, reset=None,
+    detach_reset=False, surrogate="sigmoid", alpha=None, fire="ge", levels=1, steps=None, reduce=None,
+):  # fmt: skip
+    """Spikes (or their mean) and the final state. tau, leak and v_threshold broadcast against one step."""
+    alpha = {"sigmoid": 4.0, "atan": 2.0, "triangle": 1.0, "rectangle": 1.0}[surrogate] if alpha is None else alpha
+    reset = reset or ("soft" if v_reset is None else "hard")
+    rest = v_reset if reset == "hard" else 0.0
+    inputs = [x] * steps if steps else list(x)
+    v = torch.full_like(inputs[0], rest) if v0 is None else v0
+    spikes = []
+    for current in inputs:
+        if leak is not None:
+            h = leak * v + current
+        elif tau is None:
+            h = v + current
+        elif decay_input:
+            h = v + (current - (v - rest)) / tau
+        else:
+            h = (v - (v - rest) / tau) + current
+        if levels > 1:
+            s = Levels.apply(h / v_threshold, levels)
+        else:
+            u = h - v_threshold
+            s = Spike.apply(u, slope(surrogate, alpha, u.detach()), fire)
+        r = s.detach() if detach_reset else s
+        v = r * rest + (1 - r) * h if reset == "hard" else h - r * v_threshold if reset == "soft" else h
+        spikes.append(s)
+    result = torch.stack(spikes)
+    return (result.mean(0) if reduce else result), v

@@ -1,0 +1,134 @@
+"""Which implementation runs, the environment that forces one, and processes that fork."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import deal_kernels
+from deal_kernels import backend
+from deal_kernels.lif import lif
+
+ISAS = ("baseline", "avx2", "avx512")
+HAS_CPP = backend.unavailable("cpp", "cpu") is None
+needs_cpp = pytest.mark.skipif(not HAS_CPP, reason="the extension is not built")
+
+
+def python(code, **environment):
+    """Runs code in a fresh interpreter."""
+    environment = {**os.environ, **environment}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_info_names_every_backend():
+    info = deal_kernels.info()
+    assert set(info["backends"]) == {"cpp", "cuda", "triton", "torch"}
+    assert info["backends"]["torch"] == "live"
+    json.dumps(info)
+
+
+def test_main_prints_it():
+    result = subprocess.run([sys.executable, "-m", "deal_kernels"], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0
+    assert all(name in result.stdout for name in ("cpp", "cuda", "triton", "torch"))
+
+
+@needs_cpp
+def test_auto_takes_the_compiled_one():
+    assert backend.choose(None, "cpu", torch.float32) == "cpp"
+    assert backend.choose("auto", "cpu", torch.float64) == "cpp"
+    assert backend.choose(None, "meta", torch.float32) == "torch"
+
+
+def test_the_environment_forces_a_backend():
+    code = "import torch, deal_kernels; from deal_kernels import backend; print(backend.choose(None, 'cpu', torch.float32))"
+    assert python(code, DEAL_KERNELS_BACKEND="torch").stdout.strip() == "torch"
+    refused = python("import torch; from deal_kernels.lif import lif; lif(torch.zeros(2, 2))", DEAL_KERNELS_BACKEND="cuda")
+    assert refused.returncode != 0 and "backend 'cuda' cannot run" in refused.stderr
+
+
+def test_without_the_extension_torch_serves():
+    code = """
+import sys
+sys.modules["deal_kernels._C"] = None
+import torch, deal_kernels
+from deal_kernels.lif import lif
+x = torch.randn(4, 8, requires_grad=True)
+lif(x).sum().backward()
+try:
+    lif(x, backend="cpp")
+except RuntimeError as error:
+    print(error)
+"""
+    result = python(code)
+    assert "backend 'cpp' cannot run: the extension is not built: install a C++ compiler" in result.stdout, result.stderr
+
+
+@needs_cpp
+@pytest.mark.parametrize("isa", ISAS)
+def test_every_instruction_set_computes_the_same_bits(isa, tmp_path):
+    """All kinds of neuron and dtypes, forward and backward, hashed and compared with this process's set."""
+    code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import bits; print(bits.digest())"
+    result = python(code, DEAL_KERNELS_ISA=isa)
+    if "this processor does not run it" in result.stderr:
+        pytest.skip(f"this processor does not run {isa}")
+    import bits
+
+    assert result.stdout.strip() == bits.digest(), result.stderr
+
+
+@needs_cpp
+def test_an_unknown_instruction_set_is_refused():
+    result = python("import torch; from deal_kernels.lif import lif; lif(torch.zeros(2, 2))", DEAL_KERNELS_ISA="sse9")
+    assert "DEAL_KERNELS_ISA=sse9 is not one of" in result.stderr
+
+
+@needs_cpp
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_any_thread_count_gives_the_same_bits(threads):
+    x = torch.randn(3, 300_001, requires_grad=True)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, threads):
+            torch.set_num_threads(count)
+            spikes = lif(x, tau=3.0)
+            results.append((spikes, torch.autograd.grad(spikes, x, torch.ones_like(x))[0]))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_a_forked_child_computes_too():
+    """A child must not wait for the parent's threads, which it does not have; torch's own operations would."""
+    code = """
+import os, torch
+from deal_kernels.lif import lif
+torch.set_num_threads(2)
+x = torch.randn(4, 200_000)
+expected = lif(x).numpy().tobytes()
+child = os.fork()
+if child == 0:
+    os._exit(0 if lif(x).numpy().tobytes() == expected else 1)
+print(os.waitpid(child, 0)[1])
+"""
+    assert python(code).stdout.strip() == "0"
+
+
+class Spikes(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return lif(torch.full((4, 100_000), float(index)))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_dataloader_workers(method):
+    lif(torch.randn(4, 200_000))
+    loader = torch.utils.data.DataLoader(Spikes(), batch_size=4, num_workers=2, multiprocessing_context=method)
+    batches = torch.cat(list(loader))
+    assert torch.equal(batches[5], Spikes()[5])

@@ -1,0 +1,412 @@
+"""The neuron against the recorded outputs of other libraries and against an independent oracle."""
+
+import itertools
+
+import oracle
+import pytest
+import torch
+
+from deal_kernels.lif import lif, unpack
+
+CHARGES = {
+    "decay_input": {"tau": 3.0},
+    "decay": {"tau": 4 / 3, "decay_input": False},
+    "power_of_two": {"tau": 4.0},
+    "leak": {"leak": 0.7},
+    "integrate": {"tau": None},
+}
+RESETS = {"hard": {"v_reset": -0.3}, "zero": {"v_reset": 0.0}, "soft": {"v_reset": None}, "none": {"reset": "none"}}
+FIRES = {
+    "sigmoid": {"surrogate": "sigmoid"},
+    "atan": {"surrogate": "atan", "fire": "gt"},
+    "triangle": {"surrogate": "triangle", "alpha": 0.7},
+    "rectangle": {"surrogate": "rectangle"},
+    "levels": {"levels": 4},
+}
+
+
+def each(options):
+    return [pytest.param(value, id=key) for key, value in options.items()]
+
+
+def close(a, b, relative=1e-6):
+    """Within a fraction of the largest expected value."""
+    return (a - b).abs().max().item() <= relative * max(b.abs().max().item(), 1e-30)
+
+
+def same(a, b):
+    return torch.equal(a.nan_to_num(12345.0), b.nan_to_num(12345.0))
+
+
+@pytest.mark.parametrize(
+    ("decay", "reset", "detach", "surrogate"),
+    list(itertools.product((0, 1), ("soft", "0.0", "-0.3"), (0, 1), ("sigmoid4", "atan2", "pwl1"))),
+)
+def test_spikingjelly(golden, backend, device, decay, reset, detach, surrogate):
+    recorded = golden("spikingjelly.npz")
+    x, s, v, g, gx = (
+        recorded[f"lif_decay{decay}_reset{reset}_detach{detach}_{surrogate}_{part}"].to(device)
+        for part in ("x", "s", "v", "g", "gx")
+    )
+    x.requires_grad_()
+    spikes, state = lif(
+        x, tau=2.0, decay_input=bool(decay), v_reset=None if reset == "soft" else float(reset),
+        detach_reset=bool(detach), surrogate={"s": "sigmoid", "a": "atan", "p": "triangle"}[surrogate[0]],
+        alpha=float(surrogate[-1]), return_state=True, backend=backend,
+    )  # fmt: skip
+    spikes.backward(g)
+    assert torch.equal(spikes, s) and torch.equal(state, v)
+    assert close(x.grad, gx)
+
+
+@pytest.mark.parametrize(
+    ("name", "neuron"),
+    [
+        ("lif_esdnet", {"decay_input": False, "v_threshold": 0.15}),
+        ("if_hard", {"tau": None}),
+        ("if_soft", {"tau": None, "v_reset": None}),
+    ],
+)
+def test_spikingjelly_variants(golden, backend, device, name, neuron):
+    recorded = golden("spikingjelly.npz")
+    x, s, g, gx = (recorded[f"{name}_{part}"].to(device) for part in ("x", "s", "g", "gx"))
+    x.requires_grad_()
+    spikes, state = lif(x, **neuron, return_state=True, backend=backend)
+    spikes.backward(g)
+    assert torch.equal(spikes, s)
+    if f"{name}_v" in recorded:
+        assert torch.equal(state, recorded[f"{name}_v"].to(state.device))
+    assert close(x.grad, gx)
+
+
+def test_spikingjelly_plif(golden, backend, device):
+    """Their 1/tau is the product with a sigmoid, ours a division: equal where h is not at the threshold."""
+    recorded = {key: value.to(device) for key, value in golden("spikingjelly.npz").items()}
+    x = recorded["plif_x"].requires_grad_()
+    w = recorded["plif_w"].requires_grad_()
+    spikes = lif(x, tau=1 / torch.sigmoid(w), backend=backend)
+    membranes = []
+    v = torch.zeros_like(x[0])
+    for current in x.detach():
+        h = v + (current - v) * torch.sigmoid(w.detach())
+        membranes.append(h)
+        v = torch.where(h >= 1, 0.0, h)
+    away = (torch.stack(membranes) - 1).abs() > 1e-5
+    assert away.float().mean() > 0.99
+    assert torch.equal(spikes[away], recorded["plif_s"][away])
+    spikes.backward(recorded["plif_g"])
+    assert close(x.grad, recorded["plif_gx"])
+    assert close(w.grad, recorded["plif_gw"])
+
+
+@pytest.mark.parametrize(
+    ("name", "neuron"), [("zero_delay0", {"v_reset": 0.0}), ("none_delay0", {"reset": "none"}), ("none_delay1", {"reset": "none"})]
+)
+def test_snntorch(golden, backend, device, name, neuron):
+    recorded = {key: value.to(device) for key, value in golden("snntorch.npz").items()}
+    x = recorded[f"leaky_{name}_x"].requires_grad_()
+    spikes, state = lif(
+        x, leak=0.8, v_threshold=0.9, fire="gt", surrogate="atan", **neuron, return_state=True, backend=backend
+    )
+    spikes.backward(recorded[f"leaky_{name}_g"])
+    assert torch.equal(spikes, recorded[f"leaky_{name}_s"])
+    assert torch.equal(state, recorded[f"leaky_{name}_mem"][-1])
+    assert close(x.grad, recorded[f"leaky_{name}_gx"])
+
+
+def test_snntorch_subtract_until_a_second_reset(golden, backend, device):
+    """Their subtraction repeats while the state stays above the threshold; until then it is our soft reset."""
+    recorded = {key: value.to(device) for key, value in golden("snntorch.npz").items()}
+    x, s, mem = (recorded[f"leaky_subtract_delay0_{part}"] for part in ("x", "s", "mem"))
+    spikes = lif(x, leak=0.8, v_threshold=0.9, fire="gt", v_reset=None, backend=backend)
+    above = torch.cat([torch.zeros_like(mem[:1]), (mem[:-1] > 0.9).float()]).cumsum(0) > 0
+    assert (~above).float().mean() > 0.5
+    assert torch.equal(spikes[~above], s[~above])
+
+
+@pytest.mark.parametrize("name", ["varying", "constant"])
+def test_integer_neuron(golden, backend, device, name):
+    recorded = {key: value.to(device) for key, value in golden("integer_lif.npz").items()}
+    x, s, g, gx = (recorded[f"{name}_{part}"] for part in ("x", "s", "g", "gx"))
+    neuron = {"leak": 0.25, "levels": 4, "v_reset": None, "detach_reset": True, "backend": backend}
+    x.requires_grad_()
+    spikes = lif(x, **neuron)
+    spikes.backward(g)
+    assert torch.equal(spikes, s)
+    assert close(x.grad, gx)
+    if name == "constant":
+        current = x[0].detach().requires_grad_()
+        spikes = lif(current, steps=4, **neuron)
+        spikes.backward(g)
+        assert torch.equal(spikes, s)
+        assert close(current.grad, gx.sum(0))
+
+
+@pytest.mark.parametrize("fire", each(FIRES))
+@pytest.mark.parametrize("reset", each(RESETS))
+@pytest.mark.parametrize("charge", each(CHARGES))
+@pytest.mark.parametrize("detach", [False, True], ids=["through", "detached"])
+def test_oracle(backend, device, charge, reset, fire, detach):
+    """Spikes and state bit for bit, and every gradient, for every kind of neuron."""
+    torch.manual_seed(0)
+    neuron = {**charge, **reset, **fire, "detach_reset": detach}
+    x = (torch.randn(5, 2, 3, 7, device=device) * 1.5).requires_grad_()
+    v0 = torch.randn(2, 3, 7, device=device, requires_grad=True)
+    g, gv = torch.randn(5, 2, 3, 7, device=device), torch.randn(2, 3, 7, device=device)
+    spikes, state = lif(x, v0, **neuron, return_state=True, backend=backend)
+    grads = torch.autograd.grad([spikes, state], [x, v0], [g, gv])
+    # On a GPU torch divides by a Python number by multiplying; a tensor divides truly.
+    if neuron.get("tau"):
+        neuron["tau"] = torch.tensor(neuron["tau"], device=device)
+    expected_spikes, expected_state = oracle.lif(x, v0, **neuron)
+    expected = torch.autograd.grad([expected_spikes, expected_state], [x, v0], [g, gv])
+    assert torch.equal(spikes, expected_spikes) and torch.equal(state, expected_state)
+    assert close(grads[0], expected[0], 2e-6) and close(grads[1], expected[1], 2e-6)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+@pytest.mark.parametrize("shape", ["scalar", "one", "channel"])
+@pytest.mark.parametrize("name", ["tau", "leak"])
+@pytest.mark.parametrize("reset", each(RESETS))
+@pytest.mark.parametrize("fire", each({"atan": {"surrogate": "atan"}, "levels": {"levels": 3}}))
+@pytest.mark.parametrize("decay_input", [True, False], ids=["decay_input", "decay"])
+def test_parameter_gradients(backend, device, name, shape, layout, reset, fire, decay_input):
+    torch.manual_seed(1)
+    size = {"scalar": (), "one": (1,), "channel": (5,)}[shape]
+    p = (torch.rand(size, device=device) * 0.5 + (1.5 if name == "tau" else 0.3)).requires_grad_()
+    theta = (torch.rand(size, device=device) * 0.5 + 0.5).requires_grad_()
+    x = torch.randn(6 * 2, 5, 4, 3, device=device) * 1.5
+    if layout == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    x = x.unflatten(0, (6, 2)).requires_grad_()  # [T, B, C, H, W]
+    g = torch.randn(6, 2, 5, 4, 3, device=device)
+    neuron = {**reset, **fire, "decay_input": decay_input}
+    spikes = lif(x, **{name: p}, v_threshold=theta, **neuron, backend=backend)
+    assert spikes.stride() == x.stride()
+    grads = torch.autograd.grad(spikes, [x, p, theta], g)
+    view = (-1, 1, 1) if shape == "channel" else ()
+    expected_spikes, _ = oracle.lif(x, **{name: p.reshape(view)}, v_threshold=theta.reshape(view), **neuron)
+    assert torch.equal(spikes, expected_spikes)
+    for grad, expected in zip(grads, torch.autograd.grad(expected_spikes, [x, p, theta], g), strict=True):
+        assert grad.shape == expected.shape
+        assert close(grad, expected, 3e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 16, 17, 33, 100])
+@pytest.mark.parametrize("neurons", [1, 15, 16, 63, 64, 65, 511, 513, 1100])
+def test_sizes(backend, device, steps, neurons):
+    """Every tail of a vector, a tile and a segment; odd sizes and long sequences."""
+    if backend == "triton" and neurons > 513 and steps > 33:
+        steps = 34
+    torch.manual_seed(2)
+    x = torch.randn(steps, neurons, device=device, requires_grad=True)
+    g, gv = torch.randn_like(x), torch.randn_like(x[0])
+    neuron = {"v_reset": None, "surrogate": "atan", "tau": 2.0}
+    spikes, state = lif(x, **neuron, return_state=True, backend=backend)
+    grad = torch.autograd.grad([spikes, state], x, [g, gv])[0]
+    expected_spikes, expected_state = oracle.lif(x, **neuron)
+    assert torch.equal(spikes, expected_spikes) and torch.equal(state, expected_state)
+    assert close(grad, torch.autograd.grad([expected_spikes, expected_state], x, [g, gv])[0], 2e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("reduce", [None, "mean"])
+def test_half(backend, device, dtype, reduce):
+    """Half types are float32 inside: the result is that of float32 input, rounded once."""
+    torch.manual_seed(3)
+    x = torch.randn(4, 3, 50, device=device).to(dtype).requires_grad_()
+    wide = x.detach().float().requires_grad_()
+    spikes, state = lif(x, tau=3.0, reduce=reduce, return_state=True, backend=backend)
+    expected, expected_state = lif(wide, tau=3.0, reduce=reduce, return_state=True, backend=backend)
+    assert spikes.dtype == dtype and state.dtype == torch.float32
+    assert torch.equal(spikes, expected.to(dtype)) and torch.equal(state, expected_state)
+    g = torch.randn(spikes.shape, device=x.device).to(dtype)
+    spikes.backward(g)
+    expected.backward(g.float())
+    assert torch.equal(x.grad, wide.grad.to(dtype))
+
+
+@pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize("fire", each(FIRES))
+@pytest.mark.parametrize("reset", each(RESETS))
+def test_double(backend, device, reset, fire, detach):
+    """Gradients of everything at once, in float64."""
+    if backend in ("cuda", "triton"):
+        with pytest.raises(RuntimeError, match="float64"):
+            lif(torch.zeros(2, 2, dtype=torch.float64, device=device), backend=backend)
+        return
+    torch.manual_seed(4)
+    kwargs = {"dtype": torch.float64, "device": device}
+    x = torch.randn(20, 2, 3, 5, **kwargs).mul(1.5).requires_grad_()
+    tensors = [torch.randn(2, 3, 5, **kwargs), torch.rand(3, **kwargs) + 1.5, torch.rand(3, **kwargs) + 0.5]
+    v0, tau, theta = (t.requires_grad_() for t in tensors)
+    neuron = {**reset, **fire, "detach_reset": detach}
+    spikes = lif(x, v0, tau=tau, v_threshold=theta, **neuron, backend=backend)
+    expected, _ = oracle.lif(x, v0, tau=tau[:, None], v_threshold=theta[:, None], **neuron)
+    assert torch.equal(spikes, expected)
+    g = torch.randn_like(spikes)
+    inputs = [x, v0, tau, theta]
+    for grad, reference in zip(
+        torch.autograd.grad(spikes, inputs, g), torch.autograd.grad(expected, inputs, g), strict=True
+    ):
+        assert close(grad, reference, 1e-12)
+
+
+@pytest.mark.parametrize("reduce", [None, "mean"])
+def test_constant_current(backend, device, reduce):
+    torch.manual_seed(5)
+    x = torch.randn(2, 3, 9, device=device, requires_grad=True)
+    held = x.detach().expand(6, *x.shape).clone().requires_grad_()
+    spikes, state = lif(x, steps=6, reduce=reduce, return_state=True, backend=backend)
+    expected, expected_state = lif(held, reduce=reduce, return_state=True, backend=backend)
+    assert torch.equal(spikes, expected) and torch.equal(state, expected_state)
+    g = torch.randn_like(spikes)
+    spikes.backward(g)
+    expected.backward(g)
+    assert close(x.grad, held.grad.sum(0), 1e-6)
+
+
+def test_mean(backend, device):
+    x = torch.randn(7, 40, device=device, requires_grad=True)
+    g = torch.randn(40, device=x.device)
+    rate = lif(x, v_reset=None, reduce="mean", backend=backend)
+    spikes = lif(x, v_reset=None, backend=backend)
+    assert torch.equal(rate, spikes.sum(0) / torch.full_like(rate, 7))
+    grads = torch.autograd.grad(rate, x, g)[0]
+    expected = torch.autograd.grad(spikes, x, (g / torch.full_like(g, 7)).expand(7, 40))[0]
+    assert torch.equal(grads, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("neurons", [1, 7, 8, 9, 64, 515, 1030])
+def test_packed(backend, device, neurons, dtype):
+    x = torch.randn(5, neurons, device=device).to(dtype)
+    packed, state = lif(x, pack=True, return_state=True, backend=backend)
+    spikes, expected_state = lif(x, return_state=True, backend=backend)
+    assert packed.dtype == torch.uint8 and packed.shape == (5, (neurons + 7) // 8)
+    assert torch.equal(unpack(packed, x[0]), spikes)
+    assert torch.equal(state, expected_state)
+    bits = (packed[:, :, None].int() >> torch.arange(8, device=x.device)) & 1
+    assert bits.flatten(1)[:, neurons:].sum() == 0
+
+
+def test_packed_channels_last(backend, device):
+    x = torch.randn(8, 3, 5, 4, device=device).contiguous(memory_format=torch.channels_last)
+    x = x.unflatten(0, (4, 2))
+    packed = lif(x, pack=True, backend=backend)
+    assert torch.equal(unpack(packed, x[0]), lif(x, backend=backend))
+
+
+@pytest.mark.parametrize(
+    "arrange",
+    [
+        lambda x: x[:, :, ::2],
+        lambda x: x[:, 1:],
+        lambda x: x[::2],
+        lambda x: x[:, 0],
+        lambda x: x.transpose(1, 2),
+        lambda x: x.transpose(0, 2),
+        lambda x: x[:1].expand(5, -1, -1),
+        lambda x: x[:, :1].expand(-1, 4, -1),
+        lambda x: x.contiguous().flip(0),
+    ],
+)
+def test_layouts(backend, device, arrange):
+    torch.manual_seed(6)
+    base = torch.randn(6, 4, 10, device=device)
+    x = arrange(base).detach().requires_grad_()
+    neuron = {"surrogate": "atan", "return_state": True, "backend": backend}
+    spikes, state = lif(x, **neuron)
+    g = torch.randn(*spikes.shape[::-1], device=x.device).permute(*range(spikes.dim())[::-1])  # not like the spikes
+    copy = x.detach().contiguous().requires_grad_()
+    expected, expected_state = lif(copy, **neuron)
+    assert torch.equal(spikes, expected) and torch.equal(state, expected_state)
+    gv = torch.randn_like(state)
+    grads = torch.autograd.grad([spikes, state], x, [g, gv])[0]
+    assert torch.equal(grads, torch.autograd.grad([expected, expected_state], copy, [g, gv])[0])
+
+
+def test_dense_layouts_are_kept(backend, device):
+    x = torch.randn(8, 3, 5, 4, device=device).contiguous(memory_format=torch.channels_last).unflatten(0, (4, 2))
+    spikes, state = lif(x, return_state=True, backend=backend)
+    assert spikes.stride() == x.stride() and state.stride() == x[0].stride()
+    assert lif(x[0], steps=3, backend=backend).stride()[1:] == x[0].stride()
+
+
+def test_state_carries_a_sequence(backend, device):
+    """Two halves joined by their state are the whole, gradients included."""
+    torch.manual_seed(7)
+    x = torch.randn(10, 33, device=device, requires_grad=True)
+    g = torch.randn(10, 33, device=x.device)
+    first, v = lif(x[:4], surrogate="atan", return_state=True, backend=backend)
+    second, v = lif(x[4:], v, surrogate="atan", return_state=True, backend=backend)
+    whole, v_whole = lif(x, surrogate="atan", return_state=True, backend=backend)
+    assert torch.equal(torch.cat([first, second]), whole) and torch.equal(v, v_whole)
+    parts = torch.autograd.grad(torch.cat([first, second]), x, g)[0]
+    assert torch.equal(parts, torch.autograd.grad(whole, x, g)[0])
+
+
+def test_only_the_state_has_a_gradient(backend, device):
+    x = torch.randn(3, 20, device=device, requires_grad=True)
+    _, v = lif(x, return_state=True, backend=backend)
+    (grad,) = torch.autograd.grad(v.sum(), x)
+    _, expected = oracle.lif(x)
+    assert close(grad, torch.autograd.grad(expected.sum(), x)[0], 2e-6)
+
+
+def test_at_the_threshold(backend, device):
+    x = torch.tensor([[1.0, 1.0 - 2**-24, 1.0 + 2**-23, -0.0]], device=device)
+    neuron = {"tau": None, "backend": backend}
+    assert lif(x, **neuron).tolist() == [[1.0, 0.0, 1.0, 0.0]]
+    assert lif(x, fire="gt", **neuron).tolist() == [[0.0, 0.0, 1.0, 0.0]]
+    halves = torch.tensor([[0.5, 1.5, 2.5, 3.5, 4.5, 9.0, -1.0]], device=x.device)
+    assert lif(halves, levels=4, v_reset=None, **neuron).tolist() == [[0.0, 2.0, 2.0, 4.0, 4.0, 4.0, 0.0]]
+
+
+@pytest.mark.parametrize("fire", each(FIRES))
+@pytest.mark.parametrize("reset", each(RESETS))
+def test_nan_and_infinity(backend, device, reset, fire):
+    """Special values go where plain torch sends them."""
+    special = torch.tensor([float("nan"), float("inf"), -float("inf"), 3e38, -3e38, 1e-42, 0.0])
+    x = torch.stack([special, special.roll(1), special.roll(2)]).to(device)
+    for output in (None, "mean"):
+        spikes, state = lif(x, tau=4.0, **reset, **fire, reduce=output, return_state=True, backend=backend)
+        expected, expected_state = oracle.lif(x, tau=4.0, **reset, **fire, reduce=output)
+        assert same(spikes, expected) and same(state, expected_state)
+
+
+def test_out(backend, device):
+    x = torch.randn(4, 100, device=device)
+    expected = lif(x, backend=backend)
+    out = torch.full_like(x, 7)
+    assert lif(x, out=out, backend=backend) is out
+    assert torch.equal(out, expected)
+    lif(x, out=x, backend=backend)
+    assert torch.equal(x, expected)
+
+
+@pytest.mark.parametrize("shape", [(4, 0), (1, 0, 3), (3, 2, 0, 5)])
+def test_no_elements(backend, device, shape):
+    x = torch.zeros(shape, device=device, requires_grad=True)
+    tau = torch.tensor(2.0, device=x.device, requires_grad=True)
+    spikes, v = lif(x, tau=tau, return_state=True, backend=backend)
+    assert spikes.shape == x.shape and v.shape == x.shape[1:]
+    spikes.sum().backward()
+    assert x.grad.shape == x.shape and tau.grad.item() == 0
+    assert lif(x.detach(), pack=True, backend=backend).shape == (shape[0], 0)
+
+
+def test_expanded_cotangent(backend, device):
+    x = torch.randn(3, 70, device=device, requires_grad=True)
+    lif(x, backend=backend).sum().backward()
+    expected = torch.autograd.grad(lif(x, backend=backend), x, torch.ones_like(x))[0]
+    assert torch.equal(x.grad, expected)
+
+
+def test_beyond_32_bit_offsets():
+    """The element that lies past 2^31 bytes is computed like any other."""
+    x = torch.zeros(3, (1 << 28) + 3, dtype=torch.bfloat16)
+    x[2, -2:] = 5.0
+    packed = lif(x, pack=True, backend=None if x.is_cpu else "torch")
+    assert packed.sum(dtype=torch.int64).item() == int(packed[2, -1]) + int(packed[2, -2])
+    assert unpack(packed[:, -1:], (3,))[2].tolist() == [0.0, 1.0, 1.0]

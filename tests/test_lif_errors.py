@@ -1,0 +1,91 @@
+"""Every wrong argument is named, with what came and what is accepted."""
+
+import pytest
+import torch
+
+from deal_kernels.lif import LIF, lif, unpack
+
+X = torch.zeros(4, 2, 3)
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"x": [1.0]}, TypeError, "x must be a tensor; got list"),
+        ({"x": torch.zeros(0, 3)}, ValueError, r"x must have at least one time step; got the shape \(0, 3\)"),
+        ({"x": torch.zeros(())}, ValueError, "x must have at least one time step"),
+        ({"x": torch.zeros(4, 3, dtype=torch.int64)}, TypeError, "x must be float32.*got torch.int64"),
+        ({"x": torch.zeros(4, 3, dtype=torch.bool)}, TypeError, "x must be float32.*got torch.bool"),
+        ({"x": torch.zeros(4, 3, dtype=torch.complex64)}, TypeError, "x must be float32.*got torch.complex64"),
+        ({"x": torch.zeros(4, 3).to_sparse()}, TypeError, "x must be a dense tensor; got the layout torch.sparse_coo"),
+        ({"steps": 0}, ValueError, "steps must be a whole number of at least 1; got 0"),
+        ({"steps": 2.0}, ValueError, "steps must be a whole number of at least 1; got 2.0"),
+        ({"steps": True}, ValueError, "steps must be"),
+        ({"tau": 0.5}, ValueError, "tau must be at least 1; got 0.5"),
+        ({"tau": 0.5, "decay_input": False}, ValueError, "tau must be at least 1; got 0.5"),
+        ({"tau": NAN}, ValueError, "tau must be finite; got nan"),
+        ({"tau": "2"}, TypeError, "tau must be a number; got str"),
+        ({"tau": [2.0]}, TypeError, "tau must be a number; got list"),
+        ({"leak": INF}, ValueError, "leak must be finite; got inf"),
+        ({"v_threshold": NAN}, ValueError, "v_threshold must be finite; got nan"),
+        ({"v_threshold": None}, TypeError, "v_threshold must be a number; got NoneType"),
+        ({"v_reset": NAN}, ValueError, "v_reset must be finite; got nan"),
+        ({"v_reset": None, "reset": "hard"}, ValueError, "reset='hard' needs a number as v_reset; got None"),
+        ({"reset": "later"}, ValueError, "reset must be one of None, 'hard', 'soft', 'none'; got 'later'"),
+        ({"surrogate": "step"}, ValueError, "surrogate must be one of 'sigmoid', 'atan'.*got 'step'"),
+        ({"alpha": 0.0}, ValueError, "alpha must be positive; got 0.0"),
+        ({"fire": ">"}, ValueError, "fire must be one of 'ge', 'gt'; got '>'"),
+        ({"levels": 0}, ValueError, "levels must be a whole number from 1 to 4194304; got 0"),
+        ({"levels": 2.0}, ValueError, "levels must be a whole number"),
+        ({"levels": 2, "v_threshold": 0.0}, ValueError, "v_threshold must be positive with levels > 1; got 0.0"),
+        ({"reduce": "sum"}, ValueError, "reduce must be one of None, 'mean'; got 'sum'"),
+        ({"reduce": "mean", "pack": True}, ValueError, "pack=True and reduce='mean' exclude each other"),
+        ({"levels": 2, "pack": True}, ValueError, "pack=True keeps one bit a spike and needs levels=1; got levels=2"),
+        ({"v0": 0.5}, TypeError, "v0 must be a tensor; got float"),
+        ({"v0": torch.zeros(2)}, ValueError, r"v0 must have the shape of one step, \(2, 3\); got \(2,\)"),
+        ({"v0": torch.zeros(2, 3, dtype=torch.int32)}, TypeError, "v0 must be a dense floating-point tensor"),
+        ({"v0": torch.zeros(2, 3, device="meta")}, ValueError, "v0 must be on the device of x, cpu; got meta"),
+        ({"tau": torch.ones(4)}, ValueError, r"tau or leak must have one value or one per channel, 3.*got the shape \(4,\)"),
+        ({"leak": torch.ones(3, 1)}, ValueError, r"tau or leak must have one value or one per channel, 3"),
+        ({"v_threshold": torch.ones(2)}, ValueError, "v_threshold must have one value or one per channel, 3"),
+        ({"v_threshold": torch.ones(3, dtype=torch.int64)}, TypeError, "v_threshold must be a dense floating-point"),
+        ({"tau": torch.ones(3, device="meta")}, ValueError, "tau or leak must be on the device of x, cpu; got meta"),
+        ({"backend": "cublas"}, ValueError, "backend must be 'auto' or one of cpp, cuda, triton, torch; got 'cublas'"),
+        ({"backend": "cuda"}, RuntimeError, "backend 'cuda' cannot run: it runs on cuda tensors, not on cpu ones"),
+        ({"out": torch.zeros(4, 2, 4)}, ValueError, r"out must be torch.float32 \(4, 2, 3\) on cpu; got torch.float32 \(4, 2, 4\)"),
+        ({"out": torch.zeros(4, 3, 2).mT}, ValueError, "out must have the strides"),
+    ],
+)
+def test_error(arguments, error, message):
+    x = arguments.pop("x", X)
+    with pytest.raises(error, match=message):
+        lif(x, **arguments)
+
+
+@pytest.mark.parametrize("argument", [{"pack": True}, {"out": torch.zeros(4, 2)}])
+def test_results_without_gradient_say_so(argument):
+    x = torch.zeros(4, 2, requires_grad=True)
+    with pytest.raises(ValueError, match="has no gradient: call it under torch.no_grad"):
+        lif(x, **argument)
+    with torch.no_grad():
+        lif(x, **argument)
+
+
+def test_nan_threshold_tensor_never_fires(backend, device):
+    """A tensor's values are not read back to be checked; NaN compares false."""
+    x = torch.full((4, 8), 100.0, device=device)
+    theta = torch.tensor(float("nan"), device=device)
+    assert lif(x, v_threshold=theta, backend=backend).sum() == 0
+
+
+def test_unpack_shape():
+    with pytest.raises(ValueError, match=r"packed must be uint8 \[T, 2\] for a step of shape \(9,\)"):
+        unpack(torch.zeros(4, 1, dtype=torch.uint8), (9,))
+
+
+def test_module_arguments():
+    with pytest.raises(TypeError, match="LIF has no argument thresh"):
+        LIF(thresh=1.0)
+    with pytest.raises(TypeError, match="LIF has no argument out"):
+        LIF(out=X)

@@ -6,7 +6,6 @@ import functools
 import importlib
 import importlib.util
 import os
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ FORCED = os.environ.get("DEAL_KERNELS_BACKEND") or None
 
 
 @functools.cache
-def extension() -> ModuleType | None:
+def extension() -> Any:
     """The compiled module, or None where it was not built."""
     try:
         return importlib.import_module("deal_kernels._C")

@@ -15,7 +15,7 @@ HUGE_PAGES_FROM = 4 << 20
 def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
     """Whether the elements fill one block of memory, in any order of the axes."""
     expected = 1
-    for stride, size in sorted((stride, size) for stride, size in zip(strides, shape) if size != 1):
+    for stride, size in sorted((stride, size) for stride, size in zip(strides, shape, strict=True) if size != 1):
         if stride != expected:
             return False
         expected *= size
@@ -32,7 +32,7 @@ def dense(x: Tensor, time: bool) -> Tensor:
 
 def same_layout(shape: Sequence[int], a: Sequence[int], b: Sequence[int]) -> bool:
     """Whether two strides mean the same; that of an axis of size 1 means nothing."""
-    return all(size == 1 or one == other for size, one, other in zip(shape, a, b))
+    return all(size == 1 or one == other for size, one, other in zip(shape, a, b, strict=True))
 
 
 def arranged(x: Tensor, like: Tensor) -> Tensor:

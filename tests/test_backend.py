@@ -46,7 +46,9 @@ def test_auto_takes_the_compiled_one():
 def test_the_environment_forces_a_backend():
     code = "import torch, deal_kernels; from deal_kernels import backend; print(backend.choose(None, 'cpu', torch.float32))"
     assert python(code, DEAL_KERNELS_BACKEND="torch").stdout.strip() == "torch"
-    refused = python("import torch; from deal_kernels.lif import lif; lif(torch.zeros(2, 2))", DEAL_KERNELS_BACKEND="cuda")
+    refused = python(
+        "import torch; from deal_kernels.lif import lif; lif(torch.zeros(2, 2))", DEAL_KERNELS_BACKEND="cuda"
+    )
     assert refused.returncode != 0 and "backend 'cuda' cannot run" in refused.stderr
 
 
@@ -64,7 +66,9 @@ except RuntimeError as error:
     print(error)
 """
     result = python(code)
-    assert "backend 'cpp' cannot run: the extension is not built: install a C++ compiler" in result.stdout, result.stderr
+    assert "backend 'cpp' cannot run: the extension is not built: install a C++ compiler" in result.stdout, (
+        result.stderr
+    )
 
 
 @needs_cpp

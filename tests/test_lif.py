@@ -100,7 +100,8 @@ def test_spikingjelly_plif(golden, backend, device):
 
 
 @pytest.mark.parametrize(
-    ("name", "neuron"), [("zero_delay0", {"v_reset": 0.0}), ("none_delay0", {"reset": "none"}), ("none_delay1", {"reset": "none"})]
+    ("name", "neuron"),
+    [("zero_delay0", {"v_reset": 0.0}), ("none_delay0", {"reset": "none"}), ("none_delay1", {"reset": "none"})],
 )
 def test_snntorch(golden, backend, device, name, neuron):
     recorded = {key: value.to(device) for key, value in golden("snntorch.npz").items()}

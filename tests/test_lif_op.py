@@ -28,7 +28,7 @@ def flat(i):
 @pytest.mark.parametrize("state", [False, True])
 @pytest.mark.parametrize("output", ["spikes", "mean", "packed"])
 def test_opcheck_forward(backend, device, output, state, steps):
-    i, *rest = arguments(device, backend, output, steps, state)
+    i, *_ = arguments(device, backend, output, steps, state)
     torch.library.opcheck(torch.ops.deal_kernels.lif.default, (*flat(i), output, steps, state, backend))
 
 

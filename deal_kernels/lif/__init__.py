@@ -10,10 +10,11 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Sequence
 from numbers import Real
-from typing import Literal, overload
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +128,7 @@ def lif(
         if pack:
             _refuse_gradient(inputs, "pack=True")
         spikes, v = op.lif(inputs, output, return_state, backend)
-    return (spikes, v) if return_state else spikes
+    return spikes if v is None else (spikes, v)
 
 
 def unpack(packed: Tensor, like: Tensor | Sequence[int]) -> Tensor:
@@ -202,11 +203,12 @@ _neuron = functools.lru_cache(maxsize=1024)(_checked)
 
 
 def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
         raise TypeError(f"{name} must be a number; got {type(value).__name__}")
+    value = float(value)
     if not -math.inf < value < math.inf:
         raise ValueError(f"{name} must be finite; got {value}")
-    return float(value)
+    return value
 
 
 def _one_of(name: str, value: object, accepted: Sequence[object]) -> None:
@@ -312,7 +314,7 @@ class LIF(nn.Module):
         stateful: bool = False, detach_state: bool = False, return_state: bool = False, **neuron: object,
     ) -> None:  # fmt: skip
         super().__init__()
-        unknown = set(neuron) - set(lif.__kwdefaults__) | set(neuron) & {"out", "return_state"}
+        unknown = set(neuron) - (set(inspect.signature(lif).parameters) - {"x", "v0", "out"})
         if unknown:
             raise TypeError(f"LIF has no argument {', '.join(sorted(unknown))}")
         for name, value in (("tau", tau), ("leak", leak), ("v_threshold", v_threshold)):

@@ -182,7 +182,13 @@ def backward(
 
         triton.backward(i, grad, grad_v, output, *results)
     else:
-        arguments = *_arguments(i, output), i.steps is not None, grad.data_ptr(), _address(grad_v), *map(_address, results)
+        arguments = (
+            *_arguments(i, output),
+            i.steps is not None,
+            grad.data_ptr(),
+            _address(grad_v),
+            *map(_address, results),
+        )
         kernels = backends.extension()
         if backend == "cpp":
             kernels.lif_backward(*arguments, *_place(i.x, backend))
@@ -201,7 +207,9 @@ def _segment_starts(i: Inputs, segment: int) -> Tensor | None:
 
 def _reference_backward(i: Inputs, grad: Tensor, grad_v: Tensor | None, output: str, results: Gradients) -> None:
     if output == "mean":
-        grad = (grad.to(STATE[grad.dtype]) / torch.full_like(grad, i.count, dtype=STATE[grad.dtype])).expand(i.count, *grad.shape)
+        grad = (grad.to(STATE[grad.dtype]) / torch.full_like(grad, i.count, dtype=STATE[grad.dtype])).expand(
+            i.count, *grad.shape
+        )
     for result, value in zip(results, reference.backward(i, grad, grad_v)):
         if result is not None:
             result.copy_(value)

@@ -6,6 +6,7 @@ here so that a division stays a true division on every device.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -143,10 +144,10 @@ def backward(i: Inputs, grad: Tensor, grad_v: Tensor | None) -> tuple[Tensor, Te
         v = _reset(n, h, _fire(n, h, threshold), threshold)
 
     gv = torch.zeros_like(v) if grad_v is None else grad_v
-    grad_x = []
+    grad_x: list[Tensor] = []
     grad_decay, grad_threshold = torch.zeros_like(v), torch.zeros_like(v)
     follows = n.reset != "none" and not n.detach_reset  # the gradient passes through the spike of the reset
-    for x, v, h, gs in reversed(list(zip(inputs, entered, membranes, grad.to(v.dtype)))):
+    for x, v_in, h, gs in reversed(list(zip(inputs, entered, membranes, grad.to(v.dtype), strict=True))):
         s = _fire(n, h, threshold)
         slope = _spike_slope(n, h, threshold)
         dv_ds = n.rest - h if n.reset == "hard" else -threshold
@@ -158,14 +159,14 @@ def backward(i: Inputs, grad: Tensor, grad_v: Tensor | None) -> tuple[Tensor, Te
         if n.reset == "soft":
             grad_threshold -= gv * s
         if n.charge == "leak":
-            grad_decay += gh * v
+            grad_decay += gh * v_in
             gx, gv = gh, decay * gh
         else:
-            divided = x - (v - n.rest) if n.charge == "decay_input" else -(v - n.rest)
+            divided = x - (v_in - n.rest) if n.charge == "decay_input" else -(v_in - n.rest)
             grad_decay -= gh * (divided / decay / decay)
             gx, gv = gh / decay if n.charge == "decay_input" else gh, gh - gh / decay
         grad_x.insert(0, gx)
-    total = torch.stack(grad_x) if i.steps is None else sum(reversed(grad_x[:-1]), grad_x[-1])
+    total = torch.stack(grad_x) if i.steps is None else functools.reduce(torch.add, reversed(grad_x))
     return total.to(i.x.dtype), gv, grad_decay, grad_threshold
 
 

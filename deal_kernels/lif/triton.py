@@ -16,9 +16,10 @@ from torch import Tensor
 
 from deal_kernels.lif.reference import Inputs
 
-WARPS = 4
-BLOCK = {torch.float32: 512, torch.float16: 1024, torch.bfloat16: 1024}  # 16 bytes of x a thread
-SEGMENTS = (4, 8)  # steps whose membranes the backward kernel holds in registers
+FORWARD_BLOCK = {torch.float32: 512, torch.float16: 1024, torch.bfloat16: 1024}  # 16 bytes of x a thread
+FORWARD_WARPS = 4
+BACKWARD_BLOCK = 512
+BACKWARD_WARPS = {4: 4, 8: 8}  # of a segment of so many steps: 16 membranes a thread spill no registers
 SIZES = ("steps", "neurons", "time_stride", "decay_channels", "threshold_channels", "inner")
 
 
@@ -180,8 +181,8 @@ def parameter(p, channels, inner, first, KIND: tl.constexpr, BLOCK: tl.constexpr
 
 
 @triton.jit
-def initial_state(v0, rest, n, inside, BLOCK: tl.constexpr):
-    return tl.full([BLOCK], rest, tl.float32) if v0 is None else tl.load(v0 + n, mask=inside)
+def initial_state(v0, rest, first, lane, inside, BLOCK: tl.constexpr):
+    return tl.full([BLOCK], rest, tl.float32) if v0 is None else tl.load(v0 + first + lane, mask=inside)
 
 
 @triton.jit
@@ -192,12 +193,24 @@ def packed(s, inside, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def segment_rows(p, n, stride, step, steps, inside, SEGMENT: tl.constexpr):
+def lanes(BLOCK: tl.constexpr, UNIT: tl.constexpr):
+    # The hint keeps every access in one layout, also where only some of the rows are aligned.
+    return tl.max_contiguous(tl.arange(0, BLOCK), UNIT)
+
+
+@triton.jit
+def inside_if(exists, lane, left):
+    """Which lanes of a row are neurons: none where the row does not exist."""
+    return lane < tl.where(exists, left, 0)
+
+
+@triton.jit
+def segment_rows(p, lane, left, stride, step, steps, SEGMENT: tl.constexpr):
     """A tuple of the rows from `step` on, all their loads in flight at once."""
     p += step * stride
     rows = ()
     for k in tl.static_range(SEGMENT):
-        rows = rows + (tl.load(p + n, mask=inside & (step + k < steps)),)
+        rows = rows + (tl.load(p + lane, mask=inside_if(step + k < steps, lane, left)),)
         p += stride
     return rows
 
@@ -212,36 +225,40 @@ def forward_kernel(
     neurons = neurons.to(tl.int64) * UNIT
     time_stride = time_stride.to(tl.int64) * UNIT
     first = tl.program_id(0).to(tl.int64) * BLOCK
-    n = first + tl.arange(0, BLOCK)
-    inside = n < neurons
+    left = tl.minimum(neurons - first, BLOCK).to(tl.int32)
+    lane = lanes(BLOCK, UNIT)
+    inside = lane < left
     decay = parameter(decay, decay_channels, inner, first, DECAY, BLOCK)
     threshold = parameter(threshold, threshold_channels, inner, first, THRESHOLD, BLOCK)
     rest = number(rest)
     levels = number(levels)
     width = (neurons + 7) // 8
-    byte = first // 8 + tl.arange(0, BLOCK // 8)
+    byte = tl.arange(0, BLOCK // 8)
+    x += first
+    out += first // 8 if OUTPUT == "packed" else first
 
-    v = initial_state(v0, rest, n, inside, BLOCK)
+    v = initial_state(v0, rest, first, lane, inside, BLOCK)
     count = tl.zeros([BLOCK], tl.float32)
-    following = tl.load(x + n, mask=inside)
+    following = tl.load(x + lane, mask=inside)
     for t in range(steps):
-        # The next step is called for before this one is used and before a store the compiler cannot move it over.
+        # The next step is called for before a store of this one, which the compiler moves no load across.
         current = following
         x += time_stride
-        following = tl.load(x + n, mask=inside & (t + 1 < steps))
+        following = tl.load(x + lane, mask=inside_if(t + 1 < steps, lane, left))
         _, s, v = advance(v, current, decay, threshold, rest, levels, CHARGE, MULTIPLY, FIRE, RESET)
         if OUTPUT == "spikes":
-            tl.store(out + n, s.to(out.dtype.element_ty), mask=inside)
+            tl.store(out + lane, s.to(out.dtype.element_ty), mask=inside)
             out += neurons
         elif OUTPUT == "mean":
             count += s
         else:
-            tl.store(out + byte, packed(s, inside, BLOCK), mask=byte < width)
+            tl.store(out + byte, packed(s, inside, BLOCK), mask=byte * 8 < left)
             out += width
     if OUTPUT == "mean":
-        tl.store(out + n, tl.div_rn(count, steps.to(tl.float32)).to(out.dtype.element_ty), mask=inside)
+        mean = tl.div_rn(count, steps.to(tl.float32))
+        tl.store(out + lane, mean.to(out.dtype.element_ty), mask=inside)
     if v_out is not None:
-        tl.store(v_out + n, v, mask=inside)
+        tl.store(v_out + first + lane, v, mask=inside)
 
 
 # x is all that was kept. The membranes of a segment of steps are computed again and held in registers,
@@ -259,8 +276,9 @@ def backward_kernel(
     neurons = neurons.to(tl.int64) * UNIT
     time_stride = time_stride.to(tl.int64) * UNIT
     first = tl.program_id(0).to(tl.int64) * BLOCK
-    n = first + tl.arange(0, BLOCK)
-    inside = n < neurons
+    left = tl.minimum(neurons - first, BLOCK).to(tl.int32)
+    lane = lanes(BLOCK, UNIT)
+    inside = lane < left
     decay = parameter(decay, decay_channels, inner, first, DECAY, BLOCK)
     threshold = parameter(threshold, threshold_channels, inner, first, THRESHOLD, BLOCK)
     rest = number(rest)
@@ -268,35 +286,42 @@ def backward_kernel(
     alpha = number(alpha)
     steps = steps.to(tl.int64)
     segments = tl.cdiv(steps, SEGMENT)
+    x += first
+    grad += first
+    grad_x += first
+    if starts is not None:
+        starts += first
 
-    v = initial_state(v0, rest, n, inside, BLOCK)
+    v = initial_state(v0, rest, first, lane, inside, BLOCK)
     if starts is not None:
         for segment in range(segments - 1):
-            tl.store(starts + n, v, mask=inside)
+            tl.store(starts + lane, v, mask=inside)
             starts += neurons
-            inputs = segment_rows(x, n, time_stride, segment * SEGMENT, steps, inside, SEGMENT)
+            inputs = segment_rows(x, lane, left, time_stride, segment * SEGMENT, steps, SEGMENT)
             for k in tl.static_range(SEGMENT):
                 _, _, v = advance(v, inputs[k], decay, threshold, rest, levels, CHARGE, MULTIPLY, FIRE, RESET)
         # Another thread of the block may load what this one stored.
         tl.debug_barrier()
 
-    grad_state = tl.zeros([BLOCK], tl.float32) if grad_v is None else tl.load(grad_v + n, mask=inside)
+    grad_state = tl.zeros([BLOCK], tl.float32) if grad_v is None else tl.load(grad_v + first + lane, mask=inside)
     sum_x = tl.zeros([BLOCK], tl.float32)
     sum_decay = tl.zeros([BLOCK], tl.float32)
     sum_threshold = tl.zeros([BLOCK], tl.float32)
     if MEAN:
-        mean_grad = tl.div_rn(tl.load(grad + n, mask=inside).to(tl.float32), steps.to(tl.float32))
+        mean_grad = tl.div_rn(tl.load(grad + lane, mask=inside).to(tl.float32), steps.to(tl.float32))
     for later in range(segments):
         step = (segments - 1 - later) * SEGMENT
-        inputs = segment_rows(x, n, time_stride, step, steps, inside, SEGMENT)
+        inputs = segment_rows(x, lane, left, time_stride, step, steps, SEGMENT)
         if not MEAN:
-            grads = segment_rows(grad, n, neurons, step, steps, inside, SEGMENT)
+            grads = segment_rows(grad, lane, left, neurons, step, steps, SEGMENT)
         start = v
         membranes = ()
         for k in tl.static_range(SEGMENT):
             h, _, v = advance(v, inputs[k], decay, threshold, rest, levels, CHARGE, MULTIPLY, FIRE, RESET)
             membranes = membranes + (h,)
+        row = grad_x + (step + SEGMENT) * neurons
         for k in tl.static_range(SEGMENT - 1, -1, -1):
+            row -= neurons
             live = step + k < steps  # the last segment may be longer than what is left
             h = membranes[k]
             s = fire(h, threshold, levels, FIRE)
@@ -317,26 +342,26 @@ def backward_kernel(
             if CONSTANT:
                 sum_x += tl.where(live, grad_input, 0.0)
             else:
-                row = grad_x + (step + k) * neurons
-                tl.store(row + n, grad_input.to(grad_x.dtype.element_ty), mask=inside & live)
+                tl.store(row + lane, grad_input.to(grad_x.dtype.element_ty), mask=inside_if(live, lane, left))
             grad_state = tl.where(live, state_gradient(grad_h, decay, CHARGE, MULTIPLY), grad_state)
         if starts is not None:
             starts -= neurons
-            v = tl.load(starts + n, mask=inside & (later + 1 < segments))
+            v = tl.load(starts + lane, mask=inside_if(later + 1 < segments, lane, left))
 
     if CONSTANT:
-        tl.store(grad_x + n, sum_x.to(grad_x.dtype.element_ty), mask=inside)
+        tl.store(grad_x + lane, sum_x.to(grad_x.dtype.element_ty), mask=inside)
     if grad_v0 is not None:
-        tl.store(grad_v0 + n, grad_state, mask=inside)
+        tl.store(grad_v0 + first + lane, grad_state, mask=inside)
     if grad_decay is not None:
-        tl.store(grad_decay + n, sum_decay, mask=inside)
+        tl.store(grad_decay + first + lane, sum_decay, mask=inside)
     if grad_threshold is not None:
-        tl.store(grad_threshold + n, sum_threshold, mask=inside)
+        tl.store(grad_threshold + first + lane, sum_threshold, mask=inside)
 
 
 def forward(i: Inputs, output: str, spikes: Tensor, v: Tensor | None) -> None:
     """Writes spikes and, if wanted, the final state; op.py names the tensors."""
-    _launch(forward_kernel, i, out=spikes, v_out=_wanted(v), OUTPUT=output)
+    block = FORWARD_BLOCK[i.x.dtype]
+    _launch(forward_kernel, i, block, FORWARD_WARPS, out=spikes, v_out=_wanted(v), OUTPUT=output)
 
 
 def backward(
@@ -345,11 +370,11 @@ def backward(
 ) -> None:  # fmt: skip
     """Writes the gradient of x, and of v0, decay and threshold as far as they are wanted."""
     n = i.neuron
-    segment = next((s for s in SEGMENTS if i.count <= s), SEGMENTS[-1])
+    segment = 4 if i.count <= 4 else 8
     saved = (i.count - 1) // segment
     starts = i.x.new_empty(saved, i.row.numel(), dtype=torch.float32) if saved else None  # [segments - 1, N]
     _launch(
-        backward_kernel, i, grad=grad, grad_v=grad_v, starts=starts, grad_x=grad_x, grad_v0=_wanted(grad_v0),
+        backward_kernel, i, BACKWARD_BLOCK, BACKWARD_WARPS[segment], grad=grad, grad_v=grad_v, starts=starts, grad_x=grad_x, grad_v0=_wanted(grad_v0),
         grad_decay=_wanted(grad_decay), grad_threshold=_wanted(grad_threshold), alpha=n.alpha,
         DETACH=n.detach_reset, SURROGATE=n.surrogate, MEAN=output == "mean", CONSTANT=i.steps is not None,
         SEGMENT=segment,
@@ -360,7 +385,7 @@ def _wanted(result: Tensor | None) -> Tensor | None:
     return None if result is None or result.numel() == 0 else result
 
 
-def _launch(kernel: Any, i: Inputs, **arguments: Any) -> None:
+def _launch(kernel: Any, i: Inputs, block: int, warps: int, **arguments: Any) -> None:
     n, x, v0, decay, threshold, steps = i
     neurons = i.row.numel()
     stride = x.stride(0) if steps is None else 0
@@ -369,7 +394,6 @@ def _launch(kernel: Any, i: Inputs, **arguments: Any) -> None:
     per_channel = _kind(decay) == "channels" or _kind(threshold) == "channels"
     multiply = decay is None and n.charge != "leak" and _reciprocal_is_exact(n.decay)
     number = 1 / n.decay if multiply else n.decay
-    block = BLOCK[x.dtype]
     with torch.cuda.device_of(x):
         kernel[(triton.cdiv(neurons, block),)](
             x=x, v0=v0, decay=number if decay is None else decay, threshold=n.threshold if threshold is None else threshold,
@@ -379,7 +403,7 @@ def _launch(kernel: Any, i: Inputs, **arguments: Any) -> None:
             inner=i.row.stride(1) if per_channel else 1,
             UNIT=unit, DECAY=_kind(decay), THRESHOLD=_kind(threshold), CHARGE=n.charge, MULTIPLY=multiply,
             FIRE="levels" if n.levels > 1 else n.fire, RESET=n.reset, BLOCK=block,
-            num_warps=WARPS, enable_fp_fusion=False, **arguments,
+            num_warps=warps, enable_fp_fusion=False, **arguments,
         )  # fmt: skip
 
 

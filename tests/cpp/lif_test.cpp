@@ -1,0 +1,128 @@
+// The CPU kernels against the same mathematics run on one scalar neuron at a time, in buffers of
+// exactly the size they need, so that a sanitizer sees every stray access.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "../../csrc/cpu/kernels.h"
+
+using namespace deal;
+
+namespace {
+
+int failures = 0;
+
+// A block with no slack: one byte past it is somebody else's.
+struct Block {
+  explicit Block(size_t count) : count(count), data(new float[count]) {}
+  size_t count;
+  std::unique_ptr<float[]> data;
+};
+
+Block random_block(size_t count, std::mt19937& random) {
+  Block block(count);
+  std::normal_distribution<float> normal(0.3f, 1.2f);
+  for (size_t i = 0; i < count; ++i) block.data[i] = normal(random);
+  return block;
+}
+
+void expect_near(const char* what, const Neuron& n, int64_t steps, int64_t neurons, const Block& got,
+                 const std::vector<float>& expected, float tolerance) {
+  for (size_t i = 0; i < expected.size(); ++i) {
+    if (std::fabs(got.data[i] - expected[i]) <= tolerance * (1 + std::fabs(expected[i]))) continue;
+    std::printf("%s: charge %d fire %d reset %d T %ld N %ld at %zu: %g, expected %g\n", what, int(n.charge), int(n.fire),
+                int(n.reset), long(steps), long(neurons), i, got.data[i], expected[i]);
+    ++failures;
+    return;
+  }
+}
+
+void run(const Neuron& neuron, int64_t steps, int64_t neurons, int threads) {
+  std::mt19937 random(unsigned(steps * 1000 + neurons));
+  const size_t all = size_t(steps * neurons), one = size_t(neurons);
+  const Block x = random_block(all, random), grad = random_block(all, random), v0 = random_block(one, random);
+  const Block grad_v = random_block(one, random);
+  Block out(all), v(one), grad_x(all), grad_v0(one), grad_decay(one), grad_threshold(one);
+
+  LifInput input{neuron, DType::float32, Output::spikes, steps, neurons, neurons, x.data.get(), v0.data.get(), {nullptr, 1, 1}, {nullptr, 1, 1}};
+  kernels().lif_forward(LifForward{input, out.data.get(), v.data.get()}, threads);
+  kernels().lif_backward(LifBackward{input, false, grad.data.get(), grad_v.data.get(), grad_x.data.get(), grad_v0.data.get(),
+                                     grad_decay.data.get(), grad_threshold.data.get()},
+                         threads);
+
+  const Cell<float> cell{neuron, float(neuron.decay), float(neuron.threshold)};
+  std::vector<float> spikes(all), last(one), gx(all), gv0(one), gd(one), gt(one), h(all), entered(all);
+  for (int64_t i = 0; i < neurons; ++i) {
+    float state = v0.data[i];
+    for (int64_t t = 0; t < steps; ++t) {
+      const int64_t at = t * neurons + i;
+      entered[at] = state;
+      h[at] = cell.charge(state, x.data[at]);
+      spikes[at] = cell.fire(h[at]);
+      state = cell.reset(h[at], spikes[at]);
+    }
+    last[i] = state;
+    float carried = grad_v.data[i];
+    for (int64_t t = steps - 1; t >= 0; --t) {
+      const int64_t at = t * neurons + i;
+      const float slope = cell.spike_slope(h[at]);
+      const float grad_h = cell.charge_gradient(h[at], spikes[at], slope, grad.data[at], carried);
+      gt[i] += cell.threshold_gradient(h[at], spikes[at], slope, grad.data[at], carried);
+      gd[i] += cell.decay_gradient(x.data[at], entered[at], grad_h);
+      gx[at] = cell.input_gradient(grad_h);
+      carried = cell.state_gradient(grad_h);
+    }
+    gv0[i] = carried;
+  }
+  expect_near("spikes", neuron, steps, neurons, out, spikes, 0);
+  expect_near("state", neuron, steps, neurons, v, last, 0);
+  expect_near("grad x", neuron, steps, neurons, grad_x, gx, 2e-5f);
+  expect_near("grad v0", neuron, steps, neurons, grad_v0, gv0, 2e-5f);
+  expect_near("grad decay", neuron, steps, neurons, grad_decay, gd, 1e-4f);
+  expect_near("grad threshold", neuron, steps, neurons, grad_threshold, gt, 1e-4f);
+
+  LifInput mean = input;
+  mean.output = Output::mean;
+  Block rate(one);
+  kernels().lif_forward(LifForward{mean, rate.data.get(), nullptr}, threads);
+  std::vector<float> rates(one);
+  for (size_t i = 0; i < all; ++i) rates[i % one] += spikes[i];
+  for (float& r : rates) r /= float(steps);
+  expect_near("mean", neuron, steps, neurons, rate, rates, 0);
+
+  if (neuron.fire == Fire::levels) return;
+  LifInput packed = input;
+  packed.output = Output::packed;
+  const size_t width = (one + 7) / 8;
+  std::unique_ptr<uint8_t[]> bits(new uint8_t[width * size_t(steps)]);
+  kernels().lif_forward(LifForward{packed, bits.get(), nullptr}, threads);
+  for (int64_t t = 0; t < steps; ++t)
+    for (int64_t i = 0; i < neurons; ++i)
+      if ((bits[size_t(t) * width + size_t(i / 8)] >> (i % 8) & 1) != int(spikes[size_t(t * neurons + i)])) {
+        std::printf("bit of step %ld, neuron %ld of %ld\n", long(t), long(i), long(neurons));
+        ++failures;
+        return;
+      }
+}
+
+}  // namespace
+
+int main() {
+  for (const Charge charge : {Charge::decay_input, Charge::decay, Charge::leak})
+    for (const Fire fire : {Fire::ge, Fire::gt, Fire::levels})
+      for (const Reset reset : {Reset::hard, Reset::soft, Reset::none})
+        for (const Surrogate surrogate : {Surrogate::sigmoid, Surrogate::atan, Surrogate::triangle, Surrogate::rectangle})
+          for (const bool detach : {false, true}) {
+            const double decay = charge == Charge::leak ? 0.7 : 3.0;
+            const Neuron neuron{charge, fire, reset, surrogate, detach, false, decay, 0.9, reset == Reset::hard ? -0.2 : 0.0, 1.3, 4.0};
+            for (const int64_t steps : {1, 5, 37})
+              for (const int64_t neurons : {1, 17, 530}) run(neuron, steps, neurons, 1);
+          }
+  const Neuron plain{Charge::decay_input, Fire::ge, Reset::hard, Surrogate::sigmoid, false, true, 2.0, 1.0, 0.0, 4.0, 1.0};
+  for (const int threads : {1, 2, 3}) run(plain, 4, 100'003, threads);
+  std::printf("%s: %d failures\n", kernels().isa, failures);
+  return failures ? 1 : 0;
+}

@@ -32,7 +32,8 @@ def golden():
     def load(name):
         path = DATA / "golden" / name
         if not path.exists():
-            pytest.skip(f"{path} is not there: set DEAL_TEST_DATA to the folder that holds golden/")
+            missing = pytest.fail if os.environ.get("DEAL_TEST_DATA_REQUIRED") else pytest.skip
+            missing(f"{path} is not there: set DEAL_TEST_DATA to the folder that holds golden/")
         recorded = numpy.load(path)
         return {key: torch.from_numpy(recorded[key]) for key in recorded.files if recorded[key].dtype.kind == "f"}
 

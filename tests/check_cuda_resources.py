@@ -1,0 +1,79 @@
+"""Compiles csrc/cuda and fails where a kernel spills registers or needs local memory. Needs nvcc, no GPU.
+
+python tests/check_cuda_resources.py [architecture ...]
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+ARCHITECTURES = ("80", "86", "89", "90")
+FLAGS = "-std=c++17 -O3 --fmad=false -Xptxas -v --threads 2".split()
+REPORT = re.compile(
+    r"Compiling entry function '(?P<symbol>\w+)' for 'sm_(?P<architecture>\w+)'.*?"
+    r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
+    r"Used (?P<registers>\d+) registers",
+    re.DOTALL,
+)
+
+
+class Kernel(NamedTuple):
+    name: str
+    architecture: int
+    registers: int
+    stack: int
+    spilled: int
+
+
+def compiler_report(source: Path, architectures: list[str]) -> str:
+    codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["nvcc", *FLAGS, *codes, "-c", str(source), "-o", f"{folder}/kernels.o"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        sys.exit(done.stdout)
+    return done.stdout
+
+
+def readable(symbols: list[str]) -> dict[str, str]:
+    """Demangled names without namespaces and parameters, where c++filt is installed."""
+    try:
+        text = subprocess.run(["c++filt"], input="\n".join(symbols), capture_output=True, text=True).stdout
+    except FileNotFoundError:
+        return {symbol: symbol for symbol in symbols}
+    names = (re.sub(r"(deal|cuda|\(anonymous namespace\))::|^void ", "", line) for line in text.splitlines())
+    return {symbol: re.sub(r">\(.*", ">", name) for symbol, name in zip(symbols, names)}
+
+
+def kernels(report: str) -> list[Kernel]:
+    found = [match.groupdict() for match in REPORT.finditer(report)]
+    names = readable([each["symbol"] for each in found])
+    return sorted(
+        Kernel(
+            names[each["symbol"]], int(each["architecture"]), int(each["registers"]), int(each["stack"]),
+            int(each["stores"]) + int(each["loads"]),
+        )
+        for each in found
+    )  # fmt: skip
+
+
+def main(architectures: list[str]) -> int:
+    all_kernels = [k for source in sorted(ROOT.glob("csrc/cuda/*.cu")) for k in kernels(compiler_report(source, architectures))]
+    if not all_kernels:
+        sys.exit("nvcc reported no kernels")
+    width = max(len(kernel.name) for kernel in all_kernels)
+    print(f"{'kernel':<{width}}  arch   registers")
+    for kernel in all_kernels:
+        print(f"{kernel.name:<{width}}  sm_{kernel.architecture}  {kernel.registers:>9}")
+    faulty = [kernel for kernel in all_kernels if kernel.stack or kernel.spilled]
+    for kernel in faulty:
+        print(f"{kernel.name} on sm_{kernel.architecture}: {kernel.stack} bytes of stack, {kernel.spilled} spilled")
+    return bool(faulty)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:] or list(ARCHITECTURES)))

@@ -1,6 +1,6 @@
 // Neurons are taken in tiles that fit the first-level cache, time outside, one vector after the
-// other inside. The branches of math/neuron.h on the kind of neuron are the same for every vector
-// and cost nothing measurable beside memory.
+// other inside. The branches of math/neuron.h on the kind of neuron are the same for every vector;
+// those that cost most are taken out of the loop.
 #include "../lif.h"
 
 #include <cstdlib>
@@ -18,6 +18,33 @@ constexpr int kSegment = 16;      // steps whose membranes a backward tile holds
 constexpr int kMembranes = 4096;  // membranes it holds
 // Results larger than this leave the caches before anyone reads them, so they are streamed.
 constexpr int64_t kStreamBytes = int64_t(8) << 20;
+
+// Each calls next(kind) from a branch of its own, compiled for that value.
+template <class Next>
+DEAL_INLINE void split_charge(Neuron kind, const Next& next) {
+  switch (kind.charge) {
+    case Charge::decay_input: return kind.charge = Charge::decay_input, next(kind);
+    case Charge::decay: return kind.charge = Charge::decay, next(kind);
+    case Charge::leak: return kind.charge = Charge::leak, next(kind);
+  }
+}
+template <class Next>
+DEAL_INLINE void split_reset(Neuron kind, const Next& next) {
+  switch (kind.reset) {
+    case Reset::hard: return kind.reset = Reset::hard, next(kind);
+    case Reset::soft: return kind.reset = Reset::soft, next(kind);
+    case Reset::none: return kind.reset = Reset::none, next(kind);
+  }
+}
+template <class Next>
+DEAL_INLINE void split_surrogate(Neuron kind, const Next& next) {
+  switch (kind.surrogate) {
+    case Surrogate::sigmoid: return kind.surrogate = Surrogate::sigmoid, next(kind);
+    case Surrogate::atan: return kind.surrogate = Surrogate::atan, next(kind);
+    case Surrogate::triangle: return kind.surrogate = Surrogate::triangle, next(kind);
+    case Surrogate::rectangle: return kind.surrogate = Surrogate::rectangle, next(kind);
+  }
+}
 
 // One value per neuron of a tile. Lanes past the last neuron hold anything.
 template <class S>
@@ -37,8 +64,7 @@ struct Tile {
 
   // Calls body(cell, i) for every vector. The cell holds copies, so that stores cannot change it.
   template <class Body>
-  DEAL_INLINE void each(const Body& body) const {
-    const Neuron kind = neuron;
+  DEAL_INLINE void each(const Neuron kind, const Body& body) const {
     const S* const decays = decay.at;
     const S* const thresholds = threshold.at;
     for (int i = 0, n = padded; i < n; i += Pack<S>::lanes)
@@ -146,13 +172,15 @@ DEAL_INLINE const T* input_after(const LifInput& a, int64_t step, int64_t first)
 // One step of the tile: charge, fire, reset. Gives every vector of membranes and spikes to `take`.
 template <class T, class S, class Take>
 DEAL_INLINE void advance(Tile<S>& tile, const T* x, const T* next, const Take& take) {
-  tile.each([&](const auto& cell, int i) DEAL_FLAT {
-    __builtin_prefetch(next + i);
-    const Pack<S> h = cell.charge(load(tile.v.at + i), load(x + i));
-    const Pack<S> s = cell.fire(h);
-    store(tile.v.at + i, cell.reset(h, s));
-    take(i, h, s);
-  });
+  split_charge(tile.neuron, [&](Neuron part) DEAL_FLAT { split_reset(part, [&](Neuron kind) DEAL_FLAT {
+    tile.each(kind, [&](const auto& cell, int i) DEAL_FLAT {
+      __builtin_prefetch(next + i);
+      const Pack<S> h = cell.charge(load(tile.v.at + i), load(x + i));
+      const Pack<S> s = cell.fire(h);
+      store(tile.v.at + i, cell.reset(h, s));
+      take(i, h, s);
+    });
+  }); });
 }
 
 template <class T>
@@ -178,7 +206,7 @@ void write_mean(const LifForward& a, Tile<compute_t<T>>& tile, bool streaming) {
             [&](int i, auto, auto s) DEAL_FLAT { add(count.at + i, s); });
   T* out = static_cast<T*>(a.out) + tile.first;
   T* row = target.write(out, tile);
-  tile.each([&](const auto&, int i) DEAL_FLAT { put(row + i, load(count.at + i) / S(a.steps), streaming); });
+  tile.each(tile.neuron, [&](const auto&, int i) DEAL_FLAT { put(row + i, load(count.at + i) / S(a.steps), streaming); });
   target.written(out, tile);
 }
 
@@ -256,26 +284,39 @@ void reverse(const LifBackward& a, const Tile<compute_t<T>>& tile, Tape<compute_
   const S steps = S(a.steps);
   const S* const h = tape.h + t * tape.pitch;
   const S* const start = tape.starts + from / kSegment * tape.pitch;
+  S* const carried = tape.grad_v.at;
   const T* const grads = static_cast<const T*>(a.grad) + (mean ? 0 : step * a.neurons) + tile.first;
   const T* const grad = given.read(grads, tile);
   const T* const next = step > 0 && !mean ? grads - a.neurons : grads + tape.pitch;
   const T* const x = a.grad_decay ? source.read(input<T>(a, step, tile.first), tile) : nullptr;
   T* const grad_x = static_cast<T*>(a.grad_x) + (a.constant ? 0 : step * a.neurons) + tile.first;
   T* const row = a.constant ? nullptr : target.write(grad_x, tile);
-  tile.each([&](const auto& cell, int i) DEAL_FLAT {
-    __builtin_prefetch(next + i);
-    const Pack<S> membrane = load(h + i);
-    const Pack<S> s = cell.fire(membrane);
-    const Pack<S> slope = cell.spike_slope(membrane);
-    const Pack<S> grad_s = mean ? load(grad + i) / steps : load(grad + i);
-    const Pack<S> grad_v = load(tape.grad_v.at + i);
-    const Pack<S> grad_h = cell.charge_gradient(membrane, s, slope, grad_s, grad_v);
-    if (a.grad_threshold) add(tape.grad_threshold.at + i, cell.threshold_gradient(membrane, s, slope, grad_s, grad_v));
-    if (x) add(tape.grad_decay.at + i, cell.decay_gradient(load(x + i), state_before(cell, tape, start, t, i), grad_h));
-    store(tape.grad_v.at + i, cell.state_gradient(grad_h));
-    if (row) put(row + i, cell.input_gradient(grad_h), streaming);
-    else add(tape.grad_x.at + i, cell.input_gradient(grad_h));
-  });
+
+  const auto run = [&](Neuron kind, bool usual) DEAL_FLAT {
+    tile.each(kind, [&](const auto& cell, int i) DEAL_FLAT {
+      __builtin_prefetch(next + i);
+      const Pack<S> membrane = load(h + i);
+      const Pack<S> s = cell.fire(membrane);
+      const Pack<S> slope = cell.spike_slope(membrane);
+      const Pack<S> grad_s = !usual && mean ? load(grad + i) / steps : load(grad + i);
+      const Pack<S> grad_v = load(carried + i);
+      const Pack<S> grad_h = cell.charge_gradient(membrane, s, slope, grad_s, grad_v);
+      store(carried + i, cell.state_gradient(grad_h));
+      const Pack<S> grad_input = cell.input_gradient(grad_h);
+      if (usual) return put(row + i, grad_input, streaming);
+
+      if (row) put(row + i, grad_input, streaming);
+      else add(tape.grad_x.at + i, grad_input);
+      if (a.grad_threshold) add(tape.grad_threshold.at + i, cell.threshold_gradient(membrane, s, slope, grad_s, grad_v));
+      if (x) add(tape.grad_decay.at + i, cell.decay_gradient(load(x + i), state_before(cell, tape, start, t, i), grad_h));
+    });
+  };
+  const bool usual = row && !mean && !x && !a.grad_threshold && tile.neuron.fire == Fire::ge;
+  if (!usual) run(tile.neuron, false);
+  else split_surrogate(tile.neuron, [&](Neuron part) DEAL_FLAT { split_reset(part, [&](Neuron kind) DEAL_FLAT {
+    kind.fire = Fire::ge;
+    run(kind, true);
+  }); });
   if (row) target.written(grad_x, tile);
 }
 
@@ -314,7 +355,7 @@ void backward_tile(const LifBackward& a, Tile<compute_t<T>>& tile, Tape<compute_
   Edge<T> target;
   T* const grad_x = static_cast<T*>(a.grad_x) + tile.first;
   T* const sum = target.write(grad_x, tile);
-  tile.each([&](const auto&, int i) DEAL_FLAT { put(sum + i, load(tape.grad_x.at + i), streaming); });
+  tile.each(tile.neuron, [&](const auto&, int i) DEAL_FLAT { put(sum + i, load(tape.grad_x.at + i), streaming); });
   target.written(grad_x, tile);
 }
 

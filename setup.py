@@ -44,17 +44,12 @@ def find_nvcc() -> str | None:
 
 
 def cuda_architectures(nvcc: str) -> list[str]:
-    """Those of DEAL_KERNELS_CUDA_ARCHS ("80;90"), else the usual ones nvcc knows; PTX of the newest follows."""
+    """Those of DEAL_KERNELS_CUDA_ARCHS ("80;90"), else the usual ones nvcc knows."""
     named = os.environ.get("DEAL_KERNELS_CUDA_ARCHS")
     if named:
         return re.split(r"[;, ]+", named.strip())
     known = subprocess.check_output([nvcc, "--list-gpu-code"], text=True)
     return [arch for arch in CUDA_ARCHITECTURES if f"sm_{arch}\n" in known]
-
-
-def newest_ptx(nvcc: str) -> str:
-    known = subprocess.check_output([nvcc, "--list-gpu-arch"], text=True)
-    return max(re.findall(r"compute_(\d+)\b", known), key=int)
 
 
 class Recipe:
@@ -112,9 +107,12 @@ def write_recipe(folder: Path, target: str, nvcc: str | None) -> Recipe:
     cuda = ""
     if nvcc:
         archs = cuda_architectures(nvcc)
-        codes = " ".join(f"-gencode arch=compute_{a},code=sm_{a}" for a in archs)
-        ptx = newest_ptx(nvcc)
-        command = f"{nvcc} {NVCC_FLAGS} {codes} -gencode arch=compute_{ptx},code=compute_{ptx} --threads 2"
+        # PTX of the newest runs on every later GPU; PTX newer than the machine code would leave a gap between them.
+        ptx = max(archs, key=lambda arch: int(re.sub(r"\D", "", arch)))
+        codes = [f"-gencode arch=compute_{a},code=sm_{a}" for a in archs] + [
+            f"-gencode arch=compute_{ptx},code=compute_{ptx}"
+        ]
+        command = f"{nvcc} {NVCC_FLAGS} {' '.join(codes)} --threads 2"
         for source in sorted(SOURCES.glob("cuda/*.cu")):
             recipe.compile(source, command)
         cuda = f"-DDEAL_CUDA='\"{' '.join(f'sm_{a}' for a in archs)} compute_{ptx}\"'"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 ARCHITECTURES = ("80", "86", "89", "90")
-FLAGS = "-std=c++17 -O3 --fmad=false -Xptxas -v --threads 2".split()
+FLAGS = ["-std=c++17", "-O3", "--fmad=false", "-Xptxas", "-v", "--threads", "2"]
 REPORT = re.compile(
     r"Compiling entry function '(?P<symbol>\w+)' for 'sm_(?P<architecture>\w+)'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
@@ -46,7 +46,7 @@ def readable(symbols: list[str]) -> dict[str, str]:
     except FileNotFoundError:
         return {symbol: symbol for symbol in symbols}
     names = (re.sub(r"(deal|cuda|\(anonymous namespace\))::|^void ", "", line) for line in text.splitlines())
-    return {symbol: re.sub(r">\(.*", ">", name) for symbol, name in zip(symbols, names)}
+    return {symbol: re.sub(r">\(.*", ">", name) for symbol, name in zip(symbols, names, strict=True)}
 
 
 def kernels(report: str) -> list[Kernel]:
@@ -62,7 +62,8 @@ def kernels(report: str) -> list[Kernel]:
 
 
 def main(architectures: list[str]) -> int:
-    all_kernels = [k for source in sorted(ROOT.glob("csrc/cuda/*.cu")) for k in kernels(compiler_report(source, architectures))]
+    reports = [compiler_report(source, architectures) for source in sorted(ROOT.glob("csrc/cuda/*.cu"))]
+    all_kernels = [kernel for report in reports for kernel in kernels(report)]
     if not all_kernels:
         sys.exit("nvcc reported no kernels")
     width = max(len(kernel.name) for kernel in all_kernels)

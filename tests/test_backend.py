@@ -44,7 +44,7 @@ def test_auto_takes_the_compiled_one():
 
 
 def test_the_environment_forces_a_backend():
-    code = "import torch, deal_kernels; from deal_kernels import backend; print(backend.choose(None, 'cpu', torch.float32))"
+    code = "import torch; from deal_kernels import backend; print(backend.choose(None, 'cpu', torch.float32))"
     assert python(code, DEAL_KERNELS_BACKEND="torch").stdout.strip() == "torch"
     refused = python(
         "import torch; from deal_kernels.lif import lif; lif(torch.zeros(2, 2))", DEAL_KERNELS_BACKEND="cuda"

@@ -78,22 +78,23 @@ class Compiled:
 
 
 class Rooms:
-    """Tensors between margins that must stay as they are; `skew` elements off their alignment."""
+    """Tensors between margins that must stay as they are; inputs and results `skew` elements off their alignment."""
 
     def __init__(self, skew):
         self.skew = skew
         self.rooms = []
 
-    def place(self, tensor):
-        room = torch.full((tensor.numel() + 2 * MARGIN + self.skew,), 77, dtype=tensor.dtype)
-        begin = MARGIN + self.skew
+    def place(self, tensor, skew=None):
+        skew = self.skew[0] if skew is None else skew
+        room = torch.full((tensor.numel() + 2 * MARGIN + skew,), 77, dtype=tensor.dtype)
+        begin = MARGIN + skew
         placed = room[begin : begin + tensor.numel()].view(tensor.shape)
         placed.copy_(tensor)
         self.rooms.append((room, begin, begin + tensor.numel()))
         return placed
 
     def result(self, *shape, dtype=torch.float32):
-        return self.place(torch.full(shape, 255 if dtype is torch.uint8 else math.nan, dtype=dtype))
+        return self.place(torch.full(shape, 255 if dtype is torch.uint8 else math.nan, dtype=dtype), self.skew[1])
 
     def check(self):
         for room, begin, end in self.rooms:
@@ -102,9 +103,10 @@ class Rooms:
 
 def layer(
     steps=4, neurons=520, dtype=torch.float32, *, charge=DECAY_INPUT, fire=GE, reset=SOFT, surrogate=ATAN, detach=False,
-    decay=None, threshold=0.8, output=SPIKES, constant=False, state=True, decays=None, thresholds=None, inner=1, skew=0,
+    decay=None, threshold=0.8, output=SPIKES, constant=False, state=True, decays=None, thresholds=None, inner=1,
+    skew=(0, 0),
 ):  # fmt: skip
-    """What a kernel is run on, with random tensors; `decays` and `thresholds` are channels, or None for a number."""
+    """What a kernel is run on: random tensors, and of decay and threshold so many channels, or None for a number."""
     random = torch.Generator().manual_seed(steps * 1000 + neurons)
     decay = decay or (0.75 if charge == LEAK else 2.0)
     multiply = charge != LEAK and decays is None and math.frexp(decay)[0] == 0.5
@@ -144,22 +146,22 @@ def inputs(a):
 
 
 def forward(kernels, a):
-    """The result and the final state."""
+    """The result, and the final state of a layer that has one."""
     shape, dtype = {
         SPIKES: ((a.steps, a.neurons), a.dtype),
         MEAN: ((a.neurons,), a.dtype),
         PACKED: ((a.steps, (a.neurons + 7) // 8), torch.uint8),
     }[a.output]
-    out, v = a.rooms.result(*shape, dtype=dtype), a.rooms.result(a.neurons)
+    out, v = a.rooms.result(*shape, dtype=dtype), None if a.v0 is None else a.rooms.result(a.neurons)
     kernels.forward(a.neuron, *inputs(a), address(out), address(v))
     a.rooms.check()
-    return out, v
+    return (out,) if v is None else (out, v)
 
 
 def backward(kernels, a, shares=True):
     """The gradients of x, the initial state, decay and threshold."""
     grad_x = a.rooms.result(1 if a.constant else a.steps, a.neurons, dtype=a.dtype)
-    states = [a.rooms.result(a.neurons) if wanted else None for wanted in (True, shares, shares)]
+    states = [a.rooms.result(a.neurons) if wanted else None for wanted in (a.v0 is not None, shares, shares)]
     numbers = a.constant, address(a.grad), address(a.grad_v), address(grad_x), *map(address, states)
     kernels.backward(a.neuron, a.steps, a.neurons, *inputs(a), *numbers)
     a.rooms.check()
@@ -167,12 +169,12 @@ def backward(kernels, a, shares=True):
 
 
 def same(ours, expected):
-    return all(torch.equal(a, b) for a, b in zip(ours, expected))
+    return all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
 
 
 def close(ours, expected):
     """Equal up to the two exponentials; a half type may round either way."""
-    for a, b in zip(ours, expected):
+    for a, b in zip(ours, expected, strict=True):
         scale = b.abs().max().float().item()
         relative = {torch.float32: 1e-6, torch.float16: 2**-10, torch.bfloat16: 2**-7}[a.dtype]
         torch.testing.assert_close(a, b, rtol=relative, atol=1e-6 * scale)
@@ -224,14 +226,20 @@ def test_parameters(emulated, charge, decays, thresholds):
                 assert same(backward(Emulated(emulated), a), backward(Compiled(), a)), (options, output)
 
 
-@pytest.mark.parametrize("skew", (1, 2, 4))
+@pytest.mark.parametrize("skew", ((1, 0), (0, 1), (2, 4), (4, 2)))
 @pytest.mark.parametrize("dtype", list(DTYPES)[:3], ids=str)
 def test_alignment(emulated, dtype, skew):
-    for steps, output in itertools.product((4, 18), (SPIKES, MEAN, PACKED)):
-        a = layer(steps, 264, dtype, output=output, skew=skew)
+    for steps, output, state in itertools.product((4, 18), (SPIKES, MEAN, PACKED), (False, True)):
+        a = layer(steps, 264, dtype, output=output, skew=skew, state=state)
         assert same(forward(Emulated(emulated), a), forward(Compiled(), a)), (steps, output)
         if output != PACKED:
-            assert same(backward(Emulated(emulated), a), backward(Compiled(), a)), (steps, output)
+            ours, expected = (backward(kernels, a, shares=state) for kernels in (Emulated(emulated), Compiled()))
+            assert same(ours, expected), (steps, output)
+
+
+def test_bits_past_the_last_neuron_are_zero(emulated):
+    a = layer(neurons=13, threshold=-9.0, output=PACKED)
+    assert forward(Emulated(emulated), a)[0].tolist() == [[0xFF, 0x1F]] * a.steps
 
 
 def test_errors_name_what_is_missing(emulated):

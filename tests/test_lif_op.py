@@ -37,7 +37,7 @@ def test_opcheck_forward(backend, device, output, state, steps):
 @pytest.mark.parametrize("output", ["spikes", "mean"])
 def test_opcheck_backward(backend, device, output, wanted, steps):
     i, *_ = arguments(device, backend, output, steps)
-    shape = i.row.shape if output == "mean" else (i.count, *i.row.shape)
+    shape = i.row.shape if output == "mean" else (i.length, *i.row.shape)
     grads = torch.randn(shape, device=device), torch.randn(i.row.shape, device=device)
     torch.library.opcheck(
         torch.ops.deal_kernels.lif_backward.default, (*grads, *flat(i), output, steps, wanted, backend)

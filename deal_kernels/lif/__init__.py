@@ -128,7 +128,7 @@ def lif(
         if pack:
             _refuse_gradient(inputs, "pack=True")
         spikes, v = op.lif(inputs, output, return_state, backend)
-    return spikes if v is None else (spikes, v)
+    return (spikes, v) if return_state else spikes  # type: ignore[return-value]
 
 
 def unpack(packed: Tensor, like: Tensor | Sequence[int]) -> Tensor:

@@ -42,10 +42,10 @@ def result_layout(i: Inputs, output: str) -> tuple[tuple[int, ...], tuple[int, .
     row = i.row
     if output == "packed":
         width = (row.numel() + 7) // 8
-        return (i.count, width), (width, 1), torch.uint8
+        return (i.length, width), (width, 1), torch.uint8
     if output == "mean":
         return tuple(row.shape), row.stride(), i.x.dtype
-    return (i.count, *row.shape), (row.numel(), *row.stride()), i.x.dtype
+    return (i.length, *row.shape), (row.numel(), *row.stride()), i.x.dtype
 
 
 def spikes_like(i: Inputs, output: str) -> Tensor:
@@ -200,17 +200,16 @@ def backward(
 
 def _segment_starts(i: Inputs, segment: int) -> Tensor | None:
     """Room for the state at the start of every segment, where the steps are more than one segment."""
-    if i.count <= segment:
+    if i.length <= segment:
         return None
-    return i.x.new_empty((i.count + segment - 1) // segment, i.row.numel(), dtype=torch.float32)
+    return i.x.new_empty((i.length + segment - 1) // segment, i.row.numel(), dtype=torch.float32)
 
 
 def _reference_backward(i: Inputs, grad: Tensor, grad_v: Tensor | None, output: str, results: Gradients) -> None:
     if output == "mean":
-        grad = (grad.to(STATE[grad.dtype]) / torch.full_like(grad, i.count, dtype=STATE[grad.dtype])).expand(
-            i.count, *grad.shape
-        )
-    for result, value in zip(results, reference.backward(i, grad, grad_v)):
+        share = grad.to(STATE[grad.dtype])
+        grad = (share / torch.full_like(share, i.length)).expand(i.length, *grad.shape)
+    for result, value in zip(results, reference.backward(i, grad, grad_v), strict=True):
         if result is not None:
             result.copy_(value)
 

@@ -54,7 +54,8 @@ class Inputs(NamedTuple):
     steps: int | None
 
     @property
-    def count(self) -> int:
+    def length(self) -> int:
+        """The number of steps."""
         return self.x.shape[0] if self.steps is None else self.steps
 
     @property
@@ -123,7 +124,7 @@ def forward(i: Inputs) -> tuple[Tensor, Tensor]:
     n, (decay, threshold) = i.neuron, _parameters(i)
     v = _start(i)
     spikes = []
-    for x in i.x.expand(i.count, *i.row.shape):
+    for x in i.x.expand(i.length, *i.row.shape):
         h = _charge(n, v, x.to(v.dtype), decay)
         s = _fire(n, h, threshold)
         v = _reset(n, h, s, threshold)
@@ -136,7 +137,7 @@ def backward(i: Inputs, grad: Tensor, grad_v: Tensor | None) -> tuple[Tensor, Te
     n, (decay, threshold) = i.neuron, _parameters(i)
     v = _start(i)
     entered, membranes = [], []
-    inputs = i.x.expand(i.count, *i.row.shape).to(v.dtype)
+    inputs = i.x.expand(i.length, *i.row.shape).to(v.dtype)
     for x in inputs:
         h = _charge(n, v, x, decay)
         entered.append(v)

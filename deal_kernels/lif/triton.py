@@ -1,7 +1,6 @@
 """The spiking neuron as Triton kernels: the mathematics of reference.py on blocks of neurons, time inside.
 
-Order of operations and true division are those of csrc/math/neuron.h, so that float32 bits agree.
-Neurons are numbered in memory order; all state is float32.
+Order of operations and true division are those of csrc/math/neuron.h, so that float32 bits agree. State is float32.
 """
 
 from __future__ import annotations
@@ -48,22 +47,17 @@ def charge(v, x, decay, rest, CHARGE: tl.constexpr, MULTIPLY: tl.constexpr):
 
 
 @triton.jit
-def round_half_even(a):
-    # Adding and subtracting 1.5 * 2^23 leaves the nearest integer, ties to even.
-    return (a + 12582912.0) - 12582912.0
-
-
-@triton.jit
 def fire(h, threshold, levels, FIRE: tl.constexpr):
     if FIRE == "ge":
         return tl.where(h >= threshold, 1.0, 0.0)
     elif FIRE == "gt":
         return tl.where(h > threshold, 1.0, 0.0)
     else:
-        # Comparisons are written so that NaN passes through, as it does in torch.
+        # Comparisons let NaN through, as torch does. Adding and subtracting 1.5 * 2^23 leaves the nearest
+        # integer, ties to even.
         ratio = tl.div_rn(h, threshold)
         raised = tl.where(ratio < 0.0, 0.0, ratio)
-        return round_half_even(tl.where(raised > levels, levels, raised))
+        return (tl.where(raised > levels, levels, raised) + 12582912.0) - 12582912.0
 
 
 @triton.jit
@@ -193,9 +187,11 @@ def packed(s, inside, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def lanes(BLOCK: tl.constexpr, UNIT: tl.constexpr):
+def place(neurons, UNIT: tl.constexpr, BLOCK: tl.constexpr):
+    """The block's first neuron, its lanes, and how many of them are neurons."""
+    first = tl.program_id(0).to(tl.int64) * BLOCK
     # The hint keeps every access in one layout, also where only some of the rows are aligned.
-    return tl.max_contiguous(tl.arange(0, BLOCK), UNIT)
+    return first, tl.max_contiguous(tl.arange(0, BLOCK), UNIT), tl.minimum(neurons - first, BLOCK).to(tl.int32)
 
 
 @triton.jit
@@ -210,7 +206,7 @@ def segment_rows(p, lane, left, stride, step, steps, SEGMENT: tl.constexpr):
     p += step * stride
     rows = ()
     for k in tl.static_range(SEGMENT):
-        rows = rows + (tl.load(p + lane, mask=inside_if(step + k < steps, lane, left)),)
+        rows += (tl.load(p + lane, mask=inside_if(step + k < steps, lane, left)),)
         p += stride
     return rows
 
@@ -222,16 +218,12 @@ def forward_kernel(
     UNIT: tl.constexpr, DECAY: tl.constexpr, THRESHOLD: tl.constexpr, CHARGE: tl.constexpr, MULTIPLY: tl.constexpr,
     FIRE: tl.constexpr, RESET: tl.constexpr, OUTPUT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    neurons = neurons.to(tl.int64) * UNIT
-    time_stride = time_stride.to(tl.int64) * UNIT
-    first = tl.program_id(0).to(tl.int64) * BLOCK
-    left = tl.minimum(neurons - first, BLOCK).to(tl.int32)
-    lane = lanes(BLOCK, UNIT)
+    neurons, time_stride = neurons.to(tl.int64) * UNIT, time_stride.to(tl.int64) * UNIT
+    first, lane, left = place(neurons, UNIT, BLOCK)
     inside = lane < left
     decay = parameter(decay, decay_channels, inner, first, DECAY, BLOCK)
     threshold = parameter(threshold, threshold_channels, inner, first, THRESHOLD, BLOCK)
-    rest = number(rest)
-    levels = number(levels)
+    rest, levels = number(rest), number(levels)
     width = (neurons + 7) // 8
     byte = tl.arange(0, BLOCK // 8)
     x += first
@@ -264,7 +256,7 @@ def forward_kernel(
 # x is all that was kept. The membranes of a segment of steps are computed again and held in registers,
 # which moves the fewest bytes: a step reads x and grad and writes grad_x once. Where the steps are more
 # than one segment, a first pass reads x (but for the last segment) to find the state every segment
-# starts from; that costs one more read of x and 8 / SEGMENT bytes a step.
+# starts from; that costs one more read of x and 8 / SEGMENT bytes a step. Larger segments spill registers.
 @triton.jit(do_not_specialize=SIZES)
 def backward_kernel(
     x, v0, decay, threshold, grad, grad_v, starts, grad_x, grad_v0, grad_decay, grad_threshold,
@@ -273,17 +265,12 @@ def backward_kernel(
     FIRE: tl.constexpr, RESET: tl.constexpr, DETACH: tl.constexpr, SURROGATE: tl.constexpr, MEAN: tl.constexpr,
     CONSTANT: tl.constexpr, SEGMENT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    neurons = neurons.to(tl.int64) * UNIT
-    time_stride = time_stride.to(tl.int64) * UNIT
-    first = tl.program_id(0).to(tl.int64) * BLOCK
-    left = tl.minimum(neurons - first, BLOCK).to(tl.int32)
-    lane = lanes(BLOCK, UNIT)
+    neurons, time_stride = neurons.to(tl.int64) * UNIT, time_stride.to(tl.int64) * UNIT
+    first, lane, left = place(neurons, UNIT, BLOCK)
     inside = lane < left
     decay = parameter(decay, decay_channels, inner, first, DECAY, BLOCK)
     threshold = parameter(threshold, threshold_channels, inner, first, THRESHOLD, BLOCK)
-    rest = number(rest)
-    levels = number(levels)
-    alpha = number(alpha)
+    rest, levels, alpha = number(rest), number(levels), number(alpha)
     steps = steps.to(tl.int64)
     segments = tl.cdiv(steps, SEGMENT)
     x += first
@@ -304,9 +291,8 @@ def backward_kernel(
         tl.debug_barrier()
 
     grad_state = tl.zeros([BLOCK], tl.float32) if grad_v is None else tl.load(grad_v + first + lane, mask=inside)
-    sum_x = tl.zeros([BLOCK], tl.float32)
-    sum_decay = tl.zeros([BLOCK], tl.float32)
-    sum_threshold = tl.zeros([BLOCK], tl.float32)
+    zero = tl.zeros([BLOCK], tl.float32)
+    sum_x, sum_decay, sum_threshold = zero, zero, zero
     if MEAN:
         mean_grad = tl.div_rn(tl.load(grad + lane, mask=inside).to(tl.float32), steps.to(tl.float32))
     for later in range(segments):
@@ -318,7 +304,7 @@ def backward_kernel(
         membranes = ()
         for k in tl.static_range(SEGMENT):
             h, _, v = advance(v, inputs[k], decay, threshold, rest, levels, CHARGE, MULTIPLY, FIRE, RESET)
-            membranes = membranes + (h,)
+            membranes += (h,)
         row = grad_x + (step + SEGMENT) * neurons
         for k in tl.static_range(SEGMENT - 1, -1, -1):
             row -= neurons
@@ -360,8 +346,7 @@ def backward_kernel(
 
 def forward(i: Inputs, output: str, spikes: Tensor, v: Tensor | None) -> None:
     """Writes spikes and, if wanted, the final state; op.py names the tensors."""
-    block = FORWARD_BLOCK[i.x.dtype]
-    _launch(forward_kernel, i, block, FORWARD_WARPS, out=spikes, v_out=_wanted(v), OUTPUT=output)
+    _launch(forward_kernel, i, FORWARD_BLOCK[i.x.dtype], FORWARD_WARPS, out=spikes, v_out=v, OUTPUT=output)
 
 
 def backward(
@@ -369,20 +354,15 @@ def backward(
     grad_x: Tensor, grad_v0: Tensor | None, grad_decay: Tensor | None, grad_threshold: Tensor | None,
 ) -> None:  # fmt: skip
     """Writes the gradient of x, and of v0, decay and threshold as far as they are wanted."""
-    n = i.neuron
-    segment = 4 if i.count <= 4 else 8
-    saved = (i.count - 1) // segment
+    segment = 4 if i.length <= 4 else 8
+    saved = (i.length - 1) // segment
     starts = i.x.new_empty(saved, i.row.numel(), dtype=torch.float32) if saved else None  # [segments - 1, N]
     _launch(
-        backward_kernel, i, BACKWARD_BLOCK, BACKWARD_WARPS[segment], grad=grad, grad_v=grad_v, starts=starts, grad_x=grad_x, grad_v0=_wanted(grad_v0),
-        grad_decay=_wanted(grad_decay), grad_threshold=_wanted(grad_threshold), alpha=n.alpha,
-        DETACH=n.detach_reset, SURROGATE=n.surrogate, MEAN=output == "mean", CONSTANT=i.steps is not None,
-        SEGMENT=segment,
+        backward_kernel, i, BACKWARD_BLOCK, BACKWARD_WARPS[segment], alpha=i.neuron.alpha, starts=starts,
+        grad=grad, grad_v=grad_v, grad_x=grad_x, grad_v0=grad_v0, grad_decay=grad_decay, grad_threshold=grad_threshold,
+        DETACH=i.neuron.detach_reset, SURROGATE=i.neuron.surrogate, MEAN=output == "mean",
+        CONSTANT=i.steps is not None, SEGMENT=segment,
     )  # fmt: skip
-
-
-def _wanted(result: Tensor | None) -> Tensor | None:
-    return None if result is None or result.numel() == 0 else result
 
 
 def _launch(kernel: Any, i: Inputs, block: int, warps: int, **arguments: Any) -> None:
@@ -391,16 +371,16 @@ def _launch(kernel: Any, i: Inputs, block: int, warps: int, **arguments: Any) ->
     stride = x.stride(0) if steps is None else 0
     # Sizes count units: that neurons come in eights is all the compiler needs for 16-byte accesses.
     unit = 8 if neurons % 8 == 0 and stride % 8 == 0 else 1
-    per_channel = _kind(decay) == "channels" or _kind(threshold) == "channels"
     multiply = decay is None and n.charge != "leak" and _reciprocal_is_exact(n.decay)
-    number = 1 / n.decay if multiply else n.decay
+    decay_number = 1 / n.decay if multiply else n.decay
     with torch.cuda.device_of(x):
         kernel[(triton.cdiv(neurons, block),)](
-            x=x, v0=v0, decay=number if decay is None else decay, threshold=n.threshold if threshold is None else threshold,
-            rest=n.rest, levels=float(n.levels), steps=i.count, neurons=neurons // unit, time_stride=stride // unit,
+            x=x, v0=v0, decay=decay_number if decay is None else decay, rest=n.rest, levels=float(n.levels),
+            threshold=n.threshold if threshold is None else threshold,
+            steps=i.length, neurons=neurons // unit, time_stride=stride // unit,
             decay_channels=1 if decay is None else decay.numel(),
             threshold_channels=1 if threshold is None else threshold.numel(),
-            inner=i.row.stride(1) if per_channel else 1,
+            inner=i.row.stride(1) if "channels" in (_kind(decay), _kind(threshold)) else 1,
             UNIT=unit, DECAY=_kind(decay), THRESHOLD=_kind(threshold), CHARGE=n.charge, MULTIPLY=multiply,
             FIRE="levels" if n.levels > 1 else n.fire, RESET=n.reset, BLOCK=block,
             num_warps=warps, enable_fp_fusion=False, **arguments,

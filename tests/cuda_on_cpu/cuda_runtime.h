@@ -39,10 +39,10 @@ inline float __expf(float a) { return std::exp(a); }
 
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9, cudaErrorInvalidDevice = 101 };
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidDevice = 101, cudaErrorIllegalAddress = 700 };
 
 inline const char* cudaGetErrorString(cudaError_t code) {
-  return code == cudaErrorInvalidDevice ? "invalid device ordinal" : "invalid configuration argument";
+  return code == cudaErrorInvalidDevice ? "invalid device ordinal" : "an illegal memory access was encountered";
 }
 
 // A machine of two devices.
@@ -57,16 +57,20 @@ inline cudaError_t cudaSetDevice(int device) {
   return cudaSuccess;
 }
 
-// Shared memory is filled with NaN before every block, as nothing may be read before it is written.
+// Shared memory is filled with NaN before every block: nothing may be read before it is written, and
+// nothing written past the bytes that were asked for.
 template <class Arguments>
 cudaError_t cudaLaunchKernel(void (*kernel)(Arguments), dim3 grid, dim3 block, void** arguments, size_t bytes,
                              cudaStream_t) {
-  if (bytes > sizeof deal::cuda::shared_words) return cudaErrorInvalidConfiguration;
+  unsigned char* const memory = reinterpret_cast<unsigned char*>(deal::cuda::shared_words);
+  constexpr size_t most = sizeof deal::cuda::shared_words;
   gridDim = grid;
   blockDim = block;
   for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
-    std::memset(deal::cuda::shared_words, 0xff, sizeof deal::cuda::shared_words);
+    std::memset(memory, 0xff, most);
     for (threadIdx.x = 0; threadIdx.x < block.x; ++threadIdx.x) kernel(*static_cast<Arguments*>(arguments[0]));
+    for (size_t i = bytes; i < most; ++i)
+      if (memory[i] != 0xff) return cudaErrorIllegalAddress;
   }
-  return cudaSuccess;
+  return bytes <= most ? cudaSuccess : cudaErrorIllegalAddress;
 }

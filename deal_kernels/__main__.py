@@ -1,0 +1,130 @@
+"""`python -m deal_kernels` tells what is live on this machine; with `--bench`, also how fast its LIF neuron is."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deal_kernels.backend import info
+from deal_kernels.lif import lif
+
+STEPS = 4
+SIZES = (1 << 15, 1 << 20)  # neurons: one that stays in cache, one that does not
+SECONDS = 2.0  # for each row of the table
+
+
+class Spike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, u: Tensor) -> Tensor:
+        ctx.save_for_backward(u)
+        return (u >= 0).to(u.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (u,) = ctx.saved_tensors
+        a = torch.sigmoid(4 * u)
+        return grad * (4 * (1 - a) * a)
+
+
+def eager(x: Tensor) -> Tensor:
+    """The default neuron of `lif` as the loop one would write by hand."""
+    v = torch.zeros_like(x[0])
+    spikes = []
+    for current in x:
+        h = v + (current - v) / 2.0
+        s = Spike.apply(h - 1.0)
+        v = (1 - s) * h
+        spikes.append(s)
+    return torch.stack(spikes)
+
+
+def print_info() -> None:
+    live = info()
+    states = live.pop("backends")
+    width = max(map(len, (*live, *states)))
+    for name, value in live.items():
+        print(f"{name.replace('_', ' '):{width}}  {'-' if value is None else value}")
+    print("\nbackends")
+    for name, state in states.items():
+        print(f"  {name:{width - 2}}  {state}")
+
+
+def seconds_of(call: Callable[[], object], device: str) -> float:
+    start = time.perf_counter()
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def medians(calls: list[Callable[[], object]], device: str) -> list[float]:
+    """Median seconds of calls that take turns, so that a busy moment of the machine hits all of them."""
+    for call in calls:
+        seconds_of(call, device)
+    times: list[list[float]] = []
+    start = time.perf_counter()
+    while len(times) < 5 or time.perf_counter() - start < SECONDS:
+        times.append([seconds_of(call, device) for call in calls])
+    return [statistics.median(each) for each in zip(*times, strict=True)]
+
+
+def ours(x: Tensor) -> Tensor:
+    spikes = lif(x)
+    assert isinstance(spikes, Tensor)
+    return spikes
+
+
+def check(x: Tensor, grad: Tensor) -> None:
+    """Raises where `lif` and the loop differ: a wrong result has no speed."""
+    spikes, expected = ours(x), eager(x)
+    if not torch.equal(spikes, expected):
+        raise SystemExit("lif differs from the eager loop on this machine: no figures")
+    (got,), (wanted,) = (torch.autograd.grad(each, x, grad) for each in (spikes, expected))
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def forward(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return layer(x)
+
+
+def forward_backward(layer: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> Tensor:
+    return torch.autograd.grad(layer(x), x, grad)[0]
+
+
+def bench() -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    print(f"\nLIF, T={STEPS}, float32, {device}: the user's call, results allocated; medians")
+    print(f"{'':18}{'neurons':>10}{'lif ms':>10}{'GB/s':>8}{'eager ms':>11}{'speedup':>9}")
+    for neurons in SIZES:
+        x = torch.randn(STEPS, neurons, device=device, requires_grad=True)
+        grad = torch.randn_like(x)
+        check(x, grad)
+        layers = (ours, eager)
+        one: list[Callable[[], object]] = [partial(forward, layer, x) for layer in layers]
+        both: list[Callable[[], object]] = [partial(forward_backward, layer, x, grad) for layer in layers]
+        # The fewest tensors an implementation moves: x and spikes; for the gradient also x, grad and result.
+        for name, tensors, calls in (("forward", 2, one), ("forward+backward", 5, both)):
+            own, loop = medians(calls, device)
+            rate = tensors * x.nbytes / own / 1e9
+            print(f"{name:18}{neurons:10}{own * 1e3:10.3f}{rate:8.1f}{loop * 1e3:11.2f}{loop / own:8.1f}x")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m deal_kernels", description="What is live on this machine.")
+    parser.add_argument("--bench", action="store_true", help="also time the LIF neuron against an eager loop")
+    arguments = parser.parse_args()
+    print_info()
+    if arguments.bench:
+        bench()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,301 @@
+"""The Triton neuron against the reference, and what its kernels compile to.
+
+On a machine without a GPU the comparison runs in triton's interpreter. That has to be switched on before
+triton is imported, so one test here runs the others in a process of their own.
+"""
+
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from deal_kernels import backend as backends
+from deal_kernels.lif import lif, op
+from deal_kernels.lif.reference import CHARGES, RESETS, SURROGATES, Inputs, Neuron
+
+triton = pytest.importorskip("triton", reason="triton is not installed")
+room = pytest.importorskip("deal_kernels.lif.triton")
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda" if torch.cuda.is_available() else None
+runs = pytest.mark.skipif(DEVICE is None, reason="runs in the interpreter, in a process of its own")
+compiles = pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
+HALVES = (torch.float16, torch.bfloat16)
+CHARGE = {"decay_input": {"tau": 2.0}, "decay": {"tau": 3.0, "decay_input": False}, "leak": {"leak": 0.7}}
+RESET = {"hard": {"v_reset": 0.1}, "soft": {"v_reset": None}, "none": {"reset": "none"}}
+
+
+@pytest.mark.skipif(DEVICE is not None, reason="the tests run in this process")
+def test_in_the_interpreter():
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def run(backend, x, v0=None, wanted=(), **arguments):
+    """Result, final state and the gradients of x and of `wanted`."""
+    leaves = [x] + [tensor for tensor in (v0, *wanted) if tensor is not None]
+    for leaf in leaves:
+        leaf.requires_grad_(True)
+    spikes, v = lif(x, v0, backend=backend, return_state=True, **arguments)
+    generator = torch.Generator().manual_seed(1)
+    grads = [torch.randn(t.shape, generator=generator).to(t) for t in (spikes, v)]
+    return spikes.detach(), v.detach(), *torch.autograd.grad((spikes, v), leaves, grads)
+
+
+def assert_agrees(x, v0=None, wanted=(), **arguments):
+    """Results and states agree in every bit, gradients to 1e-6 of the largest of them."""
+    spikes, v, *grads = run("triton", x, v0, wanted, **arguments)
+    expected_spikes, expected_v, *expected_grads = run("torch", x, v0, wanted, **arguments)
+    assert torch.equal(spikes, expected_spikes)
+    assert torch.equal(v, expected_v)
+    largest = max(expected.abs().max().double() for expected in expected_grads)
+    for grad, expected in zip(grads, expected_grads, strict=True):
+        assert grad.dtype == expected.dtype and grad.stride() == expected.stride()
+        error = (grad.double() - expected.double()).abs().max()
+        # The interpreter cuts bfloat16 off instead of rounding it.
+        limit = {torch.float16: 2**-10, torch.bfloat16: 2**-7}.get(grad.dtype, 1e-6)
+        assert error <= limit * largest
+
+
+def current(*shape, dtype=torch.float32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(*shape, generator=generator) * 1.5 + 0.3).to(DEVICE, dtype)
+
+
+@runs
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("charge", CHARGES)
+def test_every_neuron_agrees_with_the_reference(charge, reset):
+    steps = itertools.cycle((3, 4, 1))
+    for fire, detach in (("ge", False), ("gt", True), ("levels", False), ("levels", True)):
+        firing = {"levels": 4} if fire == "levels" else {"fire": fire}
+        x = current(next(steps), 3, 7, 5)
+        v0 = current(3, 7, 5, seed=2)
+        assert_agrees(x, v0, detach_reset=detach, surrogate="atan", **firing, **CHARGE[charge], **RESET[reset])
+
+
+@runs
+@pytest.mark.parametrize("surrogate", SURROGATES)
+@pytest.mark.parametrize("reset", ("hard", "soft"))
+def test_every_surrogate_agrees_with_the_reference(surrogate, reset):
+    threshold = torch.tensor(0.9, device=DEVICE)
+    assert_agrees(
+        current(4, 37), wanted=(threshold,), v_threshold=threshold, surrogate=surrogate, alpha=1.3, **RESET[reset]
+    )
+
+
+@runs
+@pytest.mark.parametrize("steps", (1, 3, 4, 17))
+@pytest.mark.parametrize("reduce", (None, "mean"))
+def test_every_number_of_steps_agrees_with_the_reference(steps, reduce):
+    assert_agrees(current(steps, 3, 8), reduce=reduce, surrogate="atan")
+    assert_agrees(current(37), steps=steps, reduce=reduce, surrogate="triangle", v_reset=None)
+
+
+@runs
+@pytest.mark.parametrize("charge", CHARGES)
+@pytest.mark.parametrize("fire", ("ge", "levels"))
+def test_gradients_of_parameters_agree_with_the_reference(charge, fire):
+    firing = {"levels": 3} if fire == "levels" else {}
+    name = "leak" if charge == "leak" else "tau"
+    for shape, channels_last, count in (((9, 2, 5, 3, 3), True, 5), ((3, 3, 5), False, 1)):
+        x = current(*shape)
+        if channels_last:
+            x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, shape[:2])
+        decay = current(count).abs() * 0.1 + (0.5 if charge == "leak" else 1.1)
+        threshold = current(count, seed=3).abs() * 0.1 + 0.8
+        assert_agrees(
+            x, current(*shape[1:], seed=4), (decay, threshold), v_threshold=threshold, surrogate="atan",
+            **{**CHARGE[charge], name: decay}, **RESET["soft"], **firing,
+        )  # fmt: skip
+
+
+@runs
+@pytest.mark.parametrize("dtype", HALVES)
+def test_halves_agree_with_the_reference(dtype):
+    assert_agrees(current(4, 2, 1200, dtype=dtype), surrogate="atan", v_reset=None)
+    assert_agrees(current(16, 37, dtype=dtype), current(37), reduce="mean", surrogate="triangle", v_reset=None)
+    assert_agrees(current(37, dtype=dtype), steps=3, levels=4, v_reset=None)
+
+
+@runs
+@pytest.mark.parametrize("dtype", (torch.float32, *HALVES))
+def test_bits_agree_with_the_reference(dtype):
+    for shape in ((3, 1), (4, 37), (1, 2, 640)):
+        x = current(*shape, dtype=dtype)
+        packed, v = lif(x, pack=True, return_state=True, backend="triton")
+        expected, expected_v = lif(x, pack=True, return_state=True, backend="torch")
+        assert torch.equal(packed, expected) and torch.equal(v, expected_v)
+
+
+@runs
+def test_a_strided_time_axis_and_writing_in_place():
+    x = current(6, 2, 40)
+    assert_agrees(x.clone()[::2], surrogate="atan")
+    expected = lif(x, backend="torch")
+    assert lif(x, backend="triton", out=x) is x
+    assert torch.equal(x, expected)
+
+
+@runs
+def test_values_exactly_at_the_threshold():
+    x = torch.tensor([[2.0, 1.0, -0.0, 4.0, 5.0, 3.0]], device=DEVICE)
+    for arguments in ({"fire": "ge"}, {"fire": "gt"}, {"levels": 2}, {"levels": 4, "v_threshold": 0.5}):
+        assert_agrees(x.clone(), surrogate="rectangle", v_reset=None, **arguments)
+
+
+@runs
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("surrogate", ("atan", "triangle", "rectangle"))
+@pytest.mark.parametrize("firing", ({"fire": "ge"}, {"levels": 4}))
+def test_nan_goes_where_the_reference_lets_it(surrogate, firing):
+    x = current(3, 12)
+    x[1, ::3] = torch.nan
+    x[0, 1] = torch.inf
+    for reset in ("hard", "soft"):
+        got = run("triton", x.clone(), surrogate=surrogate, **RESET[reset], **firing)
+        expected = run("torch", x.clone(), surrogate=surrogate, **RESET[reset], **firing)
+        for one, other in zip(got, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6, equal_nan=True)
+
+
+@runs
+@pytest.mark.skipif(DEVICE != "cpu", reason="the C++ kernels run on the CPU")
+@pytest.mark.parametrize(
+    ("charge", "reset", "surrogate", "levels"),
+    [("decay_input", "hard", "atan", 1), ("decay", "soft", "triangle", 1), ("leak", "none", "rectangle", 3)],
+)
+def test_gradients_have_the_bits_of_the_compiled_kernels(charge, reset, surrogate, levels):
+    reason = backends.unavailable("cpp", "cpu")
+    if reason:
+        pytest.skip(reason)
+    decay, threshold = torch.tensor(1.3), torch.tensor(0.7)
+    name = "leak" if charge == "leak" else "tau"
+    arguments = {**CHARGE[charge], **RESET[reset], name: decay, "levels": levels, "alpha": 1.3, "surrogate": surrogate}
+    for shape, steps in (((11, 3, 41), None), ((3, 41), 3)):
+        x, v0 = current(*shape), current(3, 41, seed=2)
+        results = [
+            run(backend, x, v0, (decay, threshold), steps=steps, v_threshold=threshold, **arguments)
+            for backend in ("triton", "cpp")
+        ]
+        for one, other in zip(*results, strict=True):
+            assert torch.equal(one, other)
+
+
+POINTERS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.uint8: "*u8"}
+TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
+NEURON = Neuron("decay_input", 2.0, 1.0, "hard", 0.1, False, "atan", 2.0, "ge", 1)
+
+
+class Recorder:
+    """Stands for a kernel and keeps what it would be launched with."""
+
+    def __getitem__(self, grid):
+        return lambda **arguments: self.__dict__.update(arguments=arguments)
+
+
+def launched(name, i, output, monkeypatch):
+    """The arguments of a launch with every result wanted."""
+    recorder = Recorder()
+    state = torch.empty(i.row.shape)
+    with monkeypatch.context() as patch:
+        patch.setattr(room, f"{name}_kernel", recorder)
+        if name == "forward":
+            room.forward(i, output, op.spikes_like(i, output), state)
+        else:
+            grad, grad_x = op.spikes_like(i, output), op.spikes_like(i, "spikes" if i.steps is None else "mean")
+            parameters = (None if p is None else state for p in (i.decay, i.threshold))
+            room.backward(i, grad, state, output, grad_x, state, *parameters)
+    return recorder.arguments
+
+
+def compile_for(capability, kernel, arguments):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    options = {name: arguments.pop(name) for name in ("num_warps", "enable_fp_fusion")}
+    types, constants, alignments = {}, {}, {}
+    for k, parameter in enumerate(kernel.params):
+        value = arguments[parameter.name]
+        if parameter.is_constexpr or value is None:
+            types[parameter.name] = "constexpr"
+            constants[parameter.name] = value
+        elif isinstance(value, torch.Tensor):
+            types[parameter.name] = POINTERS[value.dtype]
+            alignments[(k,)] = [["tt.divisibility", 16]]
+        else:
+            types[parameter.name] = "fp32" if isinstance(value, float) else "i32"
+    source = ASTSource(kernel, types, constants, alignments)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def resources(cubin):
+    """What ptxas gave the kernel; None without the tool that tells."""
+    if not (TOOLS / "cuobjdump").exists():
+        return None
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run([TOOLS / "cuobjdump", "-res-usage", file.name], capture_output=True, text=True).stdout
+    return {name: int(count) for name, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
+
+
+ALIGNED, UNALIGNED = (4, 2, 8, 64), (4, 2, 5, 7)
+VARIANTS = {  # changes to NEURON, shape of x, output, constant current, v0 and parameters per channel
+    "plain": ({}, ALIGNED, "spikes", False, False),
+    "true division": ({"decay": 3.0}, UNALIGNED, "spikes", False, False),
+    "learnt": ({"charge": "decay", "reset": "soft"}, ALIGNED, "spikes", False, True),
+    "learnt, long": ({"fire": "gt"}, (17, *ALIGNED[1:]), "spikes", False, True),
+    "learnt, long, unaligned": ({"surrogate": "sigmoid"}, (17, *UNALIGNED[1:]), "spikes", False, True),
+    "mean": ({"surrogate": "triangle", "detach_reset": True}, (8, *ALIGNED[1:]), "mean", False, False),
+    "constant": ({"charge": "leak", "surrogate": "rectangle", "reset": "none"}, ALIGNED[1:], "mean", True, False),
+    "levels": ({"levels": 4, "reset": "soft"}, (8, *ALIGNED[1:]), "spikes", False, True),
+    "bits": ({}, ALIGNED, "packed", False, False),
+    "bits, unaligned": ({}, UNALIGNED, "packed", False, False),
+}
+
+
+TARGETS = (90, torch.float32), (80, torch.float32), (80, torch.bfloat16), (90, torch.float16)  # all for the first
+
+
+def compilations():
+    for (capability, dtype), (name, variant) in itertools.product(TARGETS, VARIANTS.items()):
+        for kernel in ("forward", "backward"):
+            chosen = (capability, dtype) == TARGETS[0] or name in ("true division", "learnt, long", "bits")
+            if chosen and (kernel == "forward" or variant[2] != "packed"):
+                yield pytest.param(capability, dtype, kernel, *variant, id=f"sm_{capability}-{dtype}-{kernel}-{name}")
+
+
+@compiles
+@pytest.mark.skipif(not (shutil.which("ptxas") or (TOOLS / "ptxas").exists()), reason="there is no ptxas")
+@pytest.mark.parametrize("capability, dtype, name, changes, shape, output, constant, companions", list(compilations()))
+def test_what_the_kernels_compile_to(
+    capability, dtype, name, changes, shape, output, constant, companions, monkeypatch
+):
+    x = torch.empty(shape, dtype=dtype)
+    row = x if constant else x[0]
+    v0, decay = (torch.empty(row.shape), torch.ones(row.shape[1])) if companions else (None, None)
+    i = Inputs(NEURON._replace(**changes), x, v0, decay, decay, 4 if constant else None)
+    kernel = getattr(room, f"{name}_kernel")
+    arguments = launched(name, i, output, monkeypatch)
+    compiled = compile_for(capability, kernel, dict(arguments))
+
+    ptx = compiled.asm["ptx"]
+    assert not re.findall(r"fma\.rn\.f32|div\.full|div\.approx|rcp\.approx|\.f64|\.ftz", ptx)
+    divides = not arguments["MULTIPLY"] and i.neuron.charge != "leak"
+    assert ("div.rn.f32" in ptx) or not divides
+    if i.neuron.levels > 1:
+        assert "0f4B400000" in ptx and "0fCB400000" in ptx  # the rounding constant, added and subtracted
+    if arguments["UNIT"] > 1 and name == "forward" and output == "spikes":
+        assert re.search(r"ld\.global\S*\.v4", ptx) and re.search(r"st\.global\S*\.v4", ptx)
+    spilt = (resources(compiled.asm["cubin"]) or {}).get("STACK", 0)
+    assert spilt <= 8  # two registers cost nothing beside the rows

@@ -65,7 +65,7 @@ class Recipe:
         rule = f"rule_{len(self.objects)}"
         self.lines += [
             f"rule {rule}",
-            f"  command = {command} -MD -MF $out.d -c $in -o $out",
+            f"  command = {command} -MMD -MF $out.d -c $in -o $out",
             "  depfile = $out.d",
             "  deps = gcc",
             f"  description = {source.relative_to(ROOT)} {variant}",

@@ -1,7 +1,6 @@
 // What Python sees. Pointers, sizes and streams arrive as integers: nothing of torch is known here.
 #include <pybind11/pybind11.h>
 
-#include <cmath>
 #include <stdexcept>
 
 #if defined(__linux__)
@@ -25,16 +24,8 @@ using Address = std::uintptr_t;
 
 void* pointer(Address address) { return reinterpret_cast<void*>(address); }
 
-// Multiplying by the reciprocal gives the bits of the division when the divisor is a power of two
-// whose reciprocal float32 holds as a normal number.
-bool reciprocal_is_exact(double divisor) {
-  int exponent;
-  return std::frexp(divisor, &exponent) == 0.5 && exponent >= 1 && exponent <= 126;
-}
-
-Neuron neuron(int charge, int fire, int reset, int surrogate, bool detach_reset, double decay, double threshold,
-              double rest, double alpha, double levels) {
-  const bool multiply = Charge(charge) != Charge::leak && reciprocal_is_exact(decay);
+Neuron neuron(int charge, int fire, int reset, int surrogate, bool detach_reset, bool multiply, double decay,
+              double threshold, double rest, double alpha, double levels) {
   return {Charge(charge), Fire(fire), Reset(reset), Surrogate(surrogate), detach_reset, multiply,
           decay,          threshold,  rest,         alpha,                levels};
 }

@@ -73,7 +73,8 @@ def compiled(n: Neuron) -> Any:
         fire = 2 if n.levels > 1 else reference.FIRES.index(n.fire)
         n.compiled = backends.extension().Neuron(  # type: ignore[attr-defined]
             reference.CHARGES.index(n.charge), fire, reference.RESETS.index(n.reset),
-            reference.SURROGATES.index(n.surrogate), n.detach_reset, n.decay, n.threshold, n.rest, n.alpha, n.levels,
+            reference.SURROGATES.index(n.surrogate), n.detach_reset, n.multiplies, n.decay, n.threshold, n.rest,
+            n.alpha, n.levels,
         )  # fmt: skip
         return n.compiled  # type: ignore[attr-defined]
 

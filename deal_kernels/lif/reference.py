@@ -42,6 +42,11 @@ class _Constants(NamedTuple):
 class Neuron(_Constants):
     """What a neuron is, without its tensors. A decay or threshold given as a tensor replaces the number."""
 
+    @property
+    def multiplies(self) -> bool:
+        """Whether tau is a power of two, so that multiplying by its float32 reciprocal gives the division's bits."""
+        return self.charge != "leak" and math.frexp(self.decay)[0] == 0.5 and self.decay <= 2.0**125
+
 
 class Inputs(NamedTuple):
     """What a neuron is run on: x is [T, ...], or one step [...] that is repeated `steps` times."""

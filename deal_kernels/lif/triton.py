@@ -5,7 +5,6 @@ Order of operations and true division are those of csrc/math/neuron.h, so that f
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -371,7 +370,7 @@ def _launch(kernel: Any, i: Inputs, block: int, warps: int, **arguments: Any) ->
     stride = x.stride(0) if steps is None else 0
     # Sizes count units: that neurons come in eights is all the compiler needs for 16-byte accesses.
     unit = 8 if neurons % 8 == 0 and stride % 8 == 0 else 1
-    multiply = decay is None and n.charge != "leak" and _reciprocal_is_exact(n.decay)
+    multiply = decay is None and n.multiplies
     decay_number = 1 / n.decay if multiply else n.decay
     with torch.cuda.device_of(x):
         kernel[(triton.cdiv(neurons, block),)](
@@ -391,9 +390,3 @@ def _kind(parameter: Tensor | None) -> str:
     if parameter is None:
         return "number"
     return "one" if parameter.numel() == 1 else "channels"
-
-
-def _reciprocal_is_exact(divisor: float) -> bool:
-    """Whether multiplying by the reciprocal gives the bits of the division in float32."""
-    mantissa, exponent = math.frexp(divisor)
-    return mantissa == 0.5 and 1 <= exponent <= 126

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
+from workers import Spikes
 
 import deal_kernels
 from deal_kernels import backend
@@ -122,17 +124,9 @@ print(os.waitpid(child, 0)[1])
     assert python(code).stdout.strip() == "0"
 
 
-class Spikes(torch.utils.data.Dataset):
-    def __len__(self):
-        return 8
-
-    def __getitem__(self, index):
-        return lif(torch.full((4, 100_000), float(index)))
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_dataloader_workers(method):
     lif(torch.randn(4, 200_000))
-    loader = torch.utils.data.DataLoader(Spikes(), batch_size=4, num_workers=2, multiprocessing_context=method)
+    loader = DataLoader(Spikes(), batch_size=4, num_workers=2, multiprocessing_context=method)
     batches = torch.cat(list(loader))
     assert torch.equal(batches[5], Spikes()[5])

@@ -74,7 +74,7 @@ class Compiled:
         compiled.lif_backward(self._neuron(neuron), *numbers, 1)
 
     def _neuron(self, neuron):
-        return compiled.Neuron(*map(int, neuron[:4]), bool(neuron[4]), *neuron[5:10])
+        return compiled.Neuron(*map(int, neuron[:4]), *map(bool, neuron[4:6]), *neuron[6:])
 
 
 class Rooms:
@@ -122,7 +122,7 @@ def layer(
         return None if channels is None else rooms.place(torch.rand(channels, generator=random) + low)
 
     return SimpleNamespace(
-        neuron=(charge, fire, reset, surrogate, detach, decay, threshold, rest, alpha, levels, multiply),
+        neuron=(charge, fire, reset, surrogate, detach, multiply, decay, threshold, rest, alpha, levels),
         dtype=dtype, steps=steps, neurons=neurons, output=output, constant=constant, inner=inner, rooms=rooms,
         x=normal(1 if constant else steps, neurons, dtype=dtype), v0=normal(neurons) if state else None,
         decay=parameter(decays, 0.3 if charge == LEAK else 1.2), threshold=parameter(thresholds, 0.5),

@@ -13,8 +13,8 @@ namespace {
 void* pointer(int64_t address) { return reinterpret_cast<void*>(address); }
 
 Neuron neuron_of(const double* n) {
-  return {Charge(int(n[0])), Fire(int(n[1])), Reset(int(n[2])), Surrogate(int(n[3])), n[4] != 0, n[10] != 0,
-          n[5],              n[6],            n[7],             n[8],                 n[9]};
+  return {Charge(int(n[0])), Fire(int(n[1])), Reset(int(n[2])), Surrogate(int(n[3])), n[4] != 0, n[5] != 0,
+          n[6],              n[7],            n[8],             n[9],                 n[10]};
 }
 
 LifInput input_of(const double* neuron, const int64_t* n) {

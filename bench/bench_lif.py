@@ -91,12 +91,13 @@ def backward_into(case: Case, x: Tensor, grad: Tensor, grad_x: Tensor, backend: 
         return lambda: triton.backward(inputs, grad, None, output, grad_x, None, None, None)
     arguments = *op._arguments(inputs, output), case.constant, grad.data_ptr(), 0, grad_x.data_ptr(), 0, 0, 0
     if backend == "cpp":
-        return functools.partial(backends.extension().lif_backward, *arguments, *op._place(x, backend))
+        run = functools.partial(backends.extension().lif_backward, *arguments, *op._place(x, backend))
+        return lambda _keeps_the_addresses_alive=(x, grad, grad_x): run()
     extension = backends.extension()
     starts = op._segment_starts(inputs, extension.lif_segment)
     address = 0 if starts is None else starts.data_ptr()
     run = functools.partial(extension.cuda_lif_backward, *arguments, address, *op._place(x, backend))
-    return lambda _keeps_the_address_alive=starts: run()
+    return lambda _keeps_the_addresses_alive=(x, grad, grad_x, starts): run()
 
 
 def existing_call(case: Case, x: Tensor, grad: Tensor | None, backend: str) -> Callable[[], Tensor]:

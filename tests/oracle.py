@@ -69,3 +69,8 @@ def lif(
         spikes.append(s)
     result = torch.stack(spikes)
     return (result.mean(0) if reduce else result), v
+
+
+def close(a, b, relative=1e-6):
+    """Within a fraction of the largest expected value."""
+    return (a - b).abs().max().item() <= relative * max(b.abs().max().item(), 1e-30)

@@ -66,6 +66,8 @@ def lif(
             s = Spike.apply(u, slope(surrogate, alpha, u.detach()), fire)
         r = s.detach() if detach_reset else s
         v = r * rest + (1 - r) * h if reset == "hard" else h - r * v_threshold if reset == "soft" else h
+        if reset == "hard" and levels == 1:
+            v = torch.where((h == math.inf) & (r > 0), rest, v)  # and not 0 * infinity
         spikes.append(s)
     result = torch.stack(spikes)
     return (result.mean(0) if reduce else result), v

@@ -15,13 +15,9 @@ bool forked();
 
 namespace DEAL_ISA {
 
-constexpr int64_t kItemsWorthAThread = 32768;
-
 template <class Body>
 void parallel_for(int64_t items, int64_t grain, int threads, const Body& body) {
 #if defined(_OPENMP)
-  const int64_t useful = items / kItemsWorthAThread + 1;
-  if (useful < threads) threads = int(useful);
   if (threads > 1 && !forked()) {
     const int64_t grains = (items + grain - 1) / grain;
     const int64_t chunk = (grains + threads - 1) / threads * grain;

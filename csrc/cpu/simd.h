@@ -83,12 +83,16 @@ DEAL_INLINE Pack<S> select(Mask<S> mask, scalar_t<Pack<S>> yes, scalar_t<Pack<S>
   return {mask.v ? yes - vector<S>{} : no - vector<S>{}};
 }
 
-// e^y for y <= 0, as 2^z: z = n + f with n whole and |f| <= 1/2, a degree-5 minimax polynomial in f
-// (error 1e-7), and n added to its exponent bits. Below -87 the result stays near 1e-38.
-DEAL_INLINE Pack<float> exponential(Pack<float> y) {
-  const vector_f z = y.v * 1.44269504088896341f;
+DEAL_INLINE Pack<float> absolute(Pack<float> a) { return {(vector_f)((vector_u)a.v & 0x7fffffffu)}; }
+DEAL_INLINE Pack<double> absolute(Pack<double> a) {
+  return {(vector<double>)((vector<uint64_t>)a.v & 0x7fffffffffffffffu)};
+}
+
+// 2^z for z <= 0: z = n + f with n whole and |f| <= 1/2, a degree-5 minimax polynomial in f (error
+// 1e-7), and n added to its exponent bits. Below -126 the result stays near 1e-38.
+DEAL_INLINE Pack<float> exponential2(Pack<float> z) {
   const vector_f lowest = vector_f{} - 126.0f;
-  const vector_f clamped = z < lowest ? lowest : z;
+  const vector_f clamped = lowest > z.v ? lowest : z.v;
   const vector_f shifted = clamped + 12582912.0f;
   const vector_f f = clamped - (shifted - 12582912.0f);
   const vector_f f2 = f * f;
@@ -99,9 +103,9 @@ DEAL_INLINE Pack<float> exponential(Pack<float> y) {
   return {(vector_f)((vector_u)p + ((vector_u)shifted << 23))};
 }
 
-DEAL_INLINE Pack<double> exponential(Pack<double> y) {
-  for (int i = 0; i < Pack<double>::lanes; ++i) y.v[i] = __builtin_exp(y.v[i]);
-  return y;
+DEAL_INLINE Pack<double> exponential2(Pack<double> z) {
+  for (int i = 0; i < Pack<double>::lanes; ++i) z.v[i] = __builtin_exp2(z.v[i]);
+  return z;
 }
 
 // Storage types: how a number lies in memory. Arithmetic is done in compute_t<T>.

@@ -72,10 +72,13 @@ template <int L>
 DEAL_INLINE Lanes<L> select(LaneMask<L> mask, float yes, float no) {
   DEAL_LANEWISE(Lanes, mask.at[i] ? yes : no)
 }
-// e^y for y <= 0. The error is below 2e-7 of the largest value, 1.
 template <int L>
-__device__ __forceinline__ Lanes<L> exponential(Lanes<L> y) {
-  DEAL_LANEWISE(Lanes, __expf(y.at[i]))
+DEAL_INLINE Lanes<L> absolute(Lanes<L> a) {
+  DEAL_LANEWISE(Lanes, fabsf(a.at[i]))
+}
+template <int L>
+__device__ __forceinline__ Lanes<L> exponential2(Lanes<L> z) {
+  DEAL_LANEWISE(Lanes, exp2f(z.at[i]))
 }
 template <int L>
 DEAL_INLINE Lanes<L> filled(float value) {

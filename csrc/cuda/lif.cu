@@ -173,6 +173,7 @@ __device__ __forceinline__ void replay(const LaneCell<L>& cell, const LifInput& 
 // What a backward thread carries from step to step, in reverse.
 template <class T, int L>
 struct Carried {
+  Lanes<L> input_share, state_share;
   Queue<T, L> grad;
   Lanes<L> grad_v, grad_x, grad_decay, grad_threshold;
 };
@@ -206,8 +207,8 @@ __device__ __forceinline__ void reverse(const LaneCell<L>& cell, const LifBackwa
     const Lanes<L> x = widen(load<L, L>(input<T>(a, from + k, first), L));
     carried.grad_decay = carried.grad_decay + cell.decay_gradient(x, v, grad_h);
   }
-  carried.grad_v = cell.state_gradient(grad_h);
-  const Lanes<L> grad_x = cell.input_gradient(grad_h);
+  carried.grad_v = grad_h * carried.state_share;
+  const Lanes<L> grad_x = grad_h * carried.input_share;
   if (a.constant) carried.grad_x = carried.grad_x + grad_x;
   else store<L>(static_cast<T*>(a.grad_x) + int64_t(from + k) * a.neurons + first, grad_x, L);
 }
@@ -234,7 +235,7 @@ __global__ void __launch_bounds__(kBlock) backward(const Arguments<LifBackward> 
   const Membranes<L> membranes = {static_cast<word_t<float, L>*>(block_memory()) + threadIdx.x};
   const int total = int(a.steps);
   const int last = (total - 1) / kSegment;
-  Carried<T, L> carried = {};
+  Carried<T, L> carried = {cell.input_share(), cell.state_share()};
   if (a.grad_v) carried.grad_v = load<L, L>(a.grad_v, first, L);
   Lanes<L> start = initial_state<L, L>(a, arguments.numbers, first, L);
 #pragma unroll 1

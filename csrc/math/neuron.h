@@ -41,17 +41,19 @@ struct Cell {
     }
   }
 
+  // A mask: whether a spike of one level is due.
+  DEAL_INLINE auto fires(V h) const { return kind.fire == Fire::gt ? h > threshold : h >= threshold; }
+
   DEAL_INLINE V fire(V h) const {
-    switch (kind.fire) {
-      case Fire::ge: return select(h >= threshold, S(1), S(0));
-      case Fire::gt: return select(h > threshold, S(1), S(0));
-      default: return round_half_even(clamp(h / threshold));
-    }
+    if (kind.fire == Fire::levels) return round_half_even(clamp(h / threshold));
+    return select(fires(h), S(1), S(0));
   }
 
   DEAL_INLINE V reset(V h, V s) const {
     switch (kind.reset) {
-      case Reset::hard: return s * S(kind.rest) + (S(1) - s) * h;
+      case Reset::hard:
+        if (kind.fire == Fire::levels) return s * S(kind.rest) + (S(1) - s) * h;
+        return select(fires(h), V{} + S(kind.rest), h);
       case Reset::soft: return h - s * threshold;
       default: return h;
     }
@@ -74,20 +76,29 @@ struct Cell {
     }
   }
 
+  // dv/dh where the spike stays as it is.
+  DEAL_INLINE V kept(V h, V s) const {
+    if (kind.reset != Reset::hard) return V{} + S(1);
+    return kind.fire == Fire::levels ? S(1) - s : select(fires(h), S(0), S(1));
+  }
+
   // The gradient of h, from that of the spike and that of the state after the reset.
   DEAL_INLINE V charge_gradient(V h, V s, V slope, V grad_s, V grad_v) const {
     if (kind.reset == Reset::none) return grad_s * slope + grad_v;
-    V through = kind.reset == Reset::hard ? S(1) - s : V{} + S(1);
+    V through = kept(h, s);
     if (!kind.detach_reset) through = through + reset_slope(h) * slope;
     return grad_s * slope + grad_v * through;
   }
 
-  DEAL_INLINE V input_gradient(V grad_h) const {
-    return kind.charge == Charge::decay_input ? over_decay(grad_h) : grad_h;
+  // The gradients of the input, and of the state that entered the step, are these shares of that of h.
+  DEAL_INLINE V input_share() const {
+    const V all = V{} + S(1);
+    return kind.charge == Charge::decay_input ? over_decay(all) : all;
   }
 
-  DEAL_INLINE V state_gradient(V grad_h) const {
-    return kind.charge == Charge::leak ? decay * grad_h : grad_h - over_decay(grad_h);
+  DEAL_INLINE V state_share() const {
+    const V all = V{} + S(1);
+    return kind.charge == Charge::leak ? decay * all : all - over_decay(all);
   }
 
   // v is the state that entered the step.

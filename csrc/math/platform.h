@@ -1,7 +1,8 @@
 // What the mathematics needs to know of the machine it is compiled for.
 //
 // The formulas are templates over a value type V: float or double for one neuron (CUDA), or a
-// Wide of many (CPU). Both have arithmetic, comparisons that yield a mask, select and exponential.
+// Wide of many (CPU). Both have arithmetic, comparisons that yield a mask, select, absolute and
+// exponential2 (of numbers up to zero).
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -27,7 +28,9 @@ DEAL_INLINE S select(bool mask, S yes, S no) {
   return mask ? yes : no;
 }
 
-DEAL_INLINE float exponential(float y) { return expf(y); }
-DEAL_INLINE double exponential(double y) { return exp(y); }
+DEAL_INLINE float absolute(float a) { return fabsf(a); }
+DEAL_INLINE double absolute(double a) { return fabs(a); }
+DEAL_INLINE float exponential2(float z) { return exp2f(z); }
+DEAL_INLINE double exponential2(double z) { return exp2(z); }
 
 }  // namespace deal

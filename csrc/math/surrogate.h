@@ -6,20 +6,16 @@ namespace deal {
 
 enum class Surrogate : int { sigmoid, atan, triangle, rectangle };
 
-template <class V>
-DEAL_INLINE V absolute(V u) {
-  return select(u > -u, u, -u);
-}
-
 // Comparisons are written so that NaN passes through, as it does in torch.
 template <class V>
 DEAL_INLINE V surrogate_slope(Surrogate kind, scalar_t<V> alpha, V u) {
   using S = scalar_t<V>;
   constexpr S half_pi = S(1.57079632679489661923);
+  constexpr S log2_e = S(1.44269504088896340736);
   switch (kind) {
     case Surrogate::sigmoid: {
       // sigma(1 - sigma) is even in u; e <= 1 keeps it free of overflow and cancellation.
-      const V e = exponential(-alpha * absolute(u));
+      const V e = exponential2((-log2_e * alpha) * absolute(u));
       const V d = S(1) + e;
       return alpha * (e / (d * d));
     }

@@ -97,7 +97,7 @@ def _fire(n: Neuron, h: Tensor, threshold: Tensor) -> Tensor:
 
 def _reset(n: Neuron, h: Tensor, s: Tensor, threshold: Tensor) -> Tensor:
     if n.reset == "hard":
-        return s * n.rest + (1 - s) * h
+        return s * n.rest + (1 - s) * h if n.levels > 1 else torch.where(s > 0, n.rest, h)
     return h - s * threshold if n.reset == "soft" else h
 
 
@@ -152,6 +152,9 @@ def backward(i: Inputs, grad: Tensor, grad_v: Tensor | None) -> tuple[Tensor, Te
     gv = torch.zeros_like(v) if grad_v is None else grad_v
     grad_x: list[Tensor] = []
     grad_decay, grad_threshold = torch.zeros_like(v), torch.zeros_like(v)
+    one = torch.ones_like(decay)
+    input_share = one / decay if n.charge == "decay_input" else one
+    state_share = decay if n.charge == "leak" else one - one / decay
     follows = n.reset != "none" and not n.detach_reset  # the gradient passes through the spike of the reset
     for x, v_in, h, gs in reversed(list(zip(inputs, entered, membranes, grad.to(v.dtype), strict=True))):
         s = _fire(n, h, threshold)
@@ -166,12 +169,11 @@ def backward(i: Inputs, grad: Tensor, grad_v: Tensor | None) -> tuple[Tensor, Te
             grad_threshold -= gv * s
         if n.charge == "leak":
             grad_decay += gh * v_in
-            gx, gv = gh, decay * gh
         else:
             divided = x - (v_in - n.rest) if n.charge == "decay_input" else -(v_in - n.rest)
             grad_decay -= gh * (divided / decay / decay)
-            gx, gv = gh / decay if n.charge == "decay_input" else gh, gh - gh / decay
-        grad_x.insert(0, gx)
+        gv = gh * state_share
+        grad_x.insert(0, gh * input_share)
     total = torch.stack(grad_x) if i.steps is None else functools.reduce(torch.add, reversed(grad_x))
     return total.to(i.x.dtype), gv, grad_decay, grad_threshold
 

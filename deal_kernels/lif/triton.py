@@ -60,9 +60,12 @@ def fire(h, threshold, levels, FIRE: tl.constexpr):
 
 
 @triton.jit
-def reset(h, s, threshold, rest, RESET: tl.constexpr):
+def reset(h, s, threshold, rest, FIRE: tl.constexpr, RESET: tl.constexpr):
     if RESET == "hard":
-        return s * rest + (1.0 - s) * h
+        if FIRE == "levels":
+            return s * rest + (1.0 - s) * h
+        else:
+            return tl.where(s > 0.0, rest, h)
     elif RESET == "soft":
         return h - s * threshold
     else:
@@ -77,7 +80,7 @@ def advance(
     """One step: the membrane before the reset, the spike, and the state after."""
     h = charge(v, x.to(tl.float32), decay, rest, CHARGE, MULTIPLY)
     s = fire(h, threshold, levels, FIRE)
-    return h, s, reset(h, s, threshold, rest, RESET)
+    return h, s, reset(h, s, threshold, rest, FIRE, RESET)
 
 
 @triton.jit
@@ -150,13 +153,15 @@ def decay_gradient(x, v, grad_h, decay, rest, CHARGE: tl.constexpr, MULTIPLY: tl
 
 
 @triton.jit
-def input_gradient(grad_h, decay, CHARGE: tl.constexpr, MULTIPLY: tl.constexpr):
-    return over_decay(grad_h, decay, MULTIPLY) if CHARGE == "decay_input" else grad_h
+def input_share(decay, CHARGE: tl.constexpr, MULTIPLY: tl.constexpr):
+    """The gradient of the input as a share of that of h."""
+    return over_decay(number(1.0), decay, MULTIPLY) if CHARGE == "decay_input" else number(1.0)
 
 
 @triton.jit
-def state_gradient(grad_h, decay, CHARGE: tl.constexpr, MULTIPLY: tl.constexpr):
-    return decay * grad_h if CHARGE == "leak" else grad_h - over_decay(grad_h, decay, MULTIPLY)
+def state_share(decay, CHARGE: tl.constexpr, MULTIPLY: tl.constexpr):
+    """The gradient of the state that entered the step as a share of that of h."""
+    return decay if CHARGE == "leak" else 1.0 - over_decay(number(1.0), decay, MULTIPLY)
 
 
 @triton.jit
@@ -290,6 +295,7 @@ def backward_kernel(
         tl.debug_barrier()
 
     grad_state = tl.zeros([BLOCK], tl.float32) if grad_v is None else tl.load(grad_v + first + lane, mask=inside)
+    share_of_input, share_of_state = input_share(decay, CHARGE, MULTIPLY), state_share(decay, CHARGE, MULTIPLY)
     zero = tl.zeros([BLOCK], tl.float32)
     sum_x, sum_decay, sum_threshold = zero, zero, zero
     if MEAN:
@@ -320,15 +326,15 @@ def backward_kernel(
                 entered = start
                 if k > 0:
                     before = membranes[k - 1]
-                    entered = reset(before, fire(before, threshold, levels, FIRE), threshold, rest, RESET)
+                    entered = reset(before, fire(before, threshold, levels, FIRE), threshold, rest, FIRE, RESET)
                 share = decay_gradient(inputs[k].to(tl.float32), entered, grad_h, decay, rest, CHARGE, MULTIPLY)
                 sum_decay += tl.where(live, share, 0.0)
-            grad_input = input_gradient(grad_h, decay, CHARGE, MULTIPLY)
+            grad_input = grad_h * share_of_input
             if CONSTANT:
                 sum_x += tl.where(live, grad_input, 0.0)
             else:
                 tl.store(row + lane, grad_input.to(grad_x.dtype.element_ty), mask=inside_if(live, lane, left))
-            grad_state = tl.where(live, state_gradient(grad_h, decay, CHARGE, MULTIPLY), grad_state)
+            grad_state = tl.where(live, grad_h * share_of_state, grad_state)
         if starts is not None:
             starts -= neurons
             v = tl.load(starts + lane, mask=inside_if(later + 1 < segments, lane, left))

@@ -72,8 +72,8 @@ void run(const Neuron& neuron, int64_t steps, int64_t neurons, int threads) {
       const float grad_h = cell.charge_gradient(h[at], spikes[at], slope, grad.data[at], carried);
       gt[i] += cell.threshold_gradient(h[at], spikes[at], slope, grad.data[at], carried);
       gd[i] += cell.decay_gradient(x.data[at], entered[at], grad_h);
-      gx[at] = cell.input_gradient(grad_h);
-      carried = cell.state_gradient(grad_h);
+      gx[at] = grad_h * cell.input_share();
+      carried = grad_h * cell.state_share();
     }
     gv0[i] = carried;
   }

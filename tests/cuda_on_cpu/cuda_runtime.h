@@ -35,7 +35,6 @@ template <class T>
 T __ldcs(const T* p) {
   return *p;
 }
-inline float __expf(float a) { return std::exp(a); }
 
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;

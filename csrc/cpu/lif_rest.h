@@ -1,0 +1,106 @@
+// The neurons left over when no whole block of them remains: they are worked on in a padded copy.
+#pragma once
+#include <cstdlib>
+
+#include "lif_tile.h"
+
+namespace deal {
+namespace DEAL_ISA {
+namespace {
+
+// Padded copies of the neurons from `first` to the end of every row. Rooms made for results are
+// copied back at the end.
+template <class S>
+class Rest {
+  static constexpr int B = kBlock<S>;
+
+ public:
+  Rest(int64_t first, int64_t neurons) : first_(first), count_(neurons - first) {}
+  Rest(const Rest&) = delete;
+  ~Rest() {
+    for (const Copy* c = copies_; c < copies_ + copied_; ++c) {
+      for (int64_t row = 0; c->result && row < c->rows; ++row)
+        __builtin_memcpy(c->result + row * c->result_stride, c->room + row * c->stride, c->used);
+      free(c->room);
+    }
+  }
+
+  // Rows of values that lie `stride` elements apart. What is null stays null.
+  template <class T>
+  T* of(const void* source, int64_t rows, int64_t stride) {
+    if (!source) return nullptr;
+    T* const room = reinterpret_cast<T*>(add(rows, sizeof(T) * B).room);
+    const T* from = static_cast<const T*>(source) + first_;
+    for (int64_t row = 0; row < rows; ++row) __builtin_memcpy(room + row * B, from + row * stride, sizeof(T) * count_);
+    return room;
+  }
+
+  template <class T>
+  T* result(void* target, int64_t rows, int64_t stride) {
+    if (!target) return nullptr;
+    Copy& copy = add(rows, sizeof(T) * B);
+    copy.result = reinterpret_cast<char*>(static_cast<T*>(target) + first_);
+    copy.result_stride = int64_t(sizeof(T)) * stride;
+    copy.used = sizeof(T) * count_;
+    return reinterpret_cast<T*>(copy.room);
+  }
+
+  // Rows of bits, `stride` bytes apart.
+  uint8_t* bits(void* target, int64_t rows, int64_t stride) {
+    Copy& copy = add(rows, B / 8);
+    copy.result = static_cast<char*>(target) + first_ / 8;
+    copy.result_stride = stride;
+    copy.used = size_t(count_ + 7) / 8;
+    return reinterpret_cast<uint8_t*>(copy.room);
+  }
+
+  // Bits of neurons that do not exist are zero.
+  void clear_padding(uint8_t* bits, int64_t rows) const {
+    if (count_ % 8 == 0) return;
+    for (int64_t row = 0; row < rows; ++row) bits[row * (B / 8) + count_ / 8] &= uint8_t((1 << count_ % 8) - 1);
+  }
+
+  // The call, for these neurons only; its results are still those of the whole.
+  template <class T, class Lif>
+  Lif inputs(const Lif& a) {
+    Lif part = a;
+    part.neurons = B;
+    part.x = of<T>(a.x, a.time_stride ? a.steps : 1, a.time_stride);
+    part.time_stride = a.time_stride ? B : 0;
+    part.v0 = of<S>(a.v0, 1, 0);
+    part.decay = parameter(a.decay);
+    part.threshold = parameter(a.threshold);
+    return part;
+  }
+
+ private:
+  struct Copy {
+    char* room;
+    int64_t rows;
+    size_t stride;
+    char* result;
+    int64_t result_stride;
+    size_t used;
+  };
+
+  Copy& add(int64_t rows, size_t stride) {
+    Copy& copy = copies_[copied_++];
+    copy = {static_cast<char*>(calloc(size_t(rows), stride)), rows, stride, nullptr, 0, 0};
+    return copy;
+  }
+
+  Parameter parameter(const Parameter& p) {
+    if (p.channels <= 1) return p;
+    S* const room = reinterpret_cast<S*>(add(1, sizeof(S) * B).room);
+    fill_channels(room, p, first_, int(count_));
+    return {room, B, 1};
+  }
+
+  int64_t first_, count_;
+  Copy copies_[12];
+  int copied_ = 0;
+};
+
+}  // namespace
+}  // namespace DEAL_ISA
+}  // namespace deal

@@ -21,6 +21,7 @@ using namespace deal;
 namespace {
 
 using Address = std::uintptr_t;
+constexpr int64_t kSmall = 1 << 14;  // elements that take a few microseconds
 
 void* pointer(Address address) { return reinterpret_cast<void*>(address); }
 
@@ -70,6 +71,16 @@ void define_lif_backward(py::module_& m, const char* name, const Run& run) {
       py::call_guard<py::gil_scoped_release>());
 }
 
+// The commonest call. It has few arguments, and keeps the GIL over a small layer, because
+// either costs as much as the kernel then.
+void lif_spikes(const Neuron& neuron, int dtype, int64_t steps, int64_t neurons, Address x, Address out, int threads) {
+  const LifInput input = lif_input(neuron, dtype, int(Output::spikes), steps, neurons, neurons, x, 0, {nullptr, 1, 1}, {nullptr, 1, 1});
+  const LifForward call{input, pointer(out), nullptr};
+  if (steps * neurons < kSmall) return kernels().lif_forward(call, threads);
+  py::gil_scoped_release released;
+  kernels().lif_forward(call, threads);
+}
+
 // Asks the kernel to back the whole pages of a block with huge ones when they are first touched.
 void advise_huge_pages(Address address, std::size_t bytes) {
 #if defined(MADV_HUGEPAGE)
@@ -91,6 +102,7 @@ PYBIND11_MODULE(_C, m) {
   m.attr("openmp") = false;
 #endif
   m.def("advise_huge_pages", &advise_huge_pages);
+  m.def("lif_spikes", &lif_spikes);
   define_lif_forward<int>(m, "lif_forward", [](const LifForward& a, int threads) { kernels().lif_forward(a, threads); });
   define_lif_backward<int>(m, "lif_backward", [](const LifBackward& a, int threads) { kernels().lif_backward(a, threads); });
 

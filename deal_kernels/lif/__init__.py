@@ -107,7 +107,7 @@ def lif(
     if type(tau) is not float or type(v_threshold) is not float or leak is not None:
         tau, leak, v_threshold, decay, threshold = _numbers_and_tensors(tau, leak, v_threshold)
     settings = (tau, leak, decay_input, v_threshold, v_reset, reset, detach_reset, surrogate, alpha, fire, levels)
-    compiling = torch.compiler.is_compiling()
+    compiling = torch.compiler.is_dynamo_compiling()
     try:
         neuron = _checked(*settings) if compiling else _neuron(*settings)
     except TypeError:

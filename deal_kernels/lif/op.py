@@ -290,11 +290,11 @@ def _forward(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[
 
 
 @functools.cache
-def _cpp_spikes(backend: str | None) -> Any:
-    """The compiled function for CPU tensors, or None where this backend means another."""
-    if backends.choose(backend, "cpu", torch.float32) != "cpp":
+def _cpp_spikes(backend: str | None, dtype: torch.dtype) -> Any:
+    """The compiled function for plain spikes on a CPU and its number for the dtype; None where another backend serves."""
+    if dtype not in DTYPES or backends.choose(backend, "cpu", dtype) != "cpp":
         return None
-    return backends.extension().lif_forward
+    return backends.extension().lif_spikes, DTYPES[dtype]
 
 
 def spikes_at_once(n: Neuron, x: Tensor, backend: str | None) -> Tensor | None:
@@ -304,16 +304,15 @@ def spikes_at_once(n: Neuron, x: Tensor, backend: str | None) -> Tensor | None:
     """
     if type(x) is not Tensor or _modes() or not x.is_cpu or (x.requires_grad and torch.is_grad_enabled()):
         return None
-    run, dtype, elements = _cpp_spikes(backend), DTYPES.get(x.dtype), x.numel()
-    if run is None or dtype is None or elements == 0 or not x.dim() or not x.is_contiguous():
+    found, shape = _cpp_spikes(backend, x.dtype), x.shape
+    elements = shape.numel()
+    if found is None or elements == 0 or not shape or not x.is_contiguous():
         return None
-    steps = len(x)
-    neurons = elements // steps
     spikes = torch.empty_like(x) if elements < SMALL else backed(torch.empty_like(x))
-    run(
-        compiled(n), dtype, 0, steps, neurons, neurons, x.data_ptr(), 0, 0, 1, 0, 1, 1, spikes.data_ptr(), 0,
-        torch.get_num_threads(),
-    )  # fmt: skip
+    run, dtype = found
+    steps = shape[0]
+    threads = 1 if elements < SMALL else torch.get_num_threads()
+    run(compiled(n), dtype, steps, elements // steps, x.data_ptr(), spikes.data_ptr(), threads)
     return spikes
 
 

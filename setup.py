@@ -121,7 +121,8 @@ def write_recipe(folder: Path, target: str, nvcc: str | None) -> Recipe:
             recipe.compile(source, f"{compiler} {flags}")
             continue
         for name, architecture in instruction_sets().items():
-            recipe.compile(source, f"{compiler} {flags} -Wno-psabi {architecture}", name)
+            # The warnings are of GCC's own headers and of vectors that never cross a library.
+            recipe.compile(source, f"{compiler} {flags} -Wno-psabi -Wno-maybe-uninitialized {architecture}", name)
     python = f"{linked_headers(folder)} -isystem {sysconfig.get_paths()['include']}"
     recipe.compile(SOURCES / "bindings.cpp", f"{compiler} {flags} {python} {cuda}")
     if nvcc:

@@ -14,7 +14,8 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-constexpr int kSegment = 16;  // rows of a tensor read side by side, and membranes of a neuron held at once
+constexpr int kSegment = 16;        // steps a tile takes at a time
+constexpr int kBackwardTile = 128;  // small, so that computing and moving bytes take turns quickly
 constexpr int64_t kElementsWorthAThread = 65536;
 
 // The steps of a segment.
@@ -28,47 +29,32 @@ struct Segment {
 
 int64_t segments(const LifInput& a) { return (a.steps - 1) / kSegment + 1; }
 
-// The input of a block over a segment. Rows lie far apart, so the rows this thread reads next are
-// called for while it works on these.
+// The input of a tile over a segment. Rows lie far apart, so what this thread reads later, the next
+// segment or the neurons kTile further on, is called for while it works on this.
 template <class T>
 struct Current {
   const T* x;
   int64_t stride, ahead;
 
-  Current(const LifInput& a, int64_t first, const Segment& segment)
-      : x(static_cast<const T*>(a.x) + segment.from * a.time_stride + first),
+  template <class S>
+  Current(const LifInput& a, const Tile<S>& tile, const Segment& segment)
+      : x(static_cast<const T*>(a.x) + segment.from * a.time_stride + tile.first),
         stride(a.time_stride),
         ahead(segment.from + segment.steps < a.steps ? kSegment * stride : kTile - segment.from * stride) {}
 };
 
-// Runs a block through a segment: charge, fire, reset. Gives every vector of membranes and spikes to
-// take(step, vector, h, s).
-template <class T, class S, class Take>
-DEAL_INLINE void run(const Cell<Pack<S>> (&cell)[kSide], Pack<S> (&v)[kSide], Current<T> current, int i, int steps,
-                     const Take& take) {
+// Runs a block through a segment: charge, fire, reset. Gives the membranes and spikes of every step to
+// take(step, h, s).
+template <class T, class V, class Take>
+DEAL_INLINE void run(const Cell<V>& cell, V& v, const Current<T>& current, int i, int steps, const Take& take) {
   const T* x = current.x + i;
-  for (int t = 0; t < steps; ++t, x += current.stride)
-    side_by_side([&](int u) DEAL_FLAT {
-      __builtin_prefetch(x + current.ahead + u * Pack<S>::lanes);
-      const Pack<S> h = cell[u].charge(v[u], load(x + u * Pack<S>::lanes));
-      const Pack<S> s = cell[u].fire(h);
-      v[u] = cell[u].reset(h, s);
-      take(t, u, h, s);
-    });
-}
-
-// A block's cells and its row of state.
-template <class S>
-DEAL_INLINE void enter(Cell<Pack<S>> (&cell)[kSide], Pack<S> (&v)[kSide], const Tile<S>& tile, const Neuron& kind,
-                       const S* state, int i) {
-  side_by_side([&](int u) DEAL_FLAT {
-    cell[u] = tile.cell(kind, i + u * Pack<S>::lanes);
-    v[u] = load(state + i + u * Pack<S>::lanes);
-  });
-}
-template <class S>
-DEAL_INLINE void leave(const Pack<S> (&v)[kSide], S* row) {
-  side_by_side([&](int u) DEAL_FLAT { store(row + u * Pack<S>::lanes, v[u]); });
+  for (int t = 0; t < steps; ++t, x += current.stride) {
+    prefetch<V>(x + current.ahead);
+    const V h = cell.charge(v, read<V>(x));
+    const V s = cell.fire(h);
+    v = cell.reset(h, s);
+    take(t, h, s);
+  }
 }
 
 // Calls next(kind) compiled for its reset; double, there for checks, is spared the copies.
@@ -80,57 +66,52 @@ DEAL_INLINE void split_reset(const Neuron& neuron, const Next& next) {
 
 template <class T, class S>
 void write_spikes(const LifForward& a, Tile<S>& tile, Segment segment, bool streaming) {
-  const Current<T> current(a, tile.first, segment);
+  using V = Block<S>;
+  const Current<T> current(a, tile, segment);
   T* const out = static_cast<T*>(a.out) + segment.from * a.neurons + tile.first;
   split_reset<S>(tile.neuron, [&](const Neuron& kind) DEAL_FLAT {
-    tile.each_block([&](int i) DEAL_FLAT {
-      Cell<Pack<S>> cell[kSide];
-      Pack<S> v[kSide];
-      enter(cell, v, tile, kind, tile.v.at, i);
-      run(cell, v, current, i, segment.steps, [&](int t, int u, auto, auto s) DEAL_FLAT {
-        put(out + t * a.neurons + i + u * Pack<S>::lanes, s, streaming);
-      });
-      leave(v, tile.v.at + i);
+    tile.template each<V>([&](int i) DEAL_FLAT {
+      V v = read<V>(tile.v.at + i);
+      run(tile.template cell<V>(kind, i), v, current, i, segment.steps,
+          [&](int t, auto&, auto& s) DEAL_FLAT { put(out + t * a.neurons + i, s, streaming); });
+      store(tile.v.at + i, v);
     });
   });
 }
 
 template <class T, class S>
 void write_mean(const LifForward& a, Tile<S>& tile, Row<S>& counts, Segment segment, bool streaming) {
-  const Current<T> current(a, tile.first, segment);
+  using V = Block<S>;
+  const Current<T> current(a, tile, segment);
   T* const out = static_cast<T*>(a.out) + tile.first;
   const bool last = segment.from + segment.steps == a.steps;
-  const S steps = S(a.steps);
   split_reset<S>(tile.neuron, [&](const Neuron& kind) DEAL_FLAT {
-    tile.each_block([&](int i) DEAL_FLAT {
-      Cell<Pack<S>> cell[kSide];
-      Pack<S> v[kSide], count[kSide] = {};
-      enter(cell, v, tile, kind, tile.v.at, i);
-      if (segment.from > 0) side_by_side([&](int u) DEAL_FLAT { count[u] = load(counts.at + i + u * Pack<S>::lanes); });
-      run(cell, v, current, i, segment.steps, [&](int, int u, auto, auto s) DEAL_FLAT { count[u] = count[u] + s; });
-      leave(v, tile.v.at + i);
-      if (!last) return leave(count, counts.at + i);
-      side_by_side([&](int u) DEAL_FLAT { put(out + i + u * Pack<S>::lanes, count[u] / steps, streaming); });
+    tile.template each<V>([&](int i) DEAL_FLAT {
+      V v = read<V>(tile.v.at + i);
+      V count = segment.from > 0 ? read<V>(counts.at + i) : V{};
+      run(tile.template cell<V>(kind, i), v, current, i, segment.steps,
+          [&](int, auto&, auto& s) DEAL_FLAT { count = count + s; });
+      store(tile.v.at + i, v);
+      if (last) put(out + i, count / S(a.steps), streaming);
+      else store(counts.at + i, count);
     });
   });
 }
 
 template <class T, class S>
 void write_bits(const LifForward& a, Tile<S>& tile, Segment segment) {
-  const Current<T> current(a, tile.first, segment);
+  using V = Block<S>;
+  const Current<T> current(a, tile, segment);
   const int64_t pitch = (a.neurons + 7) / 8;
   uint8_t* const out = static_cast<uint8_t*>(a.out) + segment.from * pitch + tile.first / 8;
   split_reset<S>(tile.neuron, [&](const Neuron& kind) DEAL_FLAT {
-    tile.each_block([&](int i) DEAL_FLAT {
-      Cell<Pack<S>> cell[kSide];
-      Pack<S> v[kSide];
-      uint64_t bits = 0;
-      enter(cell, v, tile, kind, tile.v.at, i);
-      run(cell, v, current, i, segment.steps, [&](int t, int u, auto, auto s) DEAL_FLAT {
-        bits = (u == 0 ? 0 : bits) | uint64_t(lane_bits(s)) << u * Pack<S>::lanes;
-        if (u == kSide - 1) __builtin_memcpy(out + t * pitch + i / 8, &bits, kBlock<S> / 8);
+    tile.template each<V>([&](int i) DEAL_FLAT {
+      V v = read<V>(tile.v.at + i);
+      run(tile.template cell<V>(kind, i), v, current, i, segment.steps, [&](int t, auto&, auto& s) DEAL_FLAT {
+        const uint64_t bits = lane_bits(s);
+        __builtin_memcpy(out + t * pitch + i / 8, &bits, V::lanes / 8);
       });
-      leave(v, tile.v.at + i);
+      store(tile.v.at + i, v);
     });
   });
 }
@@ -143,7 +124,7 @@ void forward_blocks(const LifForward& a, bool streaming, int64_t begin, int64_t 
   Row<S> counts;
   prepare(tile, a, end - begin);
   for (int64_t n = begin; n < end; n += kTile) {
-    place(tile, a, n, end);
+    place(tile, a, n, end - n < kTile ? end - n : kTile);
     for (int64_t i = 0; i < segments(a); ++i) {
       switch (a.output) {
         case Output::spikes: write_spikes<T>(a, tile, Segment(a, i), streaming); break;
@@ -185,138 +166,148 @@ void forward(const LifForward& a, int threads) {
                  [&](int64_t first) { forward_rest<T>(a, first); });
 }
 
-// What backward carries from one segment of a tile to the one before.
+// What backward holds of a tile: rows for the steps of a segment, and what it carries from there to the
+// segment before.
 template <class S>
 struct Tape {
+  alignas(64) S h[kSegment][kBackwardTile];      // membranes before the reset
+  alignas(64) S slope[kSegment][kBackwardTile];  // ds/dh
   Row<S> grad_v, grad_x, grad_decay, grad_threshold;
-  S* starts;  // the state at the start of every segment, a row of kTile each
+  S (*starts)[kBackwardTile];  // the state at the start of every segment
+
+  S* start(const Segment& segment) const { return starts[segment.from / kSegment]; }
 };
 
-template <class S>
-DEAL_INLINE void add(S* p, Pack<S> a) {
-  store(p, load(p) + a);
-}
-
-// The state at the start of every segment, from x alone.
+// Runs the tile through a segment, from the state at its start, and keeps its membranes.
 template <class T, class S>
-void keep_starts(const LifBackward& a, Tile<S>& tile, Tape<S>& tape) {
-  for (int64_t index = 0;; ++index) {
-    __builtin_memcpy(tape.starts + index * kTile, tile.v.at, sizeof(S) * tile.neurons);
-    if (index + 1 == segments(a)) return;
-    const Current<T> current(a, tile.first, Segment(a, index));
-    split_reset<S>(tile.neuron, [&](const Neuron& kind) DEAL_FLAT {
-      tile.each_block([&](int i) DEAL_FLAT {
-        Cell<Pack<S>> cell[kSide];
-        Pack<S> v[kSide];
-        enter(cell, v, tile, kind, tile.v.at, i);
-        run(cell, v, current, i, kSegment, [](int, int, auto, auto) DEAL_FLAT {});
-        leave(v, tile.v.at + i);
-      });
+void replay(const LifBackward& a, Tile<S>& tile, Tape<S>& tape, Segment segment) {
+  using V = Block<S>;
+  const Current<T> current(a, tile, segment);
+  const S* const start = tape.start(segment);
+  split_reset<S>(tile.neuron, [&](const Neuron& kind) DEAL_FLAT {
+    tile.template each<V>([&](int i) DEAL_FLAT {
+      V v = read<V>(start + i);
+      run(tile.template cell<V>(kind, i), v, current, i, segment.steps,
+          [&](int t, auto& h, auto&) DEAL_FLAT { store(tape.h[t] + i, h); });
+      store(tile.v.at + i, v);
     });
-  }
+  });
 }
 
-// One block of one segment, backward in time. h holds its membranes, kSide vectors a step.
-template <class T, bool usual, class S>
-DEAL_INLINE void reverse(const LifBackward& a, const Cell<Pack<S>> (&cell)[kSide], const S* h, const S* start, Tape<S>& tape, int64_t first,
-                         int i, const Segment& segment, bool streaming) {
-  constexpr int L = Pack<S>::lanes;
+// All derivatives of the segment's spikes, while the gradients that come next are on their way.
+template <class T, class S>
+void find_slopes(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Segment segment) {
+  using V = Block<S>;
+  const int64_t stride = a.output == Output::mean ? 0 : a.neurons;
+  const T* const grad = static_cast<const T*>(a.grad) + segment.from * stride + tile.first;
+  const auto pass = [&](const Neuron& kind) DEAL_FLAT {
+    for (int t = segment.steps - 1; t >= 0; --t)
+      tile.template each<V>([&](int i) DEAL_FLAT {
+        prefetch<V>(grad + t * stride + i);
+        store(tape.slope[t] + i, tile.template cell<V>(kind, i).spike_slope(read<V>(tape.h[t] + i)));
+      });
+  };
+  if (sizeof(S) == 8 || tile.neuron.fire == Fire::levels) return pass(tile.neuron);
+  split<&Neuron::surrogate, Surrogate::sigmoid, Surrogate::atan, Surrogate::triangle, Surrogate::rectangle>(
+      tile.neuron, [&](Neuron kind) DEAL_FLAT {
+        kind.fire = Fire::ge;
+        pass(kind);
+      });
+}
+
+template <class S, class V>
+DEAL_INLINE void add(S* p, const V& x) {
+  store(p, read<V>(p) + x);
+}
+
+// Goes back through a segment with the gradient of the state. A plain call wants the gradient of a
+// spike train's input and nothing of its parameters.
+template <bool plain, class T, class S>
+DEAL_INLINE void reverse(const LifBackward& a, const Neuron& kind, const Tile<S>& tile, Tape<S>& tape, Segment segment,
+                         bool streaming) {
+  using V = Block<S>;
   const bool mean = a.output == Output::mean;
   const S steps = S(a.steps);
-  const int64_t end = segment.from + segment.steps;
-  const int64_t ahead = segment.from > 0 ? -kSegment * a.neurons : kTile + (a.steps - end) * a.neurons;
-  const T* const grad = static_cast<const T*>(a.grad) + (mean ? 0 : segment.from * a.neurons) + first + i;
-  T* const grad_x = static_cast<T*>(a.grad_x) + (a.constant ? 0 : segment.from * a.neurons) + first + i;
-  const T* const x = static_cast<const T*>(a.x) + segment.from * a.time_stride + first + i;
-  Pack<S> carried[kSide], input_share[kSide], state_share[kSide];
-  side_by_side([&](int u) DEAL_FLAT {
-    carried[u] = load(tape.grad_v.at + i + u * L);
-    input_share[u] = cell[u].input_share();
-    state_share[u] = cell[u].state_share();
-  });
-  for (int t = segment.steps - 1; t >= 0; --t)
-    side_by_side([&](int u) DEAL_FLAT {
-      const T* const given = grad + (!usual && mean ? 0 : t * a.neurons) + u * L;
-      __builtin_prefetch(given + ahead);
-      const Pack<S> membrane = load(h + t * kBlock<S> + u * L);
-      const Pack<S> s = cell[u].fire(membrane);
-      const Pack<S> slope = cell[u].spike_slope(membrane);
-      const Pack<S> grad_s = !usual && mean ? load(given) / steps : load(given);
-      const Pack<S> grad_h = cell[u].charge_gradient(membrane, s, slope, grad_s, carried[u]);
-      const Pack<S> grad_v = carried[u];
-      carried[u] = grad_h * state_share[u];
-      const Pack<S> grad_input = grad_h * input_share[u];
-      if (usual) return put(grad_x + t * a.neurons + u * L, grad_input, streaming);
-
-      const int at = i + u * L;
-      if (a.constant) add(tape.grad_x.at + at, grad_input);
-      else put(grad_x + t * a.neurons + u * L, grad_input, streaming);
-      if (a.grad_threshold) add(tape.grad_threshold.at + at, cell[u].threshold_gradient(membrane, s, slope, grad_s, grad_v));
-      if (!a.grad_decay) return;
-      const Pack<S> before = load(h + (t - (t > 0)) * kBlock<S> + u * L);
-      const Pack<S> entered = t > 0 ? cell[u].reset(before, cell[u].fire(before)) : load(start + at);
-      add(tape.grad_decay.at + at, cell[u].decay_gradient(load(x + t * a.time_stride + u * L), entered, grad_h));
-    });
-  side_by_side([&](int u) DEAL_FLAT { store(tape.grad_v.at + i + u * L, carried[u]); });
-}
-
-template <class T, bool usual, class S>
-DEAL_INLINE void reverse_segment(const LifBackward& a, const Neuron& kind, const Tile<S>& tile, Tape<S>& tape, int64_t index,
-                                 bool streaming) {
-  const Segment segment(a, index);
-  const Current<T> current(a, tile.first, segment);
-  const S* const start = tape.starts + index * kTile;
-  tile.each_block([&](int i) DEAL_FLAT {
-    alignas(64) S h[kSegment * kBlock<S>];
-    Cell<Pack<S>> cell[kSide];
-    Pack<S> v[kSide];
-    enter(cell, v, tile, kind, start, i);
-    run(cell, v, current, i, segment.steps, [&](int t, int u, auto membrane, auto) DEAL_FLAT {
-      store(h + t * kBlock<S> + u * Pack<S>::lanes, membrane);
-    });
-    reverse<T, usual>(a, cell, h, start, tape, tile.first, i, segment, streaming);
+  const T* const grad = static_cast<const T*>(a.grad) + (mean ? 0 : segment.from * a.neurons) + tile.first;
+  const T* const x = static_cast<const T*>(a.x) + segment.from * a.time_stride + tile.first;
+  T* const grad_x = static_cast<T*>(a.grad_x) + (a.constant ? 0 : segment.from * a.neurons) + tile.first;
+  const S* const start = tape.start(segment);
+  tile.template each<V>([&](int i) DEAL_FLAT {
+    const Cell<V> cell = tile.template cell<V>(kind, i);
+    const V input_share = cell.input_share(), state_share = cell.state_share();
+    V grad_v = read<V>(tape.grad_v.at + i);
+    for (int t = segment.steps - 1; t >= 0; --t) {
+      const V h = read<V>(tape.h[t] + i);
+      const V s = cell.fire(h);
+      const V slope = read<V>(tape.slope[t] + i);
+      const V grad_s = plain || !mean ? read<V>(grad + t * a.neurons + i) : read<V>(grad + i) / steps;
+      const V grad_h = cell.charge_gradient(h, s, slope, grad_s, grad_v);
+      const V grad_input = grad_h * input_share;
+      if (plain || !a.constant) put(grad_x + t * a.neurons + i, grad_input, streaming);
+      else add(tape.grad_x.at + i, grad_input);
+      if (!plain && a.grad_threshold)
+        add(tape.grad_threshold.at + i, cell.threshold_gradient(h, s, slope, grad_s, grad_v));
+      if (!plain && a.grad_decay) {
+        const V before = read<V>(tape.h[t > 0 ? t - 1 : 0] + i);
+        const V entered = t > 0 ? cell.reset(before, cell.fire(before)) : read<V>(start + i);
+        add(tape.grad_decay.at + i, cell.decay_gradient(read<V>(x + t * a.time_stride + i), entered, grad_h));
+      }
+      grad_v = grad_h * state_share;
+    }
+    store(tape.grad_v.at + i, grad_v);
   });
 }
 
 template <class T, class S>
-void reverse_usual(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, int64_t index, bool streaming) {
-  split<&Neuron::surrogate, Surrogate::sigmoid, Surrogate::atan, Surrogate::triangle, Surrogate::rectangle>(
-      tile.neuron, [&](const Neuron& part) DEAL_FLAT {
-        split_reset<S>(part, [&](Neuron kind) DEAL_FLAT {
-          kind.fire = Fire::ge;
-          reverse_segment<T, true>(a, kind, tile, tape, index, streaming);
-        });
-      });
+void reverse_plain(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Segment segment, bool streaming) {
+  split_reset<S>(tile.neuron, [&](const Neuron& part) DEAL_FLAT {
+    split<&Neuron::detach_reset, true, false>(part, [&](Neuron kind) DEAL_FLAT {
+      kind.fire = Fire::ge;
+      if (streaming) reverse<true, T>(a, kind, tile, tape, segment, true);
+      else reverse<true, T>(a, kind, tile, tape, segment, false);
+    });
+  });
 }
 
 template <class T, class S>
-void reverse_any(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, int64_t index, bool streaming) {
-  reverse_segment<T, false>(a, tile.neuron, tile, tape, index, streaming);
+void reverse_any(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Segment segment, bool streaming) {
+  reverse<false, T>(a, tile.neuron, tile, tape, segment, streaming);
 }
 
 // x is all that was kept: the membranes are computed again, segment by segment.
 template <class T, class S>
 void backward_tile(const LifBackward& a, Tile<S>& tile, Tape<S>& tape, bool streaming) {
-  keep_starts<T>(a, tile, tape);
-  fill(tape.grad_x.at, tile.neurons, S(0));
-  fill(tape.grad_decay.at, tile.neurons, S(0));
-  fill(tape.grad_threshold.at, tile.neurons, S(0));
-  if (a.grad_v) __builtin_memcpy(tape.grad_v.at, static_cast<const S*>(a.grad_v) + tile.first, sizeof(S) * tile.neurons);
+  const size_t row = sizeof(S) * tile.neurons;
+  const int64_t last = segments(a) - 1;
+  for (int64_t index = 0; index <= last; ++index) {
+    __builtin_memcpy(tape.starts[index], tile.v.at, row);
+    if (index < last) replay<T>(a, tile, tape, Segment(a, index));
+  }
+  const bool plain = !a.constant && a.output != Output::mean && !a.grad_decay && !a.grad_threshold && a.neuron.fire == Fire::ge;
+  if (a.grad_v) __builtin_memcpy(tape.grad_v.at, static_cast<const S*>(a.grad_v) + tile.first, row);
   else fill(tape.grad_v.at, tile.neurons, S(0));
+  if (!plain) {
+    fill(tape.grad_x.at, tile.neurons, S(0));
+    fill(tape.grad_decay.at, tile.neurons, S(0));
+    fill(tape.grad_threshold.at, tile.neurons, S(0));
+  }
 
-  const bool usual = !a.constant && a.output != Output::mean && !a.grad_decay && !a.grad_threshold && a.neuron.fire == Fire::ge;
-  for (int64_t index = segments(a) - 1; index >= 0; --index)
-    usual ? reverse_usual<T>(a, tile, tape, index, streaming) : reverse_any<T>(a, tile, tape, index, streaming);
+  for (int64_t index = last; index >= 0; --index) {
+    const Segment segment(a, index);
+    replay<T>(a, tile, tape, segment);
+    find_slopes<T>(a, tile, tape, segment);
+    plain ? reverse_plain<T>(a, tile, tape, segment, streaming) : reverse_any<T>(a, tile, tape, segment, streaming);
+  }
 
   const auto save = [&](void* result, const Row<S>& values) {
-    if (result) __builtin_memcpy(static_cast<S*>(result) + tile.first, values.at, sizeof(S) * tile.neurons);
+    if (result) __builtin_memcpy(static_cast<S*>(result) + tile.first, values.at, row);
   };
   save(a.grad_v0, tape.grad_v);
   save(a.grad_decay, tape.grad_decay);
   save(a.grad_threshold, tape.grad_threshold);
   if (!a.constant) return;
   T* const sum = static_cast<T*>(a.grad_x) + tile.first;
-  for (int i = 0; i < tile.neurons; i += Pack<S>::lanes) put(sum + i, load(tape.grad_x.at + i), streaming);
+  tile.template each<Block<S>>([&](int i) DEAL_FLAT { put(sum + i, read<Block<S>>(tape.grad_x.at + i), streaming); });
 }
 
 template <class T>
@@ -324,10 +315,10 @@ void backward_blocks(const LifBackward& a, bool streaming, int64_t begin, int64_
   using S = compute_t<T>;
   Tile<S> tile;
   Tape<S> tape;
-  tape.starts = static_cast<S*>(aligned_alloc(64, sizeof(S) * kTile * size_t(segments(a))));
+  tape.starts = static_cast<S(*)[kBackwardTile]>(aligned_alloc(64, sizeof *tape.starts * size_t(segments(a))));
   prepare(tile, a, end - begin);
-  for (int64_t n = begin; n < end; n += kTile) {
-    place(tile, a, n, end);
+  for (int64_t n = begin; n < end; n += kBackwardTile) {
+    place(tile, a, n, end - n < kBackwardTile ? end - n : kBackwardTile);
     backward_tile<T>(a, tile, tape, streaming);
   }
   free(tape.starts);

@@ -1,7 +1,7 @@
 // A tile: the neurons a thread works on at a time, with what the steps of math/neuron.h need of them.
 #pragma once
 #include "../lif.h"
-#include "simd.h"
+#include "twice.h"
 
 namespace deal {
 namespace DEAL_ISA {
@@ -11,19 +11,11 @@ constexpr int kTile = 512;  // neurons of a tile, at most
 // Results larger than this leave the caches before anyone reads them, so they are streamed.
 constexpr int64_t kStreamBytes = int64_t(8) << 20;
 
-// Neurons are taken a block at a time: a few vectors side by side, because a step of one neuron
-// waits for the step before and the others fill the wait. AVX2 has registers for two; the bits of a
-// block are whole bytes.
-constexpr int kSide = DEAL_VECTOR_BYTES == 32 ? 2 : 4;
+// Neurons are taken four vectors at a time, because a step of one waits for the step before.
 template <class S>
-constexpr int kBlock = kSide * Pack<S>::lanes;
-
-// Calls body(0), body(1), ... with constants, so that arrays indexed by them stay in registers.
-template <class Body>
-DEAL_INLINE void side_by_side(const Body& body) {
-  body(0), body(1);
-  if constexpr (kSide == 4) body(2), body(3);
-}
+using Block = Twice<Twice<Pack<S>>>;
+template <class S>
+constexpr int kBlock = Block<S>::lanes;
 
 // Calls next(kind) from a branch for each value of a field, compiled for that value.
 template <auto field, auto... values, class Next>
@@ -52,14 +44,16 @@ struct Tile {
   int neurons;
   Row<S> decay, threshold, v;
 
-  DEAL_INLINE Cell<Pack<S>> cell(const Neuron& kind, int i) const {
-    return {kind, load(decay.at + i), load(threshold.at + i)};
+  // The neurons from i on.
+  template <class V>
+  DEAL_INLINE Cell<V> cell(const Neuron& kind, int i) const {
+    return {kind, read<V>(decay.at + i), read<V>(threshold.at + i)};
   }
 
-  // Calls body(i) for the first neuron of every block.
-  template <class Body>
-  DEAL_INLINE void each_block(const Body& body) const {
-    for (int i = 0, n = neurons; i < n; i += kBlock<S>) body(i);
+  // Calls body(i) for the first neuron of every V.
+  template <class V, class Body>
+  DEAL_INLINE void each(const Body& body) const {
+    for (int i = 0, n = neurons; i < n; i += V::lanes) body(i);
   }
 };
 
@@ -101,19 +95,19 @@ void prepare(Tile<S>& tile, const LifInput& a, int64_t neurons) {
 
 // Moves on to the neurons from `first`, in their initial state.
 template <class S>
-void place(Tile<S>& tile, const LifInput& a, int64_t first, int64_t end) {
+void place(Tile<S>& tile, const LifInput& a, int64_t first, int64_t neurons) {
   tile.first = first;
-  tile.neurons = end - first < kTile ? int(end - first) : kTile;
+  tile.neurons = int(neurons);
   if (a.decay.channels > 1) fill_channels(tile.decay.at, a.decay, first, tile.neurons);
   if (a.threshold.channels > 1) fill_channels(tile.threshold.at, a.threshold, first, tile.neurons);
   if (a.v0) __builtin_memcpy(tile.v.at, static_cast<const S*>(a.v0) + first, sizeof(S) * tile.neurons);
   else fill(tile.v.at, tile.neurons, S(a.neuron.rest));
 }
 
-template <class T, class S>
-DEAL_INLINE void put(T* p, Pack<S> a, bool streaming) {
-  if (streaming) stream(p, a);
-  else store(p, a);
+template <class T, class V>
+DEAL_INLINE void put(T* p, const V& x, bool streaming) {
+  if (streaming) stream(p, x);
+  else store(p, x);
 }
 
 // A result is streamed when it is too large to stay in a cache and its vectors are aligned.

@@ -1,0 +1,106 @@
+// Two values side by side, each of them a Pack or again two. Every operation comes as a pair of
+// independent instructions, and a processor that waits for the one goes on with the other.
+#pragma once
+#include "simd.h"
+
+namespace deal {
+namespace DEAL_ISA {
+
+template <class V>
+struct Twice {
+  using Half = V;
+  static constexpr int vectors = 2 * V::vectors;
+  static constexpr int lanes = 2 * V::lanes;
+  V a, b;
+};
+
+}  // namespace DEAL_ISA
+
+template <class V>
+struct ScalarOf<DEAL_ISA::Twice<V>> {
+  using type = scalar_t<V>;
+};
+
+namespace DEAL_ISA {
+
+#define DEAL_PAIR(expression_of_a, expression_of_b) \
+  Twice<decltype(expression_of_a)> { expression_of_a, expression_of_b }
+#define DEAL_OPERATOR(op)                                                    \
+  template <class V>                                                         \
+  DEAL_INLINE auto operator op(const Twice<V>& x, const Twice<V>& y) {       \
+    return DEAL_PAIR(x.a op y.a, x.b op y.b);                                \
+  }                                                                          \
+  template <class V>                                                         \
+  DEAL_INLINE auto operator op(const Twice<V>& x, scalar_t<Twice<V>> y) {    \
+    return DEAL_PAIR(x.a op y, x.b op y);                                    \
+  }                                                                          \
+  template <class V>                                                         \
+  DEAL_INLINE auto operator op(scalar_t<Twice<V>> x, const Twice<V>& y) {    \
+    return DEAL_PAIR(x op y.a, x op y.b);                                    \
+  }
+DEAL_OPERATOR(+)
+DEAL_OPERATOR(-)
+DEAL_OPERATOR(*)
+DEAL_OPERATOR(/)
+DEAL_OPERATOR(<)
+DEAL_OPERATOR(<=)
+DEAL_OPERATOR(>)
+DEAL_OPERATOR(>=)
+#undef DEAL_OPERATOR
+
+template <class V>
+DEAL_INLINE Twice<V> operator-(const Twice<V>& x) {
+  return {-x.a, -x.b};
+}
+template <class M, class V>
+DEAL_INLINE Twice<V> select(const Twice<M>& mask, const Twice<V>& yes, const Twice<V>& no) {
+  return {select(mask.a, yes.a, no.a), select(mask.b, yes.b, no.b)};
+}
+template <class M, class S>
+DEAL_INLINE auto select(const Twice<M>& mask, S yes, S no) {
+  return DEAL_PAIR(select(mask.a, yes, no), select(mask.b, yes, no));
+}
+template <class V>
+DEAL_INLINE Twice<V> absolute(const Twice<V>& x) {
+  return {absolute(x.a), absolute(x.b)};
+}
+template <class V>
+DEAL_INLINE Twice<V> at_least(scalar_t<Twice<V>> bound, const Twice<V>& x) {
+  return {at_least(bound, x.a), at_least(bound, x.b)};
+}
+template <class V>
+DEAL_INLINE Twice<V> scaled(const Twice<V>& x, const Twice<V>& shifted) {
+  return {scaled(x.a, shifted.a), scaled(x.b, shifted.b)};
+}
+DEAL_INLINE Twice<Pack<double>> exponential2(const Twice<Pack<double>>& z) {
+  return {exponential2(z.a), exponential2(z.b)};
+}
+DEAL_INLINE Twice<Twice<Pack<double>>> exponential2(const Twice<Twice<Pack<double>>>& z) {
+  return {exponential2(z.a), exponential2(z.b)};
+}
+#undef DEAL_PAIR
+
+template <class V, class T>
+DEAL_INLINE V read(const T* p) {
+  if constexpr (V::vectors == 1) return load(p);
+  else return {read<typename V::Half>(p), read<typename V::Half>(p + V::Half::lanes)};
+}
+template <class T, class V>
+DEAL_INLINE void store(T* p, const Twice<V>& x) {
+  store(p, x.a), store(p + V::lanes, x.b);
+}
+template <class T, class V>
+DEAL_INLINE void stream(T* p, const Twice<V>& x) {
+  stream(p, x.a), stream(p + V::lanes, x.b);
+}
+template <class V, class T>
+DEAL_INLINE void prefetch(const T* p) {
+  for (int i = 0; i < V::lanes; i += V::lanes / V::vectors) __builtin_prefetch(p + i);
+}
+template <class V>
+DEAL_INLINE uint64_t lane_bits(const Twice<V>& x) {
+  return uint64_t(lane_bits(x.a)) | uint64_t(lane_bits(x.b)) << V::lanes;
+}
+
+}  // namespace DEAL_ISA
+}  // namespace deal

@@ -3,11 +3,6 @@
 
 #include <stdexcept>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
-
 #include "cpu/kernels.h"
 #include "lif.h"
 
@@ -81,16 +76,6 @@ void lif_spikes(const Neuron& neuron, int dtype, int64_t steps, int64_t neurons,
   kernels().lif_forward(call, threads);
 }
 
-// Asks the kernel to back the whole pages of a block with huge ones when they are first touched.
-void advise_huge_pages(Address address, std::size_t bytes) {
-#if defined(MADV_HUGEPAGE)
-  const Address page = Address(sysconf(_SC_PAGESIZE));
-  const Address first = (address + page - 1) / page * page;
-  const Address last = (address + bytes) / page * page;
-  if (first < last) madvise(pointer(first), last - first, MADV_HUGEPAGE);
-#endif
-}
-
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -101,7 +86,6 @@ PYBIND11_MODULE(_C, m) {
 #else
   m.attr("openmp") = false;
 #endif
-  m.def("advise_huge_pages", &advise_huge_pages);
   m.def("lif_spikes", &lif_spikes);
   define_lif_forward<int>(m, "lif_forward", [](const LifForward& a, int threads) { kernels().lif_forward(a, threads); });
   define_lif_backward<int>(m, "lif_backward", [](const LifBackward& a, int threads) { kernels().lif_backward(a, threads); });

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from deal_kernels.backend import extension
-
-HUGE_PAGES_FROM = 4 << 20
+from deal_kernels import pages
 
 
 def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
@@ -43,16 +42,11 @@ def arranged(x: Tensor, like: Tensor) -> Tensor:
 
 
 def empty(shape: Sequence[int], strides: Sequence[int], like: Tensor, dtype: torch.dtype) -> Tensor:
-    return backed(torch.empty_strided(shape, strides, dtype=dtype, device=like.device))
-
-
-def backed(fresh: Tensor) -> Tensor:
-    """A fresh tensor; a large one on a CPU will come in huge pages, whose first touch costs far less."""
-    if type(fresh) is Tensor and fresh.is_cpu and fresh.nbytes >= HUGE_PAGES_FROM:
-        compiled = extension()
-        if compiled is not None:
-            compiled.advise_huge_pages(fresh.data_ptr(), fresh.nbytes)
-    return fresh
+    if type(like) is Tensor and like.is_cpu:
+        size = math.prod(shape) * dtype.itemsize
+        if size >= pages.LARGE:
+            return pages.empty(shape, strides, dtype, size)
+    return torch.empty_strided(shape, strides, dtype=dtype, device=like.device)
 
 
 def in_memory_order(x: Tensor, strides: Sequence[int]) -> Tensor:

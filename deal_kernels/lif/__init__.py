@@ -67,7 +67,7 @@ def lif(
     ``tau=None``                    v + x  (no leak)
     ==============================  ==================================
 
-    s = 1 where h reaches ``v_threshold``, else 0; then the reset: hard, v = s v_reset + (1 - s) h; soft,
+    s = 1 where h reaches ``v_threshold``, else 0; then the reset: hard, v = v_reset where it fired, else h; soft,
     v = h - s v_threshold; none, v = h. v_rest is v_reset for a hard reset and 0 otherwise.
 
     Args:
@@ -86,7 +86,8 @@ def lif(
             atan 2, triangle 1, rectangle 1).
         fire: "ge" fires at h >= v_threshold, "gt" at h > v_threshold.
         levels: D > 1 fires whole numbers, s = round(clamp(h / v_threshold, 0, D)), with the derivative 1 of
-            the ratio inside that range as surrogate. Made for the soft reset.
+            the ratio inside that range as surrogate. Made for the soft reset; the hard one is then
+            v = s v_reset + (1 - s) h.
         steps: T, when x is one current held for all steps.
         reduce: "mean" returns the mean over time [B, C, ...].
         pack: returns bits, [T, ceil(N / 8)] bytes of the neurons in memory order; see `unpack`. No gradient.

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from deal_kernels import backend as backends
-from deal_kernels.layout import arranged, backed, dense, empty, in_memory_order
+from deal_kernels.layout import arranged, dense, empty, in_memory_order
 from deal_kernels.lif import reference
 from deal_kernels.lif.reference import STATE, Inputs, Neuron
 
-SMALL = 1 << 16  # elements that never fill a huge page
+SMALL = 1 << 16  # elements of a result that torch may as well allocate
 # The numbers of csrc/lif.h.
 OUTPUTS = {"spikes": 0, "mean": 1, "packed": 2}
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
@@ -50,8 +50,8 @@ def result_layout(i: Inputs, output: str) -> tuple[tuple[int, ...], tuple[int, .
 
 def spikes_like(i: Inputs, output: str) -> Tensor:
     """An empty result for dense inputs."""
-    if output == "spikes" and i.steps is None and i.x.is_contiguous():
-        return backed(torch.empty_like(i.x))
+    if output == "spikes" and i.steps is None and i.x.is_contiguous() and i.x.numel() < SMALL:
+        return torch.empty_like(i.x)
     shape, strides, dtype = result_layout(i, output)
     return empty(shape, strides, i.x, dtype)
 
@@ -291,7 +291,7 @@ def _forward(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[
 
 @functools.cache
 def _cpp_spikes(backend: str | None, dtype: torch.dtype) -> Any:
-    """The compiled function for plain spikes on a CPU and its number for the dtype; None where another backend serves."""
+    """The compiled function for plain spikes on a CPU and its number for the dtype; None where it does not serve."""
     if dtype not in DTYPES or backends.choose(backend, "cpu", dtype) != "cpp":
         return None
     return backends.extension().lif_spikes, DTYPES[dtype]
@@ -308,7 +308,7 @@ def spikes_at_once(n: Neuron, x: Tensor, backend: str | None) -> Tensor | None:
     elements = shape.numel()
     if found is None or elements == 0 or not shape or not x.is_contiguous():
         return None
-    spikes = torch.empty_like(x) if elements < SMALL else backed(torch.empty_like(x))
+    spikes = torch.empty_like(x) if elements < SMALL else empty(shape, x.stride(), x, x.dtype)
     run, dtype = found
     steps = shape[0]
     threads = 1 if elements < SMALL else torch.get_num_threads()

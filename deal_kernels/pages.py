@@ -1,0 +1,62 @@
+"""Memory for large results on a CPU. Touching fresh pages costs more than most kernels take, so pages that a tensor
+gives back are kept for the next one, up to DEAL_KERNELS_KEEP_MB (256; 0 keeps none)."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import weakref
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+LARGE = 4 << 20
+HUGE_PAGE = 2 << 20
+KEEP = int(os.environ.get("DEAL_KERNELS_KEEP_MB") or 256) << 20
+
+_kept: list[mmap.mmap] = []  # the longest unused first; changed by single, atomic calls only
+
+
+def empty(shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype, size: int) -> Tensor:
+    """An uninitialised CPU tensor of `size` bytes in all."""
+    pages = _taken(size) or _fresh(size)
+    view = memoryview(pages)
+    weakref.finalize(view, _give_back, pages).atexit = False
+    storage = torch.frombuffer(view, dtype=torch.uint8, count=size).untyped_storage()
+    return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape), tuple(strides))
+
+
+def release() -> None:
+    """Returns all kept memory to the system."""
+    _kept.clear()
+
+
+def _fresh(size: int) -> mmap.mmap:
+    # Private, as a child process must not write into its parent's results.
+    own = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    pages = mmap.mmap(-1, -(-size // HUGE_PAGE) * HUGE_PAGE, **own)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return pages
+
+
+def _taken(size: int) -> mmap.mmap | None:
+    """Kept pages that fit, with a quarter to spare at most."""
+    for pages in reversed(_kept.copy()):
+        if size <= len(pages) <= size + size // 4 + HUGE_PAGE:
+            try:
+                _kept.remove(pages)
+            except ValueError:  # another thread was quicker
+                continue
+            return pages
+    return None
+
+
+def _give_back(pages: mmap.mmap) -> None:
+    _kept.append(pages)
+    while sum(map(len, _kept.copy())) > KEEP:
+        try:
+            _kept.pop(0)
+        except IndexError:
+            return

@@ -150,12 +150,12 @@ void forward_rest(const LifForward& a, int64_t first) {
 }
 
 // All whole blocks on the threads that have something to do, then the rest.
-template <class T, class Blocks, class Rest>
-DEAL_INLINE void each_neuron(const LifInput& a, int threads, const Blocks& blocks, const Rest& rest) {
+template <class T, class Blocks, class Last>
+DEAL_INLINE void each_neuron(const LifInput& a, int threads, const Blocks& blocks, const Last& last) {
   const int64_t whole = a.neurons / kBlock<compute_t<T>> * kBlock<compute_t<T>>;
   const int64_t useful = a.neurons * a.steps / kElementsWorthAThread + 1;
   if (whole > 0) parallel_for(whole, kTile, useful < threads ? int(useful) : threads, blocks);
-  if (whole < a.neurons) rest(whole);
+  if (whole < a.neurons) last(whole);
 }
 
 template <class T>

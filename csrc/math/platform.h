@@ -1,8 +1,8 @@
 // What the mathematics needs to know of the machine it is compiled for.
 //
-// The formulas are templates over a value type V: float or double for one neuron (CUDA), or a
-// Wide of many (CPU). Both have arithmetic, comparisons that yield a mask, select, absolute and
-// exponential2 (of numbers up to zero).
+// The formulas are templates over a value type V: float or double for one neuron, Lanes of a few
+// (CUDA), or a Pack of many and several of those (CPU). All have arithmetic, comparisons that yield a
+// mask, select, absolute and exponential2 (of numbers up to zero).
 #pragma once
 #include <cmath>
 #include <cstdint>

@@ -13,9 +13,10 @@ namespace deal {
 namespace cuda {
 namespace {
 
-constexpr int kAhead = 4;  // steps whose input is read before the first of them is computed
-constexpr int kWide = 4;   // neurons of a thread, where rows allow it, else 1
-constexpr int kByte = 8;   // neurons of a thread that writes bits
+constexpr int kAhead = 4;     // steps whose input is read before the first of them is computed
+constexpr int kWide = 4;      // neurons of a thread, where rows allow it, else 1
+constexpr int kByte = 8;      // neurons of a thread that writes bits
+constexpr int kResident = 4;  // backward blocks of a multiprocessor: told so, the compiler spills no registers
 
 // The numbers of a neuron in float32, so that no thread has to convert them.
 struct Numbers {
@@ -227,7 +228,7 @@ __device__ __forceinline__ void write_sums(const LifBackward& a, const Carried<T
 // x is all that was kept. Its membranes are computed again, a segment at a time. Where there are
 // several, a first pass writes down the state at the start of each but the last.
 template <class T, int L, bool shares>
-__global__ void __launch_bounds__(kBlock) backward(const Arguments<LifBackward> arguments) {
+__global__ void __launch_bounds__(kBlock, kResident) backward(const Arguments<LifBackward> arguments) {
   const LifBackward& a = arguments.lif;
   const int64_t first = first_of_thread(L);
   if (first >= a.neurons) return;

@@ -64,19 +64,27 @@ DEAL_INLINE void split_reset(const Neuron& neuron, const Next& next) {
   else split<&Neuron::reset, Reset::hard, Reset::soft, Reset::none>(neuron, next);
 }
 
-template <class T, class S>
-void write_spikes(const LifForward& a, Tile<S>& tile, Segment segment, bool streaming) {
+// Runs the tile through a segment, from the row `start` of states. Gives every block's membranes and
+// spikes to take(first neuron, step, h, s).
+template <class T, class S, class Take>
+DEAL_INLINE void run_tile(const LifInput& a, Tile<S>& tile, const S* start, Segment segment, const Take& take) {
   using V = Block<S>;
   const Current<T> current(a, tile, segment);
-  T* const out = static_cast<T*>(a.out) + segment.from * a.neurons + tile.first;
   split_reset<S>(tile.neuron, [&](const Neuron& kind) DEAL_FLAT {
     tile.template each<V>([&](int i) DEAL_FLAT {
-      V v = read<V>(tile.v.at + i);
+      V v = read<V>(start + i);
       run(tile.template cell<V>(kind, i), v, current, i, segment.steps,
-          [&](int t, auto&, auto& s) DEAL_FLAT { put(out + t * a.neurons + i, s, streaming); });
+          [&](int t, auto& h, auto& s) DEAL_FLAT { take(i, t, h, s); });
       store(tile.v.at + i, v);
     });
   });
+}
+
+template <class T, class S>
+void write_spikes(const LifForward& a, Tile<S>& tile, Segment segment, bool streaming) {
+  T* const out = static_cast<T*>(a.out) + segment.from * a.neurons + tile.first;
+  run_tile<T>(a, tile, tile.v.at, segment,
+              [&](int i, int t, auto&, auto& s) DEAL_FLAT { put(out + t * a.neurons + i, s, streaming); });
 }
 
 template <class T, class S>
@@ -100,19 +108,11 @@ void write_mean(const LifForward& a, Tile<S>& tile, Row<S>& counts, Segment segm
 
 template <class T, class S>
 void write_bits(const LifForward& a, Tile<S>& tile, Segment segment) {
-  using V = Block<S>;
-  const Current<T> current(a, tile, segment);
   const int64_t pitch = (a.neurons + 7) / 8;
   uint8_t* const out = static_cast<uint8_t*>(a.out) + segment.from * pitch + tile.first / 8;
-  split_reset<S>(tile.neuron, [&](const Neuron& kind) DEAL_FLAT {
-    tile.template each<V>([&](int i) DEAL_FLAT {
-      V v = read<V>(tile.v.at + i);
-      run(tile.template cell<V>(kind, i), v, current, i, segment.steps, [&](int t, auto&, auto& s) DEAL_FLAT {
-        const uint64_t bits = lane_bits(s);
-        __builtin_memcpy(out + t * pitch + i / 8, &bits, V::lanes / 8);
-      });
-      store(tile.v.at + i, v);
-    });
+  run_tile<T>(a, tile, tile.v.at, segment, [&](int i, int t, auto&, auto& s) DEAL_FLAT {
+    const uint64_t bits = lane_bits(s);
+    __builtin_memcpy(out + t * pitch + i / 8, &bits, kBlock<S> / 8);
   });
 }
 
@@ -178,20 +178,11 @@ struct Tape {
   S* start(const Segment& segment) const { return starts[segment.from / kSegment]; }
 };
 
-// Runs the tile through a segment, from the state at its start, and keeps its membranes.
+// The membranes of a segment, from x and the state at its start.
 template <class T, class S>
 void replay(const LifBackward& a, Tile<S>& tile, Tape<S>& tape, Segment segment) {
-  using V = Block<S>;
-  const Current<T> current(a, tile, segment);
-  const S* const start = tape.start(segment);
-  split_reset<S>(tile.neuron, [&](const Neuron& kind) DEAL_FLAT {
-    tile.template each<V>([&](int i) DEAL_FLAT {
-      V v = read<V>(start + i);
-      run(tile.template cell<V>(kind, i), v, current, i, segment.steps,
-          [&](int t, auto& h, auto&) DEAL_FLAT { store(tape.h[t] + i, h); });
-      store(tile.v.at + i, v);
-    });
-  });
+  run_tile<T>(a, tile, tape.start(segment), segment,
+              [&](int i, int t, auto& h, auto&) DEAL_FLAT { store(tape.h[t] + i, h); });
 }
 
 // All derivatives of the segment's spikes, while the gradients that come next are on their way.

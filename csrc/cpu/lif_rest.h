@@ -13,6 +13,7 @@ namespace {
 template <class S>
 class Rest {
   static constexpr int B = kBlock<S>;
+  static constexpr size_t kNear = 8192;
 
  public:
   Rest(int64_t first, int64_t neurons) : first_(first), count_(neurons - first) {}
@@ -21,7 +22,7 @@ class Rest {
     for (const Copy* c = copies_; c < copies_ + copied_; ++c) {
       for (int64_t row = 0; c->result && row < c->rows; ++row)
         __builtin_memcpy(c->result + row * c->result_stride, c->room + row * c->stride, c->used);
-      free(c->room);
+      if (c->owned) free(c->room);
     }
   }
 
@@ -81,11 +82,17 @@ class Rest {
     char* result;
     int64_t result_stride;
     size_t used;
+    bool owned;
   };
 
+  // A small layer, all of which may be left over, is spared the time of malloc.
   Copy& add(int64_t rows, size_t stride) {
     Copy& copy = copies_[copied_++];
-    copy = {static_cast<char*>(calloc(size_t(rows), stride)), rows, stride, nullptr, 0, 0};
+    const size_t bytes = size_t(rows) * stride;
+    const bool fits = bytes <= kNear - near_used_;
+    char* const room = fits ? near_ + near_used_ : static_cast<char*>(calloc(1, bytes));
+    if (fits) __builtin_memset(room, 0, bytes), near_used_ += bytes;
+    copy = {room, rows, stride, nullptr, 0, 0, !fits};
     return copy;
   }
 
@@ -99,6 +106,8 @@ class Rest {
   int64_t first_, count_;
   Copy copies_[12];
   int copied_ = 0;
+  alignas(64) char near_[kNear];
+  size_t near_used_ = 0;
 };
 
 }  // namespace

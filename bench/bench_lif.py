@@ -18,7 +18,8 @@ from lif_rivals import DEVICE, TAU, THRESHOLD, Case, Layer, eager_layer, of_kind
 from torch import Tensor
 
 from deal_kernels import backend as backends
-from deal_kernels.lif import _neuron, lif, op
+from deal_kernels.lif import lif, op
+from deal_kernels.lif.arguments import neuron_of
 from deal_kernels.lif.reference import Inputs
 
 BACKENDS = [b for b in ("cpp", "cuda", "triton") if backends.unavailable(b, DEVICE) is None]
@@ -82,21 +83,21 @@ def user_call(layer: Layer, x: Tensor, grad: Tensor | None) -> Callable[[], obje
 
 def backward_into(case: Case, x: Tensor, grad: Tensor, grad_x: Tensor, backend: str) -> Callable[[], None]:
     """The compiled backward kernel into memory that is there, with arguments made beforehand."""
-    neuron = _neuron(TAU, None, True, THRESHOLD, 0.0, None, False, case.surrogate, None, "ge", 1)
+    neuron = neuron_of(TAU, None, True, THRESHOLD, 0.0, None, False, case.surrogate, None, "ge", 1)
     inputs = Inputs(neuron, x, None, None, None, case.steps if case.constant else None)
     output = "mean" if case.kind.endswith("mean") else "spikes"
     if backend == "triton":
         from deal_kernels.lif import triton
 
-        return lambda: triton.backward(inputs, grad, None, output, grad_x, None, None, None)
-    arguments = *op._arguments(inputs, output), case.constant, grad.data_ptr(), 0, grad_x.data_ptr(), 0, 0, 0
+        return lambda: triton.backward(inputs, grad, None, output, grad_x, None, None, None, None)
+    arguments = *op._arguments(inputs, output), case.constant, grad.data_ptr(), 0, grad_x.data_ptr(), 0, 0, 0, 0
     if backend == "cpp":
-        run = functools.partial(backends.extension().lif_backward, *arguments, *op._place(x, backend))
+        run = functools.partial(backends.extension().lif_backward, *arguments, *op.place(x, backend))
         return lambda _keeps_the_addresses_alive=(x, grad, grad_x): run()
     extension = backends.extension()
     starts = op._segment_starts(inputs, extension.lif_segment)
     address = 0 if starts is None else starts.data_ptr()
-    run = functools.partial(extension.cuda_lif_backward, *arguments, address, *op._place(x, backend))
+    run = functools.partial(extension.cuda_lif_backward, *arguments, address, *op.place(x, backend))
     return lambda _keeps_the_addresses_alive=(x, grad, grad_x, starts): run()
 
 
@@ -270,10 +271,10 @@ def bench_overhead(backend, race, report):
     """A call without gradient on 16 elements, and what of it is neither kernel nor allocation."""
     x = torch.randn(4, 4, device=DEVICE)
     spikes = torch.empty_like(x)
-    neuron = _neuron(TAU, None, True, THRESHOLD, 0.0, None, False, "sigmoid", None, "ge", 1)
+    neuron = neuron_of(TAU, None, True, THRESHOLD, 0.0, None, False, "sigmoid", None, "ge", 1)
     arguments = op._arguments(Inputs(neuron, x, None, None, None, None), "spikes")
     kernel = getattr(backends.extension(), "lif_forward" if backend == "cpp" else "cuda_lif_forward")
-    raw = functools.partial(kernel, *arguments, spikes.data_ptr(), 0, *op._place(x, backend))
+    raw = functools.partial(kernel, *arguments, spikes.data_ptr(), 0, *op.place(x, backend))
     raw()
     assert torch.equal(lif(x), spikes)
     result = race({"call": lambda: lif(x), "kernel": raw, "empty_like": lambda: torch.empty_like(x)}, 3.0)

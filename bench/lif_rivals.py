@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from deal_kernels.lif import ALPHA
+from deal_kernels.lif.arguments import ALPHA
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TAU, THRESHOLD = 2.0, 1.0

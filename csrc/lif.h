@@ -18,6 +18,13 @@ struct Parameter {
   int64_t inner;
 };
 
+// An input that is normalised on its way in, each of the three one value per channel; without a mean
+// x is taken as it is.
+struct Norm {
+  Parameter mean, scale, shift;
+  const void* shortcut;  // added afterwards, [T, N] or [N] like x, its steps side by side; or null
+};
+
 struct LifInput {
   Neuron neuron;
   DType dtype;
@@ -27,6 +34,7 @@ struct LifInput {
   const void* x;
   const void* v0;       // state type; null starts at rest
   Parameter decay, threshold;
+  Norm norm;
 };
 
 struct LifForward : LifInput {
@@ -38,9 +46,12 @@ struct LifBackward : LifInput {
   bool constant;               // x is one current for all steps: grad_x is the sum over time
   const void* grad;            // like the output
   const void* grad_v;          // [N] gradient of the final state, or null
-  void* grad_x;
+  void* grad_x;                // of the normalised input, where there is a norm
   void *grad_v0;               // [N] each, or null; of the parameters, each neuron's own share
   void *grad_decay, *grad_threshold;
+  // With a norm: the sums of grad_x and of grad_x * (x - mean). [2, channels] on a CPU, elsewhere each
+  // neuron's own share, [2, N].
+  void* norm_sums;
 };
 
 }  // namespace deal

@@ -34,11 +34,11 @@ def same_layout(shape: Sequence[int], a: Sequence[int], b: Sequence[int]) -> boo
     return all(size == 1 or one == other for size, one, other in zip(shape, a, b, strict=True))
 
 
-def arranged(x: Tensor, like: Tensor) -> Tensor:
-    """x in the layout of a dense tensor of the same shape: itself, or a copy."""
-    if same_layout(x.shape, x.stride(), like.stride()):
+def arranged(x: Tensor, strides: Sequence[int]) -> Tensor:
+    """x with the strides of a dense tensor of its shape: itself, or a copy."""
+    if same_layout(x.shape, x.stride(), strides):
         return x
-    return torch.empty_like(like, dtype=x.dtype).copy_(x)
+    return torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device).copy_(x)
 
 
 def empty(shape: Sequence[int], strides: Sequence[int], like: Tensor, dtype: torch.dtype) -> Tensor:

@@ -1,27 +1,36 @@
 // The entry points of the CPU kernels, one copy per instruction set, and the one in use.
 #pragma once
 #include "../lif.h"
+#include "../tdbn.h"
 
-#define DEAL_KERNELS                            \
-  void lif_forward(const LifForward&, int threads); \
-  void lif_backward(const LifBackward&, int threads);
+// Calls of_each(name, argument) for every kernel.
+#define DEAL_EACH_KERNEL(of_each)                        \
+  of_each(lif_forward, LifForward)                       \
+  of_each(lif_backward, LifBackward)                     \
+  of_each(channel_moments, ChannelMoments)               \
+  of_each(channel_normalise, ChannelNormalise)           \
+  of_each(channel_gradient_sums, ChannelGradientSums)    \
+  of_each(channel_gradient, ChannelGradient)
 
 namespace deal {
+
+#define DEAL_DECLARE(name, Argument) void name(const Argument&, int threads);
 namespace baseline {
-DEAL_KERNELS
+DEAL_EACH_KERNEL(DEAL_DECLARE)
 }
 namespace avx2 {
-DEAL_KERNELS
+DEAL_EACH_KERNEL(DEAL_DECLARE)
 }
 namespace avx512 {
-DEAL_KERNELS
+DEAL_EACH_KERNEL(DEAL_DECLARE)
 }
-#undef DEAL_KERNELS
+#undef DEAL_DECLARE
 
 struct Kernels {
   const char* isa;
-  void (*lif_forward)(const LifForward&, int);
-  void (*lif_backward)(const LifBackward&, int);
+#define DEAL_POINTER(name, Argument) void (*name)(const Argument&, int threads);
+  DEAL_EACH_KERNEL(DEAL_POINTER)
+#undef DEAL_POINTER
 };
 
 // The best set this machine runs, or the one DEAL_KERNELS_ISA names. Throws std::runtime_error

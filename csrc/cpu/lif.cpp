@@ -6,51 +6,23 @@
 #include <cstdlib>
 
 #include "kernels.h"
+#include "lif_input.h"
 #include "lif_rest.h"
-#include "lif_tile.h"
 #include "parallel.h"
 
 namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-constexpr int kSegment = 16;        // steps a tile takes at a time
 constexpr int kBackwardTile = 128;  // small, so that computing and moving bytes take turns quickly
 constexpr int64_t kElementsWorthAThread = 65536;
 
-// The steps of a segment.
-struct Segment {
-  int64_t from;
-  int steps;
-
-  Segment(const LifInput& a, int64_t index)
-      : from(index * kSegment), steps(int(a.steps - from < kSegment ? a.steps - from : kSegment)) {}
-};
-
-int64_t segments(const LifInput& a) { return (a.steps - 1) / kSegment + 1; }
-
-// The input of a tile over a segment. Rows lie far apart, so what this thread reads later, the next
-// segment or the neurons kTile further on, is called for while it works on this.
-template <class T>
-struct Current {
-  const T* x;
-  int64_t stride, ahead;
-
-  template <class S>
-  Current(const LifInput& a, const Tile<S>& tile, const Segment& segment)
-      : x(static_cast<const T*>(a.x) + segment.from * a.time_stride + tile.first),
-        stride(a.time_stride),
-        ahead(segment.from + segment.steps < a.steps ? kSegment * stride : kTile - segment.from * stride) {}
-};
-
 // Runs a block through a segment: charge, fire, reset. Gives the membranes and spikes of every step to
 // take(step, h, s).
-template <class T, class V, class Take>
-DEAL_INLINE void run(const Cell<V>& cell, V& v, const Current<T>& current, int i, int steps, const Take& take) {
-  const T* x = current.x + i;
-  for (int t = 0; t < steps; ++t, x += current.stride) {
-    prefetch<V>(x + current.ahead);
-    const V h = cell.charge(v, read<V>(x));
+template <class V, class Lanes, class Take>
+DEAL_INLINE void run(const Cell<V>& cell, V& v, const Lanes& x, int steps, const Take& take) {
+  for (int t = 0; t < steps; ++t) {
+    const V h = cell.charge(v, x(t));
     const V s = cell.fire(h);
     v = cell.reset(h, s);
     take(t, h, s);
@@ -66,38 +38,36 @@ DEAL_INLINE void split_reset(const Neuron& neuron, const Next& next) {
 
 // Runs the tile through a segment, from the row `start` of states. Gives every block's membranes and
 // spikes to take(first neuron, step, h, s).
-template <class T, class S, class Take>
-DEAL_INLINE void run_tile(const LifInput& a, Tile<S>& tile, const S* start, Segment segment, const Take& take) {
+template <class Source, class S, class Take>
+DEAL_INLINE void run_tile(Tile<S>& tile, const S* start, const Source& source, int steps, const Take& take) {
   using V = Block<S>;
-  const Current<T> current(a, tile, segment);
   split_reset<S>(tile.neuron, [&](const Neuron& kind) DEAL_FLAT {
     tile.template each<V>([&](int i) DEAL_FLAT {
       V v = read<V>(start + i);
-      run(tile.template cell<V>(kind, i), v, current, i, segment.steps,
+      run(tile.template cell<V>(kind, i), v, source.lanes(i), steps,
           [&](int t, auto& h, auto& s) DEAL_FLAT { take(i, t, h, s); });
       store(tile.v.at + i, v);
     });
   });
 }
 
-template <class T, class S>
-void write_spikes(const LifForward& a, Tile<S>& tile, Segment segment, bool streaming) {
+template <class T, class Source, class S>
+void write_spikes(const LifForward& a, Tile<S>& tile, const Source& source, Segment segment, bool streaming) {
   T* const out = static_cast<T*>(a.out) + segment.from * a.neurons + tile.first;
-  run_tile<T>(a, tile, tile.v.at, segment,
-              [&](int i, int t, auto&, auto& s) DEAL_FLAT { put(out + t * a.neurons + i, s, streaming); });
+  run_tile(tile, tile.v.at, source, segment.steps,
+           [&](int i, int t, auto&, auto& s) DEAL_FLAT { put(out + t * a.neurons + i, s, streaming); });
 }
 
-template <class T, class S>
-void write_mean(const LifForward& a, Tile<S>& tile, Row<S>& counts, Segment segment, bool streaming) {
+template <class T, class Source, class S>
+void write_mean(const LifForward& a, Tile<S>& tile, Row<S>& counts, const Source& source, Segment segment, bool streaming) {
   using V = Block<S>;
-  const Current<T> current(a, tile, segment);
   T* const out = static_cast<T*>(a.out) + tile.first;
   const bool last = segment.from + segment.steps == a.steps;
   split_reset<S>(tile.neuron, [&](const Neuron& kind) DEAL_FLAT {
     tile.template each<V>([&](int i) DEAL_FLAT {
       V v = read<V>(tile.v.at + i);
       V count = segment.from > 0 ? read<V>(counts.at + i) : V{};
-      run(tile.template cell<V>(kind, i), v, current, i, segment.steps,
+      run(tile.template cell<V>(kind, i), v, source.lanes(i), segment.steps,
           [&](int, auto&, auto& s) DEAL_FLAT { count = count + s; });
       store(tile.v.at + i, v);
       if (last) put(out + i, count / S(a.steps), streaming);
@@ -106,30 +76,34 @@ void write_mean(const LifForward& a, Tile<S>& tile, Row<S>& counts, Segment segm
   });
 }
 
-template <class T, class S>
-void write_bits(const LifForward& a, Tile<S>& tile, Segment segment) {
+template <class Source, class S>
+void write_bits(const LifForward& a, Tile<S>& tile, const Source& source, Segment segment) {
   const int64_t pitch = (a.neurons + 7) / 8;
   uint8_t* const out = static_cast<uint8_t*>(a.out) + segment.from * pitch + tile.first / 8;
-  run_tile<T>(a, tile, tile.v.at, segment, [&](int i, int t, auto&, auto& s) DEAL_FLAT {
+  run_tile(tile, tile.v.at, source, segment.steps, [&](int i, int t, auto&, auto& s) DEAL_FLAT {
     const uint64_t bits = lane_bits(s);
     __builtin_memcpy(out + t * pitch + i / 8, &bits, kBlock<S> / 8);
   });
 }
 
 // The neurons from begin to end, whole blocks.
-template <class T>
+template <class T, template <class> class Source>
 void forward_blocks(const LifForward& a, bool streaming, int64_t begin, int64_t end) {
   using S = compute_t<T>;
+  Source<T> source(a, nullptr);
   Tile<S> tile;
   Row<S> counts;
   prepare(tile, a, end - begin);
   for (int64_t n = begin; n < end; n += kTile) {
     place(tile, a, n, end - n < kTile ? end - n : kTile);
+    source.place(tile);
     for (int64_t i = 0; i < segments(a); ++i) {
+      const Segment segment(a, i);
+      source.aim(a, tile, segment);
       switch (a.output) {
-        case Output::spikes: write_spikes<T>(a, tile, Segment(a, i), streaming); break;
-        case Output::mean: write_mean<T>(a, tile, counts, Segment(a, i), streaming); break;
-        case Output::packed: write_bits<T>(a, tile, Segment(a, i)); break;
+        case Output::spikes: write_spikes<T>(a, tile, source, segment, streaming); break;
+        case Output::mean: write_mean<T>(a, tile, counts, source, segment, streaming); break;
+        case Output::packed: write_bits(a, tile, source, segment); break;
       }
     }
     if (a.v) __builtin_memcpy(static_cast<S*>(a.v) + n, tile.v.at, sizeof(S) * tile.neurons);
@@ -137,7 +111,7 @@ void forward_blocks(const LifForward& a, bool streaming, int64_t begin, int64_t 
   if (streaming) stream_fence();
 }
 
-template <class T>
+template <class T, template <class> class Source>
 void forward_rest(const LifForward& a, int64_t first) {
   using S = compute_t<T>;
   Rest<S> rest(first, a.neurons);
@@ -145,7 +119,7 @@ void forward_rest(const LifForward& a, int64_t first) {
   part.v = rest.template result<S>(a.v, 1, 0);
   if (a.output == Output::packed) part.out = rest.bits(a.out, a.steps, (a.neurons + 7) / 8);
   else part.out = rest.template result<T>(a.out, a.output == Output::mean ? 1 : a.steps, a.neurons);
-  forward_blocks<T>(part, false, 0, kBlock<S>);
+  forward_blocks<T, Source>(part, false, 0, kBlock<S>);
   if (a.output == Output::packed) rest.clear_padding(static_cast<uint8_t*>(part.out), a.steps);
 }
 
@@ -158,12 +132,13 @@ DEAL_INLINE void each_neuron(const LifInput& a, int threads, const Blocks& block
   if (whole < a.neurons) last(whole);
 }
 
-template <class T>
+template <class T, template <class> class Source>
 void forward(const LifForward& a, int threads) {
   const int64_t rows = a.output == Output::spikes ? a.steps : 1;
   const bool streaming = a.output != Output::packed && streams(a.out, a.neurons * int64_t(sizeof(T)), rows);
-  each_neuron<T>(a, threads, [&](int64_t begin, int64_t end) { forward_blocks<T>(a, streaming, begin, end); },
-                 [&](int64_t first) { forward_rest<T>(a, first); });
+  each_neuron<T>(a, threads,
+                 [&](int64_t begin, int64_t end, int) { forward_blocks<T, Source>(a, streaming, begin, end); },
+                 [&](int64_t first) { forward_rest<T, Source>(a, first); });
 }
 
 // What backward holds of a tile: rows for the steps of a segment, and what it carries from there to the
@@ -178,11 +153,11 @@ struct Tape {
   S* start(const Segment& segment) const { return starts[segment.from / kSegment]; }
 };
 
-// The membranes of a segment, from x and the state at its start.
-template <class T, class S>
-void replay(const LifBackward& a, Tile<S>& tile, Tape<S>& tape, Segment segment) {
-  run_tile<T>(a, tile, tape.start(segment), segment,
-              [&](int i, int t, auto& h, auto&) DEAL_FLAT { store(tape.h[t] + i, h); });
+// The membranes of a segment, from its input and the state at its start.
+template <class Source, class S>
+void replay(Tile<S>& tile, Tape<S>& tape, const Source& source, Segment segment) {
+  run_tile(tile, tape.start(segment), source, segment.steps,
+           [&](int i, int t, auto& h, auto&) DEAL_FLAT { store(tape.h[t] + i, h); });
 }
 
 // All derivatives of the segment's spikes, while the gradients that come next are on their way.
@@ -213,20 +188,20 @@ DEAL_INLINE void add(S* p, const V& x) {
 
 // Goes back through a segment with the gradient of the state. A plain call wants the gradient of a
 // spike train's input and nothing of its parameters.
-template <bool plain, class T, class S>
-DEAL_INLINE void reverse(const LifBackward& a, const Neuron& kind, const Tile<S>& tile, Tape<S>& tape, Segment segment,
-                         bool streaming) {
+template <bool plain, class T, class Source, class S>
+DEAL_INLINE void reverse(const LifBackward& a, const Neuron& kind, const Tile<S>& tile, Tape<S>& tape, Source& source,
+                         Segment segment, bool streaming) {
   using V = Block<S>;
   const bool mean = a.output == Output::mean;
   const S steps = S(a.steps);
   const T* const grad = static_cast<const T*>(a.grad) + (mean ? 0 : segment.from * a.neurons) + tile.first;
-  const T* const x = static_cast<const T*>(a.x) + segment.from * a.time_stride + tile.first;
   T* const grad_x = static_cast<T*>(a.grad_x) + (a.constant ? 0 : segment.from * a.neurons) + tile.first;
   const S* const start = tape.start(segment);
   tile.template each<V>([&](int i) DEAL_FLAT {
     const Cell<V> cell = tile.template cell<V>(kind, i);
     const V input_share = cell.input_share(), state_share = cell.state_share();
     V grad_v = read<V>(tape.grad_v.at + i);
+    auto gradient = source.gradient(i);
     for (int t = segment.steps - 1; t >= 0; --t) {
       const V h = read<V>(tape.h[t] + i);
       const V s = cell.fire(h);
@@ -236,43 +211,47 @@ DEAL_INLINE void reverse(const LifBackward& a, const Neuron& kind, const Tile<S>
       const V grad_input = grad_h * input_share;
       if (plain || !a.constant) put(grad_x + t * a.neurons + i, grad_input, streaming);
       else add(tape.grad_x.at + i, grad_input);
+      gradient.add(t, grad_input);
       if (!plain && a.grad_threshold)
         add(tape.grad_threshold.at + i, cell.threshold_gradient(h, s, slope, grad_s, grad_v));
       if (!plain && a.grad_decay) {
         const V before = read<V>(tape.h[t > 0 ? t - 1 : 0] + i);
         const V entered = t > 0 ? cell.reset(before, cell.fire(before)) : read<V>(start + i);
-        add(tape.grad_decay.at + i, cell.decay_gradient(read<V>(x + t * a.time_stride + i), entered, grad_h));
+        add(tape.grad_decay.at + i, cell.decay_gradient(source.lanes(i)(t), entered, grad_h));
       }
       grad_v = grad_h * state_share;
     }
+    gradient.keep();
     store(tape.grad_v.at + i, grad_v);
   });
 }
 
-template <class T, class S>
-void reverse_plain(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Segment segment, bool streaming) {
+template <class T, class Source, class S>
+void reverse_plain(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Source& source, Segment segment, bool streaming) {
   split_reset<S>(tile.neuron, [&](const Neuron& part) DEAL_FLAT {
     split<&Neuron::detach_reset, true, false>(part, [&](Neuron kind) DEAL_FLAT {
       kind.fire = Fire::ge;
-      if (streaming) reverse<true, T>(a, kind, tile, tape, segment, true);
-      else reverse<true, T>(a, kind, tile, tape, segment, false);
+      if (streaming) reverse<true, T>(a, kind, tile, tape, source, segment, true);
+      else reverse<true, T>(a, kind, tile, tape, source, segment, false);
     });
   });
 }
 
-template <class T, class S>
-void reverse_any(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Segment segment, bool streaming) {
-  reverse<false, T>(a, tile.neuron, tile, tape, segment, streaming);
+template <class T, class Source, class S>
+void reverse_any(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Source& source, Segment segment, bool streaming) {
+  reverse<false, T>(a, tile.neuron, tile, tape, source, segment, streaming);
 }
 
 // x is all that was kept: the membranes are computed again, segment by segment.
-template <class T, class S>
-void backward_tile(const LifBackward& a, Tile<S>& tile, Tape<S>& tape, bool streaming) {
+template <class T, class Source, class S>
+void backward_tile(const LifBackward& a, Source& source, Tile<S>& tile, Tape<S>& tape, bool streaming) {
   const size_t row = sizeof(S) * tile.neurons;
   const int64_t last = segments(a) - 1;
   for (int64_t index = 0; index <= last; ++index) {
     __builtin_memcpy(tape.starts[index], tile.v.at, row);
-    if (index < last) replay<T>(a, tile, tape, Segment(a, index));
+    const Segment segment(a, index);
+    source.aim(a, tile, segment);
+    if (index < last) replay(tile, tape, source, segment);
   }
   const bool plain = !a.constant && a.output != Output::mean && !a.grad_decay && !a.grad_threshold && a.neuron.fire == Fire::ge;
   if (a.grad_v) __builtin_memcpy(tape.grad_v.at, static_cast<const S*>(a.grad_v) + tile.first, row);
@@ -285,9 +264,11 @@ void backward_tile(const LifBackward& a, Tile<S>& tile, Tape<S>& tape, bool stre
 
   for (int64_t index = last; index >= 0; --index) {
     const Segment segment(a, index);
-    replay<T>(a, tile, tape, segment);
+    source.aim(a, tile, segment);
+    replay(tile, tape, source, segment);
     find_slopes<T>(a, tile, tape, segment);
-    plain ? reverse_plain<T>(a, tile, tape, segment, streaming) : reverse_any<T>(a, tile, tape, segment, streaming);
+    plain ? reverse_plain<T>(a, tile, tape, source, segment, streaming)
+          : reverse_any<T>(a, tile, tape, source, segment, streaming);
   }
 
   const auto save = [&](void* result, const Row<S>& values) {
@@ -301,23 +282,26 @@ void backward_tile(const LifBackward& a, Tile<S>& tile, Tape<S>& tape, bool stre
   tile.template each<Block<S>>([&](int i) DEAL_FLAT { put(sum + i, read<Block<S>>(tape.grad_x.at + i), streaming); });
 }
 
-template <class T>
-void backward_blocks(const LifBackward& a, bool streaming, int64_t begin, int64_t end) {
+template <class T, template <class> class Source>
+void backward_blocks(const LifBackward& a, bool streaming, int64_t begin, int64_t end, double* sums) {
   using S = compute_t<T>;
+  Source<T> source(a, sums);
   Tile<S> tile;
   Tape<S> tape;
   tape.starts = static_cast<S(*)[kBackwardTile]>(aligned_alloc(64, sizeof *tape.starts * size_t(segments(a))));
   prepare(tile, a, end - begin);
   for (int64_t n = begin; n < end; n += kBackwardTile) {
     place(tile, a, n, end - n < kBackwardTile ? end - n : kBackwardTile);
-    backward_tile<T>(a, tile, tape, streaming);
+    source.place(tile);
+    backward_tile<T>(a, source, tile, tape, streaming);
   }
+  source.finish();
   free(tape.starts);
   if (streaming) stream_fence();
 }
 
-template <class T>
-void backward_rest(const LifBackward& a, int64_t first) {
+template <class T, template <class> class Source>
+void backward_rest(const LifBackward& a, int64_t first, double* sums) {
   using S = compute_t<T>;
   Rest<S> rest(first, a.neurons);
   LifBackward part = rest.template inputs<T>(a);
@@ -327,14 +311,29 @@ void backward_rest(const LifBackward& a, int64_t first) {
   part.grad_v0 = rest.template result<S>(a.grad_v0, 1, 0);
   part.grad_decay = rest.template result<S>(a.grad_decay, 1, 0);
   part.grad_threshold = rest.template result<S>(a.grad_threshold, 1, 0);
-  backward_blocks<T>(part, false, 0, kBlock<S>);
+  backward_blocks<T, Source>(part, false, 0, kBlock<S>, rest.sums(a.norm, sums));
+}
+
+template <class T, template <class> class Source>
+void backward(const LifBackward& a, int threads) {
+  const bool streaming = streams(a.grad_x, a.neurons * int64_t(sizeof(T)), a.constant ? 1 : a.steps);
+  ChannelSums sums(a.norm.mean.data ? 2 * a.norm.mean.channels : 0, threads + 1);
+  each_neuron<T>(a, threads,
+                 [&](int64_t begin, int64_t end, int thread) {
+                   backward_blocks<T, Source>(a, streaming, begin, end, sums.of(thread));
+                 },
+                 [&](int64_t first) { backward_rest<T, Source>(a, first, sums.of(threads)); });
+  sums.write(static_cast<compute_t<T>*>(a.norm_sums));
+}
+
+template <class T>
+void forward(const LifForward& a, int threads) {
+  a.norm.mean.data ? forward<T, Normalised>(a, threads) : forward<T, Direct>(a, threads);
 }
 
 template <class T>
 void backward(const LifBackward& a, int threads) {
-  const bool streaming = streams(a.grad_x, a.neurons * int64_t(sizeof(T)), a.constant ? 1 : a.steps);
-  each_neuron<T>(a, threads, [&](int64_t begin, int64_t end) { backward_blocks<T>(a, streaming, begin, end); },
-                 [&](int64_t first) { backward_rest<T>(a, first); });
+  a.norm.mean.data ? backward<T, Normalised>(a, threads) : backward<T, Direct>(a, threads);
 }
 
 }  // namespace

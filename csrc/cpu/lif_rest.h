@@ -24,6 +24,10 @@ class Rest {
         __builtin_memcpy(c->result + row * c->result_stride, c->room + row * c->stride, c->used);
       if (c->owned) free(c->room);
     }
+    if (!norm_.mean.data) return;
+    const int64_t channels = norm_.mean.channels, inner = norm_.mean.inner;
+    for (int i = 0; i < 2; ++i)
+      add_channels(channel_sums_ + i * channels, channels, inner, neuron_sums_ + i * B, first_, int(count_));
   }
 
   // Rows of values that lie `stride` elements apart. What is null stays null.
@@ -71,7 +75,18 @@ class Rest {
     part.v0 = of<S>(a.v0, 1, 0);
     part.decay = parameter(a.decay);
     part.threshold = parameter(a.threshold);
+    if (!a.norm.mean.data) return part;
+    const int64_t stride = a.time_stride ? a.neurons : 0;
+    part.norm = {spread(a.norm.mean), spread(a.norm.scale), spread(a.norm.shift),
+                 of<T>(a.norm.shortcut, stride ? a.steps : 1, stride)};
     return part;
+  }
+
+  // Room for sums of each neuron, which are added to those of the channels at the end.
+  double* sums(const Norm& norm, double* channels) {
+    channel_sums_ = channels;
+    norm_ = norm;
+    return neuron_sums_;
   }
 
  private:
@@ -96,18 +111,23 @@ class Rest {
     return copy;
   }
 
-  Parameter parameter(const Parameter& p) {
-    if (p.channels <= 1) return p;
+  Parameter parameter(const Parameter& p) { return p.channels <= 1 ? p : spread(p); }
+
+  // A value for each neuron; those that do not exist have zeros.
+  Parameter spread(const Parameter& p) {
     S* const room = reinterpret_cast<S*>(add(1, sizeof(S) * B).room);
     fill_channels(room, p, first_, int(count_));
     return {room, B, 1};
   }
 
   int64_t first_, count_;
-  Copy copies_[12];
+  Copy copies_[16];
   int copied_ = 0;
   alignas(64) char near_[kNear];
   size_t near_used_ = 0;
+  Norm norm_ = {};
+  double neuron_sums_[2 * B] = {};
+  double* channel_sums_ = nullptr;
 };
 
 }  // namespace

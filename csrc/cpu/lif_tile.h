@@ -1,6 +1,7 @@
 // A tile: the neurons a thread works on at a time, with what the steps of math/neuron.h need of them.
 #pragma once
 #include "../lif.h"
+#include "channels.h"
 #include "twice.h"
 
 namespace deal {
@@ -56,28 +57,6 @@ struct Tile {
     for (int i = 0, n = neurons; i < n; i += V::lanes) body(i);
   }
 };
-
-template <class S>
-DEAL_INLINE void fill(S* row, int count, S value) {
-  const Pack<S> all = Pack<S>{} + value;
-  int i = 0;
-  for (; i + Pack<S>::lanes <= count; i += Pack<S>::lanes) store(row + i, all);
-  for (; i < count; ++i) row[i] = value;
-}
-
-template <class S>
-void fill_channels(S* row, const Parameter& p, int64_t first, int count) {
-  const S* data = static_cast<const S*>(p.data);
-  int64_t channel = first / p.inner % p.channels;
-  int64_t left = p.inner - first % p.inner;
-  for (int i = 0; i < count;) {
-    const int run = left < count - i ? int(left) : count - i;
-    fill(row + i, run, data[channel]);
-    i += run;
-    left = p.inner;
-    if (++channel == p.channels) channel = 0;
-  }
-}
 
 template <class S>
 DEAL_INLINE S shared(const Parameter& p, double constant) {

@@ -15,6 +15,7 @@ bool forked();
 
 namespace DEAL_ISA {
 
+// Calls body(begin, end, thread).
 template <class Body>
 void parallel_for(int64_t items, int64_t grain, int threads, const Body& body) {
 #if defined(_OPENMP)
@@ -25,12 +26,12 @@ void parallel_for(int64_t items, int64_t grain, int threads, const Body& body) {
     for (int i = 0; i < threads; ++i) {
       const int64_t begin = i * chunk;
       const int64_t end = begin + chunk < items ? begin + chunk : items;
-      if (begin < end) body(begin, end);
+      if (begin < end) body(begin, end, i);
     }
     return;
   }
 #endif
-  body(0, items);
+  body(0, items, 0);
 }
 
 }  // namespace DEAL_ISA

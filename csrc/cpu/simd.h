@@ -214,6 +214,18 @@ DEAL_INLINE void store(T* p, Pack<S> a) {
   __builtin_memcpy(p, &raw, sizeof raw);
 }
 
+// The sum of a row, in the order of the vectors.
+template <class T>
+DEAL_INLINE double sum(const T* row, int count) {
+  Pack<T> total{};
+  int i = 0;
+  for (; i + Pack<T>::lanes <= count; i += Pack<T>::lanes) total = total + load(row + i);
+  double all = 0;
+  for (int k = 0; k < Pack<T>::lanes; ++k) all += double(total.v[k]);
+  for (; i < count; ++i) all += double(row[i]);
+  return all;
+}
+
 // A streaming store goes to memory past the caches: it saves the read of the line it replaces.
 // The address must be aligned to the bytes stored.
 template <class T, class S>

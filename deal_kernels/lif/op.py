@@ -12,14 +12,14 @@ from torch import Tensor
 from deal_kernels import backend as backends
 from deal_kernels.layout import arranged, dense, empty, in_memory_order
 from deal_kernels.lif import reference
-from deal_kernels.lif.reference import STATE, Inputs, Neuron
+from deal_kernels.lif.reference import STATE, Inputs, Neuron, Norm
 
 SMALL = 1 << 16  # elements of a result that torch may as well allocate
 # The numbers of csrc/lif.h.
 OUTPUTS = {"spikes": 0, "mean": 1, "packed": 2}
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
 
-_NEURON = (
+NEURON = (
     "str charge, float decay, float v_threshold, str reset, float rest, bool detach_reset, "
     "str surrogate, float alpha, str fire, int levels"
 )
@@ -27,12 +27,12 @@ _FIELDS = len(Neuron._fields)
 
 library = torch.library.Library("deal_kernels", "FRAGMENT")
 library.define(
-    f"lif(Tensor x, Tensor? v0, Tensor? decay_tensor, Tensor? threshold_tensor, {_NEURON}, "
+    f"lif(Tensor x, Tensor? v0, Tensor? decay_tensor, Tensor? threshold_tensor, {NEURON}, "
     "str output, SymInt? steps, bool state, str? backend) -> (Tensor, Tensor)"
 )
 library.define(
     f"lif_backward(Tensor grad, Tensor? grad_v, Tensor x, Tensor? v0, Tensor? decay_tensor, "
-    f"Tensor? threshold_tensor, {_NEURON}, str output, SymInt? steps, bool[3] wanted, str? backend) "
+    f"Tensor? threshold_tensor, {NEURON}, str output, SymInt? steps, bool[3] wanted, str? backend) "
     "-> (Tensor, Tensor, Tensor, Tensor)"
 )
 
@@ -85,7 +85,7 @@ def _address(tensor: Tensor | None) -> int:
 
 def _arguments(i: Inputs, output: str) -> tuple[Any, ...]:
     """What every compiled kernel takes first; csrc/bindings.cpp names it."""
-    n, x, v0, decay, threshold, steps = i
+    n, x, v0, decay, threshold, steps, _ = i
     if steps is None:
         steps = x.shape[0]
         neurons = x.numel() // steps
@@ -95,17 +95,29 @@ def _arguments(i: Inputs, output: str) -> tuple[Any, ...]:
     parameters = (0, 1, 0, 1, 1) if decay is None and threshold is None else _parameters(i)
     v0_address = 0 if v0 is None else v0.data_ptr()
     kind = compiled(n), DTYPES[x.dtype], OUTPUTS[output]
-    return *kind, steps, neurons, stride, x.data_ptr(), v0_address, *parameters
+    norm = None if i.norm is None else _norm(i.norm, i.row)
+    return *kind, steps, neurons, stride, x.data_ptr(), v0_address, *parameters, norm
 
 
 def _parameters(i: Inputs) -> tuple[int, ...]:
     decays = 1 if i.decay is None else i.decay.numel()
     thresholds = 1 if i.threshold is None else i.threshold.numel()
-    inner = i.row.stride(1) if decays > 1 or thresholds > 1 else 1
+    inner = inner_of(i.row) if decays > 1 or thresholds > 1 else 1
     return _address(i.decay), decays, _address(i.threshold), thresholds, inner
 
 
-def _place(x: Tensor, backend: str) -> tuple[int, ...]:
+def inner_of(row: Tensor) -> int:
+    """Neurons of a dense row [B, C, ...] that lie side by side in one channel."""
+    return row.stride(1) if row.shape[1] > 1 else row.numel()
+
+
+def _norm(norm: Norm, row: Tensor) -> Any:
+    mean, scale, shift, shortcut = norm
+    addresses = mean.data_ptr(), scale.data_ptr(), shift.data_ptr()
+    return backends.extension().Norm(*addresses, mean.numel(), inner_of(row), _address(shortcut))
+
+
+def place(x: Tensor, backend: str) -> tuple[int, ...]:
     """What a compiled kernel takes last: the threads, or the device and stream, to run on."""
     if backend == "cpp":
         return (torch.get_num_threads(),)
@@ -114,14 +126,16 @@ def _place(x: Tensor, backend: str) -> tuple[int, ...]:
 
 def _prepared(i: Inputs) -> Inputs:
     """Inputs a kernel can walk: dense, the state in the layout of a step."""
-    if i.v0 is None and i.x.is_contiguous():
+    if i.v0 is None and i.norm is None and i.x.is_contiguous():
         return i
-    x = dense(i.x, time=i.steps is None)
-    row = x if i.steps is not None else x[0]
-    return i._replace(x=x, v0=None if i.v0 is None else arranged(i.v0, row))
+    i = i._replace(x=dense(i.x, time=i.steps is None))
+    if i.norm is not None and i.norm.shortcut is not None:
+        strides = result_layout(i, "spikes" if i.steps is None else "mean")[1]
+        i = i._replace(norm=i.norm._replace(shortcut=arranged(i.norm.shortcut, strides)))
+    return i._replace(v0=None if i.v0 is None else arranged(i.v0, i.row.stride()))
 
 
-def _chosen(backend: str | None, x: Tensor) -> str:
+def chosen(backend: str | None, x: Tensor) -> str:
     return backends.choose(backend, "cpu" if x.is_cpu else x.device.type, x.dtype)
 
 
@@ -130,7 +144,7 @@ def forward(
 ) -> tuple[Tensor, Tensor | None]:
     """The result, and the final state if wanted."""
     i = _prepared(i)
-    backend = _chosen(backend, i.x)
+    backend = chosen(backend, i.x)
     spikes = spikes_like(i, output) if out is None else out
     v = state_like(i) if state else None
     if i.x.numel() == 0:
@@ -144,7 +158,7 @@ def forward(
     else:
         kernels = backends.extension()
         run = kernels.lif_forward if backend == "cpp" else kernels.cuda_lif_forward
-        run(*_arguments(i, output), spikes.data_ptr(), 0 if v is None else v.data_ptr(), *_place(i.x, backend))
+        run(*_arguments(i, output), spikes.data_ptr(), 0 if v is None else v.data_ptr(), *place(i.x, backend))
     return spikes, v
 
 
@@ -160,22 +174,26 @@ def _reference_forward(i: Inputs, output: str, out: Tensor, v_out: Tensor | None
         out.copy_(spikes)
 
 
-Gradients = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
+Gradients = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
 def backward(
     i: Inputs, grad: Tensor, grad_v: Tensor | None, output: str, wanted: Sequence[bool], backend: str | None
 ) -> Gradients:
-    """Gradients of x, and of v0, decay and threshold as far as they are wanted."""
+    """Gradients of x, and of v0, decay and threshold as far as they are wanted.
+
+    With a norm the first is that of the normalised x, and its sums by channel come last, [2, C].
+    """
     i = _prepared(i)
-    backend = _chosen(backend, i.x)
+    backend = chosen(backend, i.x)
     grad_x = spikes_like(i, "mean" if i.steps is not None else "spikes")
     grad_v0, grad_decay, grad_threshold = (state_like(i) if each else None for each in wanted)
-    results = grad_x, grad_v0, grad_decay, grad_threshold
-    grad = arranged(grad, spikes_like(i, output))
-    grad_v = None if grad_v is None else arranged(grad_v, i.row)
+    sums = None if i.norm is None else _sums_like(i, backend)
+    results = grad_x, grad_v0, grad_decay, grad_threshold, sums
+    grad = arranged(grad, result_layout(i, output)[1])
+    grad_v = None if grad_v is None else arranged(grad_v, i.row.stride())
     if i.x.numel() == 0:
-        pass
+        sums = None if sums is None else sums.zero_()
     elif backend == "torch":
         _reference_backward(i, grad, grad_v, output, results)
     elif backend == "triton":
@@ -192,11 +210,22 @@ def backward(
         )
         kernels = backends.extension()
         if backend == "cpp":
-            kernels.lif_backward(*arguments, *_place(i.x, backend))
+            kernels.lif_backward(*arguments, *place(i.x, backend))
         else:
             starts = _segment_starts(i, kernels.lif_segment)
-            kernels.cuda_lif_backward(*arguments, _address(starts), *_place(i.x, backend))
-    return grad_x, grad_v0, _reduced(grad_decay, i.decay), _reduced(grad_threshold, i.threshold)
+            kernels.cuda_lif_backward(*arguments, _address(starts), *place(i.x, backend))
+    if sums is not None and sums.dim() > 2:
+        sums = sums.sum([axis for axis in range(sums.dim()) if axis not in (0, 2)])
+    return grad_x, grad_v0, _reduced(grad_decay, i.decay), _reduced(grad_threshold, i.threshold), sums
+
+
+def _sums_like(i: Inputs, backend: str) -> Tensor:
+    """Room for the sums of the normalised input's gradient: a GPU leaves each neuron's own share, [2, B, C, ...]."""
+    row = i.row
+    if backend in ("cuda", "triton"):
+        strides = row.numel(), *row.stride()
+        return torch.empty_strided((2, *row.shape), strides, dtype=STATE[row.dtype], device=row.device)
+    return row.new_empty((2, row.shape[1]), dtype=STATE[row.dtype])
 
 
 def _segment_starts(i: Inputs, segment: int) -> Tensor | None:
@@ -210,9 +239,12 @@ def _reference_backward(i: Inputs, grad: Tensor, grad_v: Tensor | None, output: 
     if output == "mean":
         share = grad.to(STATE[grad.dtype])
         grad = (share / torch.full_like(share, i.length)).expand(i.length, *grad.shape)
-    for result, value in zip(results, reference.backward(i, grad, grad_v), strict=True):
+    *gradients, sums = results
+    for result, value in zip(gradients, reference.backward(i, grad, grad_v), strict=True):
         if result is not None:
             result.copy_(value)
+    if i.norm is not None and sums is not None:
+        sums.copy_(reference.gradient_sums(results[0], i.x, i.norm.mean, axis=1 if i.steps is not None else 2))
 
 
 def _reduced(shares: Tensor | None, parameter: Tensor | None) -> Tensor | None:
@@ -224,12 +256,12 @@ def _reduced(shares: Tensor | None, parameter: Tensor | None) -> Tensor | None:
     return shares.sum([axis for axis in range(shares.dim()) if axis != 1])
 
 
-def _fake_forward(i: Inputs, output: str, state: bool) -> tuple[Tensor, Tensor]:
+def fake_forward(i: Inputs, output: str, state: bool) -> tuple[Tensor, Tensor]:
     i = i._replace(x=dense(i.x, time=i.steps is None))
     return spikes_like(i, output), state_like(i) if state else nothing(i)
 
 
-def _fake_backward(i: Inputs, wanted: Sequence[bool]) -> tuple[Tensor, ...]:
+def fake_backward(i: Inputs, wanted: Sequence[bool]) -> tuple[Tensor, ...]:
     i = i._replace(x=dense(i.x, time=i.steps is None))
     grad_x = spikes_like(i, "mean" if i.steps is not None else "spikes")
     grad_v0 = state_like(i) if wanted[0] else nothing(i)
@@ -253,7 +285,7 @@ def _run_forward(*arguments):
 def _run_backward(grad, grad_v, *arguments):
     i, output, wanted, backend = _unflatten(*arguments)
     grads = backward(i, grad, grad_v, output, wanted, backend)
-    return tuple(nothing(i) if g is None else g for g in grads)
+    return tuple(nothing(i) if g is None else g for g in grads[:4])
 
 
 library.impl("lif", _run_forward, "CompositeExplicitAutograd")
@@ -263,13 +295,13 @@ library.impl("lif_backward", _run_backward, "CompositeExplicitAutograd")
 @torch.library.register_fake("deal_kernels::lif", lib=library)
 def _(*arguments):
     i, output, state, _ = _unflatten(*arguments)
-    return _fake_forward(i, output, state)
+    return fake_forward(i, output, state)
 
 
 @torch.library.register_fake("deal_kernels::lif_backward", lib=library)
 def _(grad, grad_v, *arguments):
     i, _, wanted, _ = _unflatten(*arguments)
-    return _fake_backward(i, wanted)
+    return fake_backward(i, wanted)
 
 
 _lif = torch.ops.deal_kernels.lif.default
@@ -278,13 +310,13 @@ _lif_backward = torch.ops.deal_kernels.lif_backward.default
 _modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 
 
-def _unobserved(x: Tensor) -> bool:
+def unobserved(x: Tensor) -> bool:
     """Whether nothing traces, fakes or intercepts: the dispatcher would only cost time."""
     return type(x) is Tensor and not torch.compiler.is_compiling() and not _modes()
 
 
 def _forward(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
-    if _unobserved(i.x):
+    if unobserved(i.x):
         return forward(i, output, state, backend)
     return _lif(i.x, i.v0, i.decay, i.threshold, *i.neuron, output, i.steps, state, backend)
 
@@ -334,27 +366,21 @@ class LIFFunction(torch.autograd.Function):
             grad = torch.zeros_like(spikes_like(i, output))
         grad_v = grad_v if state else None
         wanted = ctx.needs_input_grad[1:4]
-        if _unobserved(x):
-            grads = backward(i, grad, grad_v, output, wanted, backend)
+        if unobserved(x):
+            grads = backward(i, grad, grad_v, output, wanted, backend)[:4]
         else:
             grads = _lif_backward(grad, grad_v, x, v0, decay, threshold, *neuron, output, steps, wanted, backend)
             grads = (grads[0], *(g if each else None for g, each in zip(grads[1:], wanted, strict=True)))
         return *grads, *[None] * 5
 
 
-def needs_gradient(i: Inputs) -> bool:
-    _, x, v0, decay, threshold, _ = i
-    return (
-        x.requires_grad
-        or (v0 is not None and v0.requires_grad)
-        or (decay is not None and decay.requires_grad)
-        or (threshold is not None and threshold.requires_grad)
-    )
+def needs_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def lif(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
     """The operation, through autograd where a gradient is needed."""
-    if torch.is_grad_enabled() and needs_gradient(i):
-        n, x, v0, decay, threshold, steps = i
+    n, x, v0, decay, threshold, steps, _ = i
+    if needs_gradient(x, v0, decay, threshold):
         return LIFFunction.apply(x, v0, decay, threshold, n, output, steps, state, backend)
     return _forward(i, output, state, backend)

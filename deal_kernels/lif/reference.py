@@ -48,6 +48,15 @@ class Neuron(_Constants):
         return self.charge != "leak" and math.frexp(self.decay)[0] == 0.5 and self.decay <= 2.0**125
 
 
+class Norm(NamedTuple):
+    """What an input is normalised with on its way in, each a value per channel, and what is added to it then."""
+
+    mean: Tensor  # [C]
+    scale: Tensor
+    shift: Tensor
+    shortcut: Tensor | None = None  # the shape of x
+
+
 class Inputs(NamedTuple):
     """What a neuron is run on: x is [T, ...], or one step [...] that is repeated `steps` times."""
 
@@ -57,6 +66,7 @@ class Inputs(NamedTuple):
     decay: Tensor | None  # one value, or one per channel
     threshold: Tensor | None
     steps: int | None
+    norm: Norm | None = None
 
     @property
     def length(self) -> int:
@@ -124,25 +134,55 @@ def _parameters(i: Inputs) -> tuple[Tensor, Tensor]:
     return _parameter(i.decay, n.decay, i.row), _parameter(i.threshold, n.threshold, i.row)
 
 
+def by_channel(p: Tensor, x: Tensor, axis: int) -> Tensor:
+    """One value per channel, [C], as a tensor that broadcasts against x, whose channels are on `axis`."""
+    return p.reshape(-1, *[1] * (x.dim() - axis - 1))
+
+
+def normalised(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, axis: int) -> Tensor:
+    mean, scale, shift = (by_channel(p, x, axis) for p in (mean, scale, shift))
+    return (x - mean) * scale + shift
+
+
+def gradient_sums(grad: Tensor, x: Tensor, mean: Tensor, axis: int) -> Tensor:
+    """Of each channel, the sums of grad and of grad * (x - mean), [2, C]."""
+    others = [a for a in range(x.dim()) if a != axis]
+    grad, x = grad.to(STATE[x.dtype]), x.to(STATE[x.dtype])
+    return torch.stack([grad.sum(others), (grad * (x - by_channel(mean, x, axis))).sum(others)])
+
+
+def _currents(i: Inputs) -> Tensor:
+    """The input current of every step, [T, ...], in the type of the state."""
+    x = i.x.to(STATE[i.x.dtype])
+    if i.norm is not None:
+        mean, scale, shift, shortcut = i.norm
+        x = normalised(x, mean, scale, shift, axis=1 if i.steps is not None else 2)
+        x = x if shortcut is None else x + shortcut
+    return x.expand(i.length, *i.row.shape)
+
+
 def forward(i: Inputs) -> tuple[Tensor, Tensor]:
     """Spikes [T, ...] and the final state [...]."""
     n, (decay, threshold) = i.neuron, _parameters(i)
     v = _start(i)
     spikes = []
-    for x in i.x.expand(i.length, *i.row.shape):
-        h = _charge(n, v, x.to(v.dtype), decay)
+    for x in _currents(i):
+        h = _charge(n, v, x, decay)
         s = _fire(n, h, threshold)
         v = _reset(n, h, s, threshold)
-        spikes.append(s.to(x.dtype))
+        spikes.append(s.to(i.x.dtype))
     return torch.stack(spikes), v
 
 
 def backward(i: Inputs, grad: Tensor, grad_v: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of x and v0, and each neuron's share of those of decay and threshold. grad is [T, ...]."""
+    """Gradients of x (as it enters the neuron) and v0, and each neuron's share of those of decay and threshold.
+
+    grad is [T, ...].
+    """
     n, (decay, threshold) = i.neuron, _parameters(i)
     v = _start(i)
     entered, membranes = [], []
-    inputs = i.x.expand(i.length, *i.row.shape).to(v.dtype)
+    inputs = _currents(i)
     for x in inputs:
         h = _charge(n, v, x, decay)
         entered.append(v)

@@ -1,0 +1,207 @@
+"""`tdbn` and `tdbn_lif`: check, find the statistics, dispatch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from deal_kernels.lif import op as lif_op
+from deal_kernels.lif.arguments import (
+    Number,
+    check_companion,
+    check_input,
+    neuron_and_parameters,
+    number,
+    output_of,
+    refuse_gradient,
+    state_and_parameters,
+)
+from deal_kernels.lif.reference import STATE, Inputs, Norm
+from deal_kernels.tdbn import op
+from deal_kernels.tdbn.processes import Group
+
+
+def tdbn(
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    alpha: float | None = 1.0,
+    v_threshold: Number = 1.0,
+    group: Group = True,
+    backend: str | None = None,
+) -> Tensor:
+    """Threshold-dependent batch norm: y = weight * alpha * v_threshold * (x - mean) / sqrt(variance + eps) + bias.
+
+    Args:
+        x: [T, B, C, H, W], [T, B, C] or [N, C, H, W]; float32, float16, bfloat16 or float64, in any dense layout.
+            Half types are normalised in float32.
+        weight, bias: [C] each; None is 1 and 0.
+        running_mean, running_var: [C] each. In training they move towards the statistics of x (the variance
+            unbiased); otherwise they are the statistics. None: those of x always.
+        momentum: how far the running statistics move.
+        alpha: factor beside the threshold of the neuron that follows; None is plain batch norm.
+        v_threshold: number, or a tensor with one value or one per channel, which gets a gradient.
+        group: whose statistics are taken where torch.distributed runs: True, those of the batch of all processes
+            (every one of them has to take part); a group of processes; or False, this one's alone.
+        backend: "cpp", "cuda", "triton" or "torch" runs that one or raises. None or "auto" chooses.
+
+    Returns:
+        A tensor like x.
+
+    >>> x = torch.randn(4, 2, 8, 5, 5) * 3 + 7  # [T, B, C, H, W]
+    >>> y = tdbn(x, training=True, v_threshold=0.5)
+    >>> y.std().round(decimals=2).item()
+    0.5
+    """
+    check_input(x, None)
+    axis = _channel_axis(x)
+    weight, bias, mean, variance, settings = _normalisation(
+        x, axis, weight, bias, running_mean, running_var, training, momentum, eps, alpha, v_threshold, group, backend
+    )
+    if lif_op.needs_gradient(x, weight, bias):
+        return op.NormFunction.apply(x, weight, bias, mean, variance, settings)
+    return op.norm(x, weight, bias, mean, variance, settings)
+
+
+def tdbn_lif(
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    alpha: float | None = 1.0,
+    shortcut: Tensor | None = None,
+    v0: Tensor | None = None,
+    surrogate_alpha: float | None = None,
+    steps: int | None = None,
+    reduce: Literal["mean"] | None = None,
+    pack: bool = False,
+    return_state: bool = False,
+    group: Group = True,
+    backend: str | None = None,
+    **neuron: Any,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`lif(tdbn(x) + shortcut)` in one operation that keeps x and nothing of its size besides.
+
+    Args:
+        x: [T, B, C, ...], or [B, C, ...] with ``steps``.
+        weight, bias, running_mean, running_var, training, momentum, eps, alpha, group: as in `tdbn`. The threshold
+            is the neuron's; ``alpha=None`` fuses plain batch norm.
+        shortcut: added to the normalised x before the neuron, in the shape of x.
+        surrogate_alpha: the ``alpha`` of `lif`, the sharpness of the surrogate.
+        v0, steps, reduce, pack, return_state, neuron: as in `lif`.
+
+    Returns:
+        What `lif` returns.
+
+    >>> x = torch.randn(4, 2, 8, 5, 5)  # [T, B, C, H, W]
+    >>> tdbn_lif(x, torch.ones(8), torch.zeros(8), training=True, v_reset=None, reduce="mean").shape
+    torch.Size([2, 8, 5, 5])
+    """
+    kind, decay, threshold = neuron_and_parameters(alpha=surrogate_alpha, **neuron)
+    check_input(x, steps)
+    axis = 2 if steps is None else 1
+    if x.dim() <= axis:
+        shape = "[T, B, C, ...]" if steps is None else "[B, C, ...] with steps"
+        raise ValueError(f"x must be {shape}; got the shape {tuple(x.shape)}")
+    output = output_of(reduce, pack, kind.levels)
+    v0, decay, threshold = state_and_parameters(x, steps, v0, decay, threshold)
+    _check_shortcut(shortcut, x)
+    if pack:
+        refuse_gradient("pack=True", x, weight, bias, shortcut, v0, decay, threshold)
+    v_threshold = kind.threshold if threshold is None else threshold
+    weight, bias, mean, variance, settings = _normalisation(
+        x, axis, weight, bias, running_mean, running_var, training, momentum, eps, alpha, v_threshold, group, backend
+    )
+    if lif_op.needs_gradient(x, weight, bias, shortcut, v0, decay, threshold):
+        tensors = x, weight, bias, mean, variance, shortcut, v0, decay, threshold
+        spikes, v = op.NormLIFFunction.apply(*tensors, settings, kind, output, steps, return_state)
+    else:
+        norm = Norm(mean, *op.scale_and_shift(weight, bias, mean, variance, eps), shortcut)
+        inputs = Inputs(kind, x, v0, decay, threshold, steps, norm)
+        spikes, v = op.lif(inputs, output, return_state, backend)
+    return (spikes, v) if return_state else spikes
+
+
+def _channel_axis(x: Tensor) -> int:
+    if x.dim() not in (3, 4, 5):
+        raise ValueError(f"x must be [T, B, C, H, W], [T, B, C] or [N, C, H, W]; got the shape {tuple(x.shape)}")
+    return 1 if x.dim() == 4 else 2
+
+
+def _normalisation(
+    x: Tensor, axis: int, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
+    running_var: Tensor | None, training: bool, momentum: float, eps: float, alpha: float | None, v_threshold: Number,
+    group: Group, backend: str | None,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor, op.Settings]:  # fmt: skip
+    """The weight with its factor, the bias, the mean and variance to use, and the rest; the running ones are moved."""
+    running = {"running_mean": running_mean, "running_var": running_var}
+    _check_channels(x, axis, weight=weight, bias=bias, **running)
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must both be given, or neither")
+    eps, momentum = number("eps", eps), number("momentum", momentum)
+    if eps < 0 or not 0 <= momentum <= 1:
+        raise ValueError(f"eps must not be negative and momentum must be from 0 to 1; got {eps} and {momentum}")
+    dtype = STATE[x.dtype]
+    weight = _with_factor(weight, alpha, v_threshold, x, axis)
+    bias = None if bias is None else bias.to(dtype)
+    if running_mean is not None and running_var is not None and not training:
+        settings = op.Settings(axis, eps, None, group, backend)
+        return weight, bias, running_mean.detach().to(dtype), running_var.detach().to(dtype), settings
+    mean, variance, count = op.statistics(x, axis, group, backend)
+    if count < 2:
+        raise ValueError(f"training needs more than one value per channel; got x of shape {tuple(x.shape)}")
+    if running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), momentum)
+    return weight, bias, mean, variance, op.Settings(axis, eps, count, group, backend)
+
+
+def _with_factor(weight: Tensor | None, alpha: float | None, v_threshold: Number, x: Tensor, axis: int) -> Tensor:
+    """weight * alpha * v_threshold, [C]."""
+    dtype = STATE[x.dtype]
+    weight = x.new_ones(x.shape[axis], dtype=dtype) if weight is None else weight.to(dtype)
+    if alpha is None:
+        return weight
+    if isinstance(v_threshold, Tensor):
+        v_threshold = v_threshold.to(dtype)
+        if v_threshold.numel() == 1:
+            v_threshold = v_threshold.reshape(())
+    else:
+        v_threshold = number("v_threshold", v_threshold)
+    return weight * (number("alpha", alpha) * v_threshold)
+
+
+def _check_channels(x: Tensor, axis: int, **given: Tensor | None) -> None:
+    for name, tensor in given.items():
+        if tensor is None:
+            continue
+        check_companion(name, tensor, x)
+        if tensor.shape != (x.shape[axis],):
+            raise ValueError(
+                f"{name} must have one value per channel, {x.shape[axis]} for x of shape {tuple(x.shape)}; "
+                f"got the shape {tuple(tensor.shape)}"
+            )
+
+
+def _check_shortcut(shortcut: Tensor | None, x: Tensor) -> None:
+    if shortcut is None:
+        return
+    check_companion("shortcut", shortcut, x)
+    if shortcut.shape != x.shape or shortcut.dtype != x.dtype:
+        raise ValueError(
+            f"shortcut must be like x, {x.dtype} {tuple(x.shape)}; got {shortcut.dtype} {tuple(shortcut.shape)}"
+        )

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from lif_rivals import DEVICE, TAU, THRESHOLD, Case, Layer, eager_layer, of_kind, rival_layers
+from memory import saved_bytes
 from torch import Tensor
 
 from deal_kernels import backend as backends
@@ -285,21 +286,6 @@ def bench_overhead(backend, race, report):
             backend=backend, call=f"{call:.2f}", kernel=f"{run:.2f}", empty_like=f"{allocation:.2f}",
             above_the_kernel=f"{call - run:.2f}", without_the_allocation=f"{call - run - allocation:.2f}",
         )  # fmt: skip
-
-
-def saved_bytes(call: Callable[[], Tensor]) -> int:
-    """What the forward pass keeps alive for the backward pass; each storage counts once."""
-    storages: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage  # holding it keeps its address from being reused
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        result = call()
-    assert result.requires_grad
-    return sum(storage.nbytes() for storage in storages.values())
 
 
 @pytest.mark.parametrize(("kind", "steps"), list(itertools.product(("spikes", "constant mean"), SIZES)))

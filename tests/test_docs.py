@@ -6,9 +6,20 @@ import pytest
 
 import deal_kernels.backend
 import deal_kernels.lif
+import deal_kernels.tdbn
+import deal_kernels.tdbn.functional
+import deal_kernels.tdbn.modules
+
+MODULES = (
+    deal_kernels.backend,
+    deal_kernels.lif,
+    deal_kernels.tdbn,
+    deal_kernels.tdbn.functional,
+    deal_kernels.tdbn.modules,
+)
 
 
-@pytest.mark.parametrize("module", [deal_kernels.backend, deal_kernels.lif], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
 def test_examples(module):
     result = doctest.testmod(module)
     assert result.attempted > 0 and result.failed == 0

@@ -71,11 +71,13 @@ def _run(name: str, backend: str, x: Tensor, axis: int, *tensors: Tensor) -> Non
 
 
 def moments(x: Tensor, axis: int, backend: str | None) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each channel."""
+    """Mean and variance of each channel; zeros where there is no value."""
     x, backend = _prepared(x, axis), lif_op.chosen(backend, x)
-    if backend == "torch" or x.numel() == 0:
-        return reference.moments(x, axis)
     mean, variance = by_channel(x, axis), by_channel(x, axis)
+    if x.numel() == 0:
+        return mean.zero_(), variance.zero_()
+    if backend == "torch":
+        return reference.moments(x, axis)
     _run("moments", backend, x, axis, mean, variance)
     return mean, variance
 
@@ -238,17 +240,18 @@ class NormFunction(torch.autograd.Function):
 
 def _gradients(
     ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, sums: Tensor, reuse: bool
-) -> tuple[Tensor | None, Tensor, Tensor]:
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Those of x, weight and bias, from that of the normalised x and its sums."""
     s = ctx.settings
+    of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
     grad_x = None
     factors = _factors(s, weight, variance, sums)  # by every process, as they have to meet
-    if ctx.needs_input_grad[0]:
+    if of_x:
         if lif_op.unobserved(x):
             grad_x = gradient(grad, x, mean, factors, s.axis, s.backend, reuse)
         else:
             grad_x = _ops.channel_gradient(grad, x, mean, *factors, s.axis, s.backend)
-    return grad_x, sums[1] / torch.sqrt(variance + s.eps), sums[0]
+    return grad_x, sums[1] / torch.sqrt(variance + s.eps) if of_weight else None, sums[0] if of_bias else None
 
 
 class NormLIFFunction(torch.autograd.Function):

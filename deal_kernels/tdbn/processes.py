@@ -28,7 +28,6 @@ def merged(mean: Tensor, variance: Tensor, count: int, group: Group) -> tuple[Te
     parts = [torch.empty_like(mine) for _ in range(dist.get_world_size(_named(group)))]
     dist.all_gather(parts, mine, group=_named(group))
     means, variances, counts = torch.stack(parts).tensor_split([len(mean), 2 * len(mean)], dim=1)  # [processes, C or 1]
-    means, variances = (torch.where(counts > 0, moment, 0.0) for moment in (means, variances))
     total = counts.sum()
     all_mean = (means * counts).sum(0) / total
     all_variance = ((variances + (means - all_mean) ** 2) * counts).sum(0) / total

@@ -6,6 +6,7 @@ import itertools
 import torch
 
 from deal_kernels.lif import lif
+from deal_kernels.tdbn import tdbn_lif
 
 CHARGES = ({"tau": 3.0}, {"tau": 2.0, "decay_input": False}, {"leak": 0.7})
 RESETS = ({"v_reset": -0.3}, {"v_reset": None}, {"reset": "none"})
@@ -16,6 +17,11 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 def digest() -> str:
     generator = torch.Generator().manual_seed(0)
     total = hashlib.sha256()
+
+    def add(*tensors: torch.Tensor) -> None:
+        for tensor in tensors:
+            total.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes())
+
     for charge, reset, fire, dtype in itertools.product(CHARGES, RESETS, FIRES, DTYPES):
         x = torch.randn(19, 3, 77, generator=generator, dtype=torch.float64).mul(2).to(dtype).requires_grad_()
         tau = torch.rand(77, generator=generator).add(1)
@@ -25,6 +31,9 @@ def digest() -> str:
                 grads = torch.autograd.grad([spikes, v], x, [torch.ones_like(spikes), torch.ones_like(v)])
                 packed = lif(x.detach(), **charge, **reset, pack=True) if "levels" not in fire else spikes
                 rate = lif(x.detach(), **charge, **reset, **fire, reduce="mean")
-                for tensor in (spikes, v, *grads, packed, rate):
-                    total.update(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes())
+                add(spikes, v, *grads, packed, rate)
+        # Statistics are sums, whose order depends on the length of a vector: these are given.
+        statistics = torch.randn(77, generator=generator), torch.rand(77, generator=generator) + 0.5
+        spikes, v = tdbn_lif(x, None, None, *statistics, training=False, **charge, **reset, **fire, return_state=True)
+        add(spikes, v, *torch.autograd.grad([spikes, v], x, [torch.ones_like(spikes), torch.ones_like(v)]))
     return total.hexdigest()

@@ -5,6 +5,7 @@ import doctest
 import pytest
 
 import deal_kernels.backend
+import deal_kernels.compat.spikingjelly
 import deal_kernels.lif
 import deal_kernels.tdbn
 import deal_kernels.tdbn.functional
@@ -12,6 +13,7 @@ import deal_kernels.tdbn.modules
 
 MODULES = (
     deal_kernels.backend,
+    deal_kernels.compat.spikingjelly,
     deal_kernels.lif,
     deal_kernels.tdbn,
     deal_kernels.tdbn.functional,

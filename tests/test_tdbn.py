@@ -7,6 +7,7 @@ import pytest
 import torch
 from oracle import close
 
+from deal_kernels.compat.spikingjelly import ThresholdDependentBatchNorm2d
 from deal_kernels.lif import lif
 from deal_kernels.tdbn import TDBNLIF, TDBatchNorm2d, op, tdbn, tdbn_lif
 
@@ -101,6 +102,16 @@ def test_the_factor(backend, device):
     assert (grad != 0).all()
 
 
+def test_parameters_need_not_be_contiguous(backend, device):
+    x, weight, bias = case((4, 2, 3, 5, 7), device=device)
+    given = [weight, bias, torch.zeros_like(bias), torch.ones_like(bias)]
+    strided = [torch.stack([p, torch.full_like(p, torch.nan)], 1)[:, 0] for p in given]
+    for run, training in itertools.product((tdbn, tdbn_lif), (True, False)):
+        ours = run(x, *strided, training=training, backend=backend)
+        assert torch.equal(ours, run(x, *given, training=training, backend=backend))
+    assert all(torch.equal(p, q) for p, q in zip(given, strided, strict=True))
+
+
 def test_initialise_only_puts_the_factor_into_the_weight(backend, device):
     x = case((4, 2, 3, 5, 7), device=device)[0]
     strict = TDBatchNorm2d(3, alpha=0.7071, v_threshold=0.15, backend=backend).to(device)
@@ -113,7 +124,7 @@ def test_initialise_only_puts_the_factor_into_the_weight(backend, device):
 
 def test_golden(golden, backend, device):
     recorded = {name: tensor.to(device) for name, tensor in golden("spikingjelly.npz").items() if "tdbn" in name}
-    norm = TDBatchNorm2d(3, alpha=0.7071, v_threshold=0.15, initialise_only=True, backend=backend).to(device)
+    norm = ThresholdDependentBatchNorm2d(0.7071, 0.15, 3, backend=backend).to(device)
     assert close(norm.weight.detach(), recorded["tdbn_w"])
     x = recorded["tdbn_x"].requires_grad_()
     y = norm(x)

@@ -63,12 +63,12 @@ def tdbn(
     """
     check_input(x, None)
     axis = _channel_axis(x)
-    weight, bias, mean, variance, settings = _normalisation(
+    weight, bias, mean, inverse, settings = _normalisation(
         x, axis, weight, bias, running_mean, running_var, training, momentum, eps, alpha, v_threshold, group, backend
     )
     if lif_op.needs_gradient(x, weight, bias):
-        return op.NormFunction.apply(x, weight, bias, mean, variance, settings)
-    return op.norm(x, weight, bias, mean, variance, settings)
+        return op.NormFunction.apply(x, weight, bias, mean, inverse, settings)
+    return op.norm(x, weight, bias, mean, inverse, settings)
 
 
 def tdbn_lif(
@@ -122,14 +122,14 @@ def tdbn_lif(
     if pack:
         refuse_gradient("pack=True", x, weight, bias, shortcut, v0, decay, threshold)
     v_threshold = kind.threshold if threshold is None else threshold
-    weight, bias, mean, variance, settings = _normalisation(
+    weight, bias, mean, inverse, settings = _normalisation(
         x, axis, weight, bias, running_mean, running_var, training, momentum, eps, alpha, v_threshold, group, backend
     )
     if lif_op.needs_gradient(x, weight, bias, shortcut, v0, decay, threshold):
-        tensors = x, weight, bias, mean, variance, shortcut, v0, decay, threshold
+        tensors = x, weight, bias, mean, inverse, shortcut, v0, decay, threshold
         spikes, v = op.NormLIFFunction.apply(*tensors, settings, kind, output, steps, return_state)
     else:
-        norm = Norm(mean, *op.scale_and_shift(weight, bias, mean, variance, eps), shortcut)
+        norm = Norm(mean, *op.scale_and_shift(weight, bias, inverse), shortcut)
         inputs = Inputs(kind, x, v0, decay, threshold, steps, norm)
         spikes, v = op.lif(inputs, output, return_state, backend)
     return (spikes, v) if return_state else spikes
@@ -146,7 +146,10 @@ def _normalisation(
     running_var: Tensor | None, training: bool, momentum: float, eps: float, alpha: float | None, v_threshold: Number,
     group: Group, backend: str | None,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, op.Settings]:  # fmt: skip
-    """The weight with its factor, the bias, the mean and variance to use, and the rest; the running ones are moved."""
+    """The weight with its factor, the bias, the mean and one over the deviation of each channel, and the rest.
+
+    In training the running statistics move.
+    """
     running = {"running_mean": running_mean, "running_var": running_var}
     _check_channels(x, axis, weight=weight, bias=bias, **running)
     if (running_mean is None) != (running_var is None):
@@ -156,10 +159,11 @@ def _normalisation(
         raise ValueError(f"eps must not be negative and momentum must be from 0 to 1; got {eps} and {momentum}")
     dtype = STATE[x.dtype]
     weight = _with_factor(weight, alpha, v_threshold, x, axis)
-    bias = None if bias is None else bias.to(dtype)
+    bias = None if bias is None else bias.to(dtype).contiguous()
     if running_mean is not None and running_var is not None and not training:
-        settings = op.Settings(axis, eps, None, group, backend)
-        return weight, bias, running_mean.detach().to(dtype), running_var.detach().to(dtype), settings
+        inverse = torch.rsqrt(running_var.detach().to(dtype) + eps)
+        mean = running_mean.detach().to(dtype).contiguous()
+        return weight, bias, mean, inverse, op.Settings(axis, None, group, backend)
     mean, variance, count = op.statistics(x, axis, group, backend)
     if count < 2:
         raise ValueError(f"training needs more than one value per channel; got x of shape {tuple(x.shape)}")
@@ -167,7 +171,7 @@ def _normalisation(
         with torch.no_grad():
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), momentum)
-    return weight, bias, mean, variance, op.Settings(axis, eps, count, group, backend)
+    return weight, bias, mean, torch.rsqrt(variance + eps), op.Settings(axis, count, group, backend)
 
 
 def _with_factor(weight: Tensor | None, alpha: float | None, v_threshold: Number, x: Tensor, axis: int) -> Tensor:
@@ -177,12 +181,11 @@ def _with_factor(weight: Tensor | None, alpha: float | None, v_threshold: Number
     if alpha is None:
         return weight
     if isinstance(v_threshold, Tensor):
-        v_threshold = v_threshold.to(dtype)
-        if v_threshold.numel() == 1:
-            v_threshold = v_threshold.reshape(())
+        v_threshold = v_threshold.to(dtype).reshape(() if v_threshold.numel() == 1 else -1)
     else:
         v_threshold = number("v_threshold", v_threshold)
-    return weight * (number("alpha", alpha) * v_threshold)
+    factor = number("alpha", alpha) * v_threshold
+    return weight if isinstance(factor, float) and factor == 1 else weight * factor
 
 
 def _check_channels(x: Tensor, axis: int, **given: Tensor | None) -> None:

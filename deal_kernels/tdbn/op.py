@@ -17,6 +17,8 @@ from deal_kernels.lif import op as lif_op
 from deal_kernels.lif.reference import STATE, Inputs, Neuron, Norm
 from deal_kernels.tdbn import processes, reference
 
+REDUCTIONS = ("moments", "gradient_sums")
+
 library = torch.library.Library("deal_kernels", "FRAGMENT")
 library.define("channel_moments(Tensor x, int axis, str? backend) -> (Tensor, Tensor)")
 library.define("channel_normalise(Tensor x, Tensor mean, Tensor scale, Tensor shift, int axis, str? backend) -> Tensor")
@@ -64,10 +66,14 @@ def _run(name: str, backend: str, x: Tensor, axis: int, *tensors: Tensor) -> Non
     if backend == "triton":
         from deal_kernels.tdbn import triton
 
-        getattr(triton, name)(x, axis, *tensors)
-    else:
-        kernel = getattr(backends.extension(), f"channel_{name}" if backend == "cpp" else f"cuda_channel_{name}")
-        kernel(*_tensor(x, axis), *(tensor.data_ptr() for tensor in tensors), *lif_op.place(x, backend))
+        return getattr(triton, name)(x, axis, *tensors)
+    kernels, numbers = backends.extension(), _tensor(x, axis)
+    kernel = getattr(kernels, f"channel_{name}" if backend == "cpp" else f"cuda_channel_{name}")
+    if backend == "cuda" and name in REDUCTIONS:
+        _, steps, neurons, _, channels, inner, _ = numbers
+        room = kernels.cuda_channel_workspace(steps, neurons, channels, inner)
+        tensors += (x.new_empty(room, dtype=torch.float32),)
+    kernel(*numbers, *(tensor.data_ptr() for tensor in tensors), *lif_op.place(x, backend))
 
 
 def moments(x: Tensor, axis: int, backend: str | None) -> tuple[Tensor, Tensor]:
@@ -191,86 +197,83 @@ class Settings(NamedTuple):
     """How a tensor is normalised."""
 
     axis: int
-    eps: float
     values: int | None  # of a channel in all processes, where the statistics are those of the batch itself
     group: processes.Group
     backend: str | None
 
 
-def scale_and_shift(
-    weight: Tensor, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    """Of each channel, with its weight and statistics."""
-    return weight / torch.sqrt(variance + eps), torch.zeros_like(mean) if bias is None else bias
+def scale_and_shift(weight: Tensor, bias: Tensor | None, inverse: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each channel; `inverse` is one over its standard deviation."""
+    return weight * inverse, torch.zeros_like(inverse) if bias is None else bias
 
 
-def _factors(s: Settings, weight: Tensor, variance: Tensor, sums: Tensor) -> Factors:
+def _factors(s: Settings, weight: Tensor, inverse: Tensor, sums: Tensor) -> Factors:
     """What `gradient` multiplies with, from the sums of the gradient in this process."""
-    inverse = 1 / torch.sqrt(variance + s.eps)
     direct = weight * inverse
     if s.values is None:
-        return direct, torch.zeros_like(direct), torch.zeros_like(direct)
+        nothing = torch.zeros_like(direct)
+        return direct, nothing, nothing
     if processes.many(s.group):
         sums = processes.summed(sums, s.group)
-    by_variance = -direct * inverse * inverse * (sums[1] / s.values)
-    return direct, by_variance, -direct * (sums[0] / s.values)
+    by_mean, by_variance = sums * (direct * (-1 / s.values))
+    return direct, by_variance * (inverse * inverse), by_mean
 
 
-def norm(x: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor, variance: Tensor, s: Settings) -> Tensor:
+def norm(x: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor, inverse: Tensor, s: Settings) -> Tensor:
     """The normalised x, without gradient."""
     run = normalise if lif_op.unobserved(x) else _ops.channel_normalise
-    return run(x, mean, *scale_and_shift(weight, bias, mean, variance, s.eps), s.axis, s.backend)
+    return run(x, mean, *scale_and_shift(weight, bias, inverse), s.axis, s.backend)
 
 
 class NormFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, mean, variance, s):
-        ctx.save_for_backward(x, weight, mean, variance)
+    def forward(ctx, x, weight, bias, mean, inverse, s):
+        ctx.save_for_backward(x, weight, mean, inverse)
         ctx.settings = s
-        return norm(x, weight, bias, mean, variance, s)
+        return norm(x, weight, bias, mean, inverse, s)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        x, weight, mean, variance = ctx.saved_tensors
+        x, weight, mean, inverse = ctx.saved_tensors
         s = ctx.settings
         sums = (gradient_sums if lif_op.unobserved(x) else _ops.channel_gradient_sums)(grad, x, mean, s.axis, s.backend)
-        return *_gradients(ctx, grad, x, weight, mean, variance, sums, reuse=False), None, None, None
+        return *_gradients(ctx, grad, x, weight, mean, inverse, sums, reuse=False), None, None, None
 
 
 def _gradients(
-    ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, sums: Tensor, reuse: bool
+    ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor, sums: Tensor, reuse: bool
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Those of x, weight and bias, from that of the normalised x and its sums."""
     s = ctx.settings
     of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
     grad_x = None
-    factors = _factors(s, weight, variance, sums)  # by every process, as they have to meet
+    factors = _factors(s, weight, inverse, sums)  # by every process, as they have to meet
     if of_x:
         if lif_op.unobserved(x):
             grad_x = gradient(grad, x, mean, factors, s.axis, s.backend, reuse)
         else:
             grad_x = _ops.channel_gradient(grad, x, mean, *factors, s.axis, s.backend)
-    return grad_x, sums[1] / torch.sqrt(variance + s.eps) if of_weight else None, sums[0] if of_bias else None
+    return grad_x, sums[1] * inverse if of_weight else None, sums[0] if of_bias else None
 
 
 class NormLIFFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, mean, variance, shortcut, v0, decay, threshold, s, neuron, output, steps, state):
-        ctx.save_for_backward(x, weight, bias, mean, variance, shortcut, v0, decay, threshold)
+    def forward(ctx, x, weight, bias, mean, inverse, shortcut, v0, decay, threshold, s, neuron, output, steps, state):
+        ctx.save_for_backward(x, weight, bias, mean, inverse, shortcut, v0, decay, threshold)
         ctx.settings = s
         ctx.arguments = neuron, output, steps, state
         ctx.set_materialize_grads(False)
-        norm = Norm(mean, *scale_and_shift(weight, bias, mean, variance, s.eps), shortcut)
+        norm = Norm(mean, *scale_and_shift(weight, bias, inverse), shortcut)
         return lif(Inputs(neuron, x, v0, decay, threshold, steps, norm), output, state, s.backend)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad, grad_v):
-        x, weight, bias, mean, variance, shortcut, v0, decay, threshold = ctx.saved_tensors
+        x, weight, bias, mean, inverse, shortcut, v0, decay, threshold = ctx.saved_tensors
         neuron, output, steps, state = ctx.arguments
         s = ctx.settings
-        norm = Norm(mean, *scale_and_shift(weight, bias, mean, variance, s.eps), shortcut)
+        norm = Norm(mean, *scale_and_shift(weight, bias, inverse), shortcut)
         i = Inputs(neuron, x, v0, decay, threshold, steps, norm)
         if grad is None:
             grad = torch.zeros_like(lif_op.spikes_like(i, output))
@@ -282,7 +285,7 @@ class NormLIFFunction(torch.autograd.Function):
             grads = _ops.tdbn_lif_backward(grad, grad_v, *_flat(i), output, steps, wanted, s.backend)
         grad_y, *others, sums = grads
         by_shortcut = ctx.needs_input_grad[5]
-        of_norm = _gradients(ctx, grad_y, x, weight, mean, variance, sums, reuse=not by_shortcut)
+        of_norm = _gradients(ctx, grad_y, x, weight, mean, inverse, sums, reuse=not by_shortcut)
         others = (g if each else None for g, each in zip(others, wanted, strict=True))
         return *of_norm, None, None, grad_y if by_shortcut else None, *others, *[None] * 5
 

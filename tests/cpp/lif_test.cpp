@@ -47,10 +47,11 @@ void run(const Neuron& neuron, int64_t steps, int64_t neurons, int threads) {
   const Block grad_v = random_block(one, random);
   Block out(all), v(one), grad_x(all), grad_v0(one), grad_decay(one), grad_threshold(one);
 
-  LifInput input{neuron, DType::float32, Output::spikes, steps, neurons, neurons, x.data.get(), v0.data.get(), {nullptr, 1, 1}, {nullptr, 1, 1}};
+  LifInput input{neuron, DType::float32, Output::spikes, steps, neurons, neurons, x.data.get(), v0.data.get(),
+                 {nullptr, 1, 1}, {nullptr, 1, 1}, {}};
   kernels().lif_forward(LifForward{input, out.data.get(), v.data.get()}, threads);
   kernels().lif_backward(LifBackward{input, false, grad.data.get(), grad_v.data.get(), grad_x.data.get(), grad_v0.data.get(),
-                                     grad_decay.data.get(), grad_threshold.data.get()},
+                                     grad_decay.data.get(), grad_threshold.data.get(), nullptr},
                          threads);
 
   const Cell<float> cell{neuron, float(neuron.decay), float(neuron.threshold)};

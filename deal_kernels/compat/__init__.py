@@ -1,0 +1,1 @@
+"""Layers with the names and arguments of other libraries."""

@@ -1,43 +1,34 @@
-"""The Triton neuron against the reference, and what its kernels compile to.
-
-On a machine without a GPU the comparison runs in triton's interpreter. That has to be switched on before
-triton is imported, so one test here runs the others in a process of their own.
-"""
+"""The Triton neuron against the reference, and what its kernels compile to."""
 
 import itertools
-import os
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
 import pytest
 import torch
+from triton_testing import (
+    DEVICE,
+    HALVES,
+    ROUNDING,
+    Recorder,
+    compiles,
+    exact_ptx,
+    run_in_the_interpreter,
+    runs,
+    starts_interpreter,
+)
 
 from deal_kernels import backend as backends
 from deal_kernels.lif import lif, op
-from deal_kernels.lif.reference import CHARGES, RESETS, SURROGATES, Inputs, Neuron
+from deal_kernels.lif import triton as room
+from deal_kernels.lif.reference import CHARGES, RESETS, SURROGATES, Inputs, Neuron, Norm
 
-triton = pytest.importorskip("triton", reason="triton is not installed")
-room = pytest.importorskip("deal_kernels.lif.triton")
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cpu" if INTERPRETED else "cuda" if torch.cuda.is_available() else None
-runs = pytest.mark.skipif(DEVICE is None, reason="runs in the interpreter, in a process of its own")
-compiles = pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
-HALVES = (torch.float16, torch.bfloat16)
 CHARGE = {"decay_input": {"tau": 2.0}, "decay": {"tau": 3.0, "decay_input": False}, "leak": {"leak": 0.7}}
 RESET = {"hard": {"v_reset": 0.1}, "soft": {"v_reset": None}, "none": {"reset": "none"}}
 
 
-@pytest.mark.skipif(DEVICE is not None, reason="the tests run in this process")
+@starts_interpreter
 def test_in_the_interpreter():
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    run_in_the_interpreter(__file__)
 
 
 def run(backend, x, v0=None, wanted=(), **arguments):
@@ -61,9 +52,7 @@ def assert_agrees(x, v0=None, wanted=(), **arguments):
     for grad, expected in zip(grads, expected_grads, strict=True):
         assert grad.dtype == expected.dtype and grad.stride() == expected.stride()
         error = (grad.double() - expected.double()).abs().max()
-        # The interpreter cuts bfloat16 off instead of rounding it.
-        limit = {torch.float16: 2**-10, torch.bfloat16: 2**-7}.get(grad.dtype, 1e-6)
-        assert error <= limit * largest
+        assert error <= ROUNDING.get(grad.dtype, 1e-6) * largest
 
 
 def current(*shape, dtype=torch.float32, seed=0):
@@ -191,16 +180,7 @@ def test_gradients_have_the_bits_of_the_compiled_kernels(charge, reset, surrogat
             assert torch.equal(one, other)
 
 
-POINTERS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.uint8: "*u8"}
-TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
 NEURON = Neuron("decay_input", 2.0, 1.0, "hard", 0.1, False, "atan", 2.0, "ge", 1)
-
-
-class Recorder:
-    """Stands for a kernel and keeps what it would be launched with."""
-
-    def __getitem__(self, grid):
-        return lambda **arguments: self.__dict__.update(arguments=arguments)
 
 
 def launched(name, i, output, monkeypatch):
@@ -214,88 +194,61 @@ def launched(name, i, output, monkeypatch):
         else:
             grad, grad_x = op.spikes_like(i, output), op.spikes_like(i, "spikes" if i.steps is None else "mean")
             parameters = (None if p is None else state for p in (i.decay, i.threshold))
-            room.backward(i, grad, state, output, grad_x, state, *parameters)
+            sums = None if i.norm is None else torch.empty((2, *i.row.shape))
+            room.backward(i, grad, state, output, grad_x, state, *parameters, sums)
     return recorder.arguments
 
 
-def compile_for(capability, kernel, arguments):
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    options = {name: arguments.pop(name) for name in ("num_warps", "enable_fp_fusion")}
-    types, constants, alignments = {}, {}, {}
-    for k, parameter in enumerate(kernel.params):
-        value = arguments[parameter.name]
-        if parameter.is_constexpr or value is None:
-            types[parameter.name] = "constexpr"
-            constants[parameter.name] = value
-        elif isinstance(value, torch.Tensor):
-            types[parameter.name] = POINTERS[value.dtype]
-            alignments[(k,)] = [["tt.divisibility", 16]]
-        else:
-            types[parameter.name] = "fp32" if isinstance(value, float) else "i32"
-    source = ASTSource(kernel, types, constants, alignments)
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-
-
-def resources(cubin):
-    """What ptxas gave the kernel; None without the tool that tells."""
-    if not (TOOLS / "cuobjdump").exists():
-        return None
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        text = subprocess.run([TOOLS / "cuobjdump", "-res-usage", file.name], capture_output=True, text=True).stdout
-    return {name: int(count) for name, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
-
-
 ALIGNED, UNALIGNED = (4, 2, 8, 64), (4, 2, 5, 7)
-VARIANTS = {  # changes to NEURON, shape of x, output, constant current, v0 and parameters per channel
-    "plain": ({}, ALIGNED, "spikes", False, False),
-    "true division": ({"decay": 3.0}, UNALIGNED, "spikes", False, False),
-    "learnt": ({"charge": "decay", "reset": "soft"}, ALIGNED, "spikes", False, True),
-    "learnt, long": ({"fire": "gt"}, (17, *ALIGNED[1:]), "spikes", False, True),
-    "learnt, long, unaligned": ({"surrogate": "sigmoid"}, (17, *UNALIGNED[1:]), "spikes", False, True),
-    "mean": ({"surrogate": "triangle", "detach_reset": True}, (8, *ALIGNED[1:]), "mean", False, False),
-    "constant": ({"charge": "leak", "surrogate": "rectangle", "reset": "none"}, ALIGNED[1:], "mean", True, False),
-    "levels": ({"levels": 4, "reset": "soft"}, (8, *ALIGNED[1:]), "spikes", False, True),
-    "bits": ({}, ALIGNED, "packed", False, False),
-    "bits, unaligned": ({}, UNALIGNED, "packed", False, False),
+VARIANTS = {  # changes to NEURON, shape of x, output, constant current, v0 and parameters per channel, norm
+    "plain": ({}, ALIGNED, "spikes", False, False, ""),
+    "true division": ({"decay": 3.0}, UNALIGNED, "spikes", False, False, ""),
+    "learnt": ({"charge": "decay", "reset": "soft"}, ALIGNED, "spikes", False, True, ""),
+    "learnt, long": ({"fire": "gt"}, (17, *ALIGNED[1:]), "spikes", False, True, ""),
+    "learnt, long, unaligned": ({"surrogate": "sigmoid"}, (17, *UNALIGNED[1:]), "spikes", False, True, ""),
+    "mean": ({"surrogate": "triangle", "detach_reset": True}, (8, *ALIGNED[1:]), "mean", False, False, ""),
+    "constant": ({"charge": "leak", "surrogate": "rectangle", "reset": "none"}, ALIGNED[1:], "mean", True, False, ""),
+    "levels": ({"levels": 4, "reset": "soft"}, (8, *ALIGNED[1:]), "spikes", False, True, ""),
+    "bits": ({}, ALIGNED, "packed", False, False, ""),
+    "bits, unaligned": ({}, UNALIGNED, "packed", False, False, ""),
+    "norm": ({}, ALIGNED, "spikes", False, False, "norm"),
+    "norm, constant": ({}, ALIGNED[1:], "spikes", True, False, "norm"),
+    "norm, bits": ({}, ALIGNED, "packed", False, False, "norm"),
+    "norm, learnt": ({}, ALIGNED, "spikes", False, True, "norm and shortcut"),
+    "norm, long": ({"reset": "soft"}, (17, *ALIGNED[1:]), "mean", False, False, "norm and shortcut"),
+    "norm, learnt, long, unaligned": ({}, (17, *UNALIGNED[1:]), "spikes", False, True, "norm and shortcut"),
 }
-
-
 TARGETS = (90, torch.float32), (80, torch.float32), (80, torch.bfloat16), (90, torch.float16)  # all for the first
+EVERYWHERE = ("true division", "learnt, long", "bits", "norm", "norm, learnt")
 
 
 def compilations():
     for (capability, dtype), (name, variant) in itertools.product(TARGETS, VARIANTS.items()):
         for kernel in ("forward", "backward"):
-            chosen = (capability, dtype) == TARGETS[0] or name in ("true division", "learnt, long", "bits")
+            chosen = (capability, dtype) == TARGETS[0] or name in EVERYWHERE
             if chosen and (kernel == "forward" or variant[2] != "packed"):
                 yield pytest.param(capability, dtype, kernel, *variant, id=f"sm_{capability}-{dtype}-{kernel}-{name}")
 
 
 @compiles
-@pytest.mark.skipif(not (shutil.which("ptxas") or (TOOLS / "ptxas").exists()), reason="there is no ptxas")
-@pytest.mark.parametrize("capability, dtype, name, changes, shape, output, constant, companions", list(compilations()))
+@pytest.mark.parametrize(
+    "capability, dtype, name, changes, shape, output, constant, companions, norm", list(compilations())
+)
 def test_what_the_kernels_compile_to(
-    capability, dtype, name, changes, shape, output, constant, companions, monkeypatch
+    capability, dtype, name, changes, shape, output, constant, companions, norm, monkeypatch
 ):
     x = torch.empty(shape, dtype=dtype)
     row = x if constant else x[0]
-    v0, decay = (torch.empty(row.shape), torch.ones(row.shape[1])) if companions else (None, None)
-    i = Inputs(NEURON._replace(**changes), x, v0, decay, decay, 4 if constant else None)
-    kernel = getattr(room, f"{name}_kernel")
+    each = torch.ones(row.shape[1])
+    v0, decay = (torch.empty(row.shape), each) if companions else (None, None)
+    norm = Norm(each, each, each, x if norm == "norm and shortcut" else None) if norm else None
+    i = Inputs(NEURON._replace(**changes), x, v0, decay, decay, 4 if constant else None, norm)
     arguments = launched(name, i, output, monkeypatch)
-    compiled = compile_for(capability, kernel, dict(arguments))
+    ptx = exact_ptx(capability, getattr(room, f"{name}_kernel"), arguments)
 
-    ptx = compiled.asm["ptx"]
-    assert not re.findall(r"fma\.rn\.f32|div\.full|div\.approx|rcp\.approx|\.f64|\.ftz", ptx)
     divides = not arguments["MULTIPLY"] and i.neuron.charge != "leak"
     assert ("div.rn.f32" in ptx) or not divides
     if i.neuron.levels > 1:
         assert "0f4B400000" in ptx and "0fCB400000" in ptx  # the rounding constant, added and subtracted
     if arguments["UNIT"] > 1 and name == "forward" and output == "spikes":
         assert re.search(r"ld\.global\S*\.v4", ptx) and re.search(r"st\.global\S*\.v4", ptx)
-    spilt = (resources(compiled.asm["cubin"]) or {}).get("STACK", 0)
-    assert spilt <= 8  # two registers cost nothing beside the rows

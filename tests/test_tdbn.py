@@ -237,6 +237,14 @@ def test_fused_gradients_in_double(neuron, training):
             assert close(one, other, 1e-10)
 
 
+def test_input_expanded_over_time(backend, device):
+    x, weight, bias = case((1, 2, 3, 5, 7), device=device)
+    x, shortcut = x.expand(4, 2, 3, 5, 7), case((4, 2, 3, 5, 7), seed=2, device=device)[0]
+    for add in (None, shortcut):
+        ours, whole = (tdbn_lif(t, weight, bias, training=True, shortcut=add, backend=backend) for t in (x, x.clone()))
+        assert torch.equal(ours, whole)
+
+
 def test_learnt_threshold_and_decay(backend, device):
     x, weight, bias = case((6, 2, 3, 4, 5), device=device)
     for channels in (1, 3):

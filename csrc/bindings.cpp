@@ -137,14 +137,27 @@ PYBIND11_MODULE(_C, m) {
   const auto check = [](const char* error) {
     if (error) throw std::runtime_error(error);
   };
+  const auto on_gpu = [=](auto kernel) {
+    return [=](const auto& a, int device, Address stream) {
+      check(kernel(a, device, static_cast<CUstream_st*>(pointer(stream))));
+    };
+  };
+  const auto with_room = [=](auto kernel) {
+    return [=](const auto& a, Address room, int device, Address stream) {
+      check(kernel(a, static_cast<float*>(pointer(room)), device, static_cast<CUstream_st*>(pointer(stream))));
+    };
+  };
   m.attr("cuda_architectures") = DEAL_CUDA;
   m.attr("lif_segment") = cuda::kSegment;
-  define_lif_forward<int, Address>(m, "cuda_lif_forward", [=](const LifForward& a, int device, Address stream) {
-    check(cuda::lif_forward(a, device, static_cast<CUstream_st*>(pointer(stream))));
-  });
-  define_lif_backward<Address, int, Address>(
-      m, "cuda_lif_backward", [=](const LifBackward& a, Address starts, int device, Address stream) {
-        check(cuda::lif_backward(a, static_cast<float*>(pointer(starts)), device, static_cast<CUstream_st*>(pointer(stream))));
-      });
+  define_lif_forward<int, Address>(m, "cuda_lif_forward", on_gpu(cuda::lif_forward));
+  define_lif_backward<Address, int, Address>(m, "cuda_lif_backward", with_room(cuda::lif_backward));
+  const Types<int, Address> place;
+  const Types<Address, int, Address> room_and_place;
+  m.def("cuda_channel_workspace", &cuda::channel_workspace);
+  define_channels<ChannelMoments>(m, "cuda_channel_moments", with_room(cuda::channel_moments), Two(), room_and_place);
+  define_channels<ChannelNormalise>(m, "cuda_channel_normalise", on_gpu(cuda::channel_normalise), Four(), place);
+  define_channels<ChannelGradientSums>(m, "cuda_channel_gradient_sums", with_room(cuda::channel_gradient_sums), Three(),
+                                       room_and_place);
+  define_channels<ChannelGradient>(m, "cuda_channel_gradient", on_gpu(cuda::channel_gradient), Six(), place);
 #endif
 }

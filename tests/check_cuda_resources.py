@@ -46,7 +46,7 @@ def readable(symbols: list[str]) -> dict[str, str]:
     except FileNotFoundError:
         return {symbol: symbol for symbol in symbols}
     names = (re.sub(r"(deal|cuda|\(anonymous namespace\))::|^void ", "", line) for line in text.splitlines())
-    return {symbol: re.sub(r">\(.*", ">", name) for symbol, name in zip(symbols, names, strict=True)}
+    return {symbol: re.sub(r"(>|^\w+)\(.*", r"\1", name) for symbol, name in zip(symbols, names, strict=True)}
 
 
 def kernels(report: str) -> list[Kernel]:

@@ -3,17 +3,12 @@
 import ctypes
 import itertools
 import math
-import shlex
-import shutil
-import subprocess
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from cuda_emulation import DTYPES, Rooms, address, integers, library, run
 
-ROOT = Path(__file__).parents[1]
-DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.float64: 3}
 SPIKES, MEAN, PACKED = range(3)
 DECAY_INPUT, DECAY, LEAK = CHARGES = range(3)
 GE, GT, LEVELS = FIRES = range(3)
@@ -21,92 +16,57 @@ HARD, SOFT, NONE = RESETS = range(3)
 SIGMOID, ATAN, TRIANGLE, RECTANGLE = SURROGATES = range(4)
 STEPS = (1, 3, 4, 7, 16, 17, 40)
 SIZES = (1, 7, 517, 520, 1028)  # odd ones take neurons one by one
-MARGIN = 16  # elements before and after every tensor, which keep it aligned
 
 compiled = pytest.importorskip("deal_kernels._C", reason="the extension is not built")
 
 
 @pytest.fixture(scope="module")
-def emulated(tmp_path_factory):
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("g++ is needed to build the emulated kernels")
-    library = tmp_path_factory.mktemp("cuda_on_cpu") / "kernels.so"
-    folder = ROOT / "tests" / "cuda_on_cpu"
-    # A word read or written at an address it is not aligned to stops the process.
-    flags = "-std=c++17 -O0 -fPIC -shared -ffp-contract=off -fsanitize=alignment -fsanitize-undefined-trap-on-error"
-    sources = [str(folder / "module.cpp"), "-x", "c++", str(ROOT / "csrc" / "cuda" / "lif.cu")]
-    subprocess.run([compiler, *shlex.split(flags), f"-I{folder}", *sources, "-o", str(library)], check=True)
-    kernels = ctypes.CDLL(str(library))
-    for function in (kernels.forward, kernels.backward):
-        function.restype = ctypes.c_char_p
-    return kernels
+def emulated():
+    return library()
 
 
 class Emulated:
-    """The two kernels with the arguments of those of deal_kernels._C."""
+    """The two kernels, which leave the sums of a norm by neuron."""
+
+    by_neuron = True
 
     def __init__(self, library, device=0):
         self.library = library
         self.device = device
 
-    def forward(self, neuron, *numbers):
-        self._call(self.library.forward, neuron, *numbers)
+    def forward(self, neuron, inputs, norm, *results):
+        self._call(self.library.forward, neuron, *inputs, *(norm or [0] * 6), *results)
 
-    def backward(self, neuron, steps, neurons, *numbers):
+    def backward(self, neuron, inputs, norm, *results):
+        steps, neurons = inputs[2:4]
         starts = torch.full(((steps + 15) // 16 * neurons,), math.nan)
-        self._call(self.library.backward, neuron, *numbers, starts.data_ptr())
+        self._call(self.library.backward, neuron, *inputs, *(norm or [0] * 6), *results, starts.data_ptr())
 
     def _call(self, function, neuron, *numbers):
-        numbers = *numbers, self.device
-        error = function((ctypes.c_double * len(neuron))(*neuron), (ctypes.c_int64 * len(numbers))(*numbers))
-        if error:
-            raise RuntimeError(error.decode())
+        run(function, (ctypes.c_double * len(neuron))(*neuron), integers(*numbers, self.device))
 
 
 class Compiled:
-    """The same two of the CPU backend."""
+    """The same two of the CPU backend, which leave those sums by channel."""
 
-    def forward(self, neuron, *numbers):
-        compiled.lif_forward(self._neuron(neuron), *numbers, 1)
+    by_neuron = False
 
-    def backward(self, neuron, steps, neurons, *numbers):
-        compiled.lif_backward(self._neuron(neuron), *numbers, 1)
+    def forward(self, neuron, inputs, norm, *results):
+        compiled.lif_forward(self._neuron(neuron), *inputs, norm and compiled.Norm(*norm), *results, 1)
+
+    def backward(self, neuron, inputs, norm, *results):
+        compiled.lif_backward(self._neuron(neuron), *inputs, norm and compiled.Norm(*norm), *results, 1)
 
     def _neuron(self, neuron):
         return compiled.Neuron(*map(int, neuron[:4]), *map(bool, neuron[4:6]), *neuron[6:])
 
 
-class Rooms:
-    """Tensors between margins that must stay as they are; inputs and results `skew` elements off their alignment."""
-
-    def __init__(self, skew):
-        self.skew = skew
-        self.rooms = []
-
-    def place(self, tensor, skew=None):
-        skew = self.skew[0] if skew is None else skew
-        room = torch.full((tensor.numel() + 2 * MARGIN + skew,), 77, dtype=tensor.dtype)
-        begin = MARGIN + skew
-        placed = room[begin : begin + tensor.numel()].view(tensor.shape)
-        placed.copy_(tensor)
-        self.rooms.append((room, begin, begin + tensor.numel()))
-        return placed
-
-    def result(self, *shape, dtype=torch.float32):
-        return self.place(torch.full(shape, 255 if dtype is torch.uint8 else math.nan, dtype=dtype), self.skew[1])
-
-    def check(self):
-        for room, begin, end in self.rooms:
-            assert (room[:begin] == 77).all() and (room[end:] == 77).all(), "wrote outside its tensor"
-
-
 def layer(
     steps=4, neurons=520, dtype=torch.float32, *, charge=DECAY_INPUT, fire=GE, reset=SOFT, surrogate=ATAN, detach=False,
-    decay=None, threshold=0.8, output=SPIKES, constant=False, state=True, decays=None, thresholds=None, inner=1,
-    skew=(0, 0),
+    decay=None, threshold=0.8, output=SPIKES, constant=False, state=True, decays=None, thresholds=None, norms=None,
+    shortcut=False, inner=1, skew=(0, 0),
 ):  # fmt: skip
-    """What a kernel is run on: random tensors, and of decay and threshold so many channels, or None for a number."""
+    """What a kernel is run on: random tensors, and of decay, threshold and norm so many channels, or None."""
     random = torch.Generator().manual_seed(steps * 1000 + neurons)
     decay = decay or (0.75 if charge == LEAK else 2.0)
     multiply = charge != LEAK and decays is None and math.frexp(decay)[0] == 0.5
@@ -121,17 +81,16 @@ def layer(
     def parameter(channels, low):
         return None if channels is None else rooms.place(torch.rand(channels, generator=random) + low)
 
+    rows = 1 if constant else steps
     return SimpleNamespace(
         neuron=(charge, fire, reset, surrogate, detach, multiply, decay, threshold, rest, alpha, levels),
         dtype=dtype, steps=steps, neurons=neurons, output=output, constant=constant, inner=inner, rooms=rooms,
-        x=normal(1 if constant else steps, neurons, dtype=dtype), v0=normal(neurons) if state else None,
+        x=normal(rows, neurons, dtype=dtype), v0=normal(neurons) if state else None,
         decay=parameter(decays, 0.3 if charge == LEAK else 1.2), threshold=parameter(thresholds, 0.5),
         grad=normal(1 if output == MEAN else steps, neurons, dtype=dtype), grad_v=normal(neurons) if state else None,
+        norm=[parameter(norms, low) for low in (0.0, 0.8, -0.4)] if norms else None,
+        shortcut=normal(rows, neurons, dtype=dtype) if shortcut else None,
     )  # fmt: skip
-
-
-def address(tensor):
-    return 0 if tensor is None else tensor.data_ptr()
 
 
 def channels(tensor):
@@ -145,6 +104,10 @@ def inputs(a):
     )  # fmt: skip
 
 
+def norm(a):
+    return None if a.norm is None else (*map(address, a.norm), len(a.norm[0]), a.inner, address(a.shortcut))
+
+
 def forward(kernels, a):
     """The result, and the final state of a layer that has one."""
     shape, dtype = {
@@ -153,7 +116,7 @@ def forward(kernels, a):
         PACKED: ((a.steps, (a.neurons + 7) // 8), torch.uint8),
     }[a.output]
     out, v = a.rooms.result(*shape, dtype=dtype), None if a.v0 is None else a.rooms.result(a.neurons)
-    kernels.forward(a.neuron, *inputs(a), address(out), address(v))
+    kernels.forward(a.neuron, inputs(a), norm(a), address(out), address(v))
     a.rooms.check()
     return (out,) if v is None else (out, v)
 
@@ -162,10 +125,17 @@ def backward(kernels, a, shares=True):
     """The gradients of x, the initial state, decay and threshold."""
     grad_x = a.rooms.result(1 if a.constant else a.steps, a.neurons, dtype=a.dtype)
     states = [a.rooms.result(a.neurons) if wanted else None for wanted in (a.v0 is not None, shares, shares)]
-    numbers = a.constant, address(a.grad), address(a.grad_v), address(grad_x), *map(address, states)
-    kernels.backward(a.neuron, a.steps, a.neurons, *inputs(a), *numbers)
+    a.sums = a.rooms.result(2, a.neurons if kernels.by_neuron else len(a.norm[0])) if a.norm else None
+    numbers = a.constant, *map(address, (a.grad, a.grad_v, grad_x, *states, a.sums))
+    kernels.backward(a.neuron, inputs(a), norm(a), *numbers)
     a.rooms.check()
     return grad_x, *(state for state in states if state is not None)
+
+
+def by_channel(sums, a):
+    """The sums of a norm that were left by neuron."""
+    channel = torch.arange(a.neurons) // a.inner % len(a.norm[0])
+    return torch.zeros(2, len(a.norm[0]), dtype=torch.float64).index_add(1, channel, sums.double())
 
 
 def same(ours, expected):
@@ -235,6 +205,45 @@ def test_alignment(emulated, dtype, skew):
         if output != PACKED:
             ours, expected = (backward(kernels, a, shares=state) for kernels in (Emulated(emulated), Compiled()))
             assert same(ours, expected), (steps, output)
+
+
+@pytest.mark.parametrize("shortcut", (False, True))
+@pytest.mark.parametrize("output", (SPIKES, MEAN, PACKED))
+@pytest.mark.parametrize("dtype", list(DTYPES)[:3], ids=str)
+def test_norm(emulated, dtype, output, shortcut):
+    sizes = (1, 1, 1), (241, 5, 3), (517, 1, 11), (520, 8, 1), (520, 5, 4), (1028, 3, 64)
+    for steps, (neurons, norms, inner), constant in itertools.product((1, 4, 7, 18, 40), sizes, (False, True)):
+        options = {"norms": norms, "inner": inner, "shortcut": shortcut, "constant": constant}
+        a = layer(steps, neurons, dtype, output=output, state=not constant, **options)
+        assert same(forward(Emulated(emulated), a), forward(Compiled(), a)), (steps, neurons, options)
+        if output != PACKED:
+            check_norm_gradients(emulated, a, shares=steps % 2 == 0)
+
+
+def check_norm_gradients(emulated, a, shares):
+    ours = backward(Emulated(emulated), a, shares)
+    sums = by_channel(a.sums, a)
+    assert same(ours, backward(Compiled(), a, shares)), a
+    torch.testing.assert_close(sums, a.sums.double(), rtol=1e-5, atol=1e-6 * a.steps * a.neurons**0.5)
+
+
+@pytest.mark.parametrize("charge", CHARGES)
+def test_norm_and_parameters_by_channel(emulated, charge):
+    for inner, neurons, reset, constant in itertools.product((1, 4, 6), (240, 241), RESETS, (False, True)):
+        options = {"charge": charge, "decays": 5, "thresholds": 5, "inner": inner, "reset": reset, "constant": constant}
+        a = layer(18, neurons, norms=5, shortcut=True, **options)
+        assert same(forward(Emulated(emulated), a), forward(Compiled(), a)), options
+        check_norm_gradients(emulated, a, shares=True)
+
+
+@pytest.mark.parametrize("skew", ((1, 0), (0, 1), (2, 4), (4, 2)))
+@pytest.mark.parametrize("dtype", list(DTYPES)[:3], ids=str)
+def test_alignment_with_norm(emulated, dtype, skew):
+    for output in (SPIKES, MEAN, PACKED):
+        a = layer(18, 264, dtype, output=output, skew=skew, norms=6, inner=4, shortcut=True)
+        assert same(forward(Emulated(emulated), a), forward(Compiled(), a)), output
+        if output != PACKED:
+            check_norm_gradients(emulated, a, shares=False)
 
 
 def test_bits_past_the_last_neuron_are_zero(emulated):

@@ -1,6 +1,6 @@
 // The entry points of the CUDA kernels. Each returns nullptr, or what went wrong.
 #pragma once
-#include "../lif.h"
+#include "../tdbn.h"
 
 struct CUstream_st;
 
@@ -13,6 +13,14 @@ constexpr int kSegment = 16;
 
 const char* lif_forward(const LifForward&, int device, CUstream_st*);
 const char* lif_backward(const LifBackward&, float* starts, int device, CUstream_st*);
+
+// The floats of a workspace, which holds what the blocks of a reduction found until it is put together.
+int64_t channel_workspace(int64_t steps, int64_t neurons, int64_t channels, int64_t inner);
+
+const char* channel_moments(const ChannelMoments&, float* workspace, int device, CUstream_st*);
+const char* channel_normalise(const ChannelNormalise&, int device, CUstream_st*);
+const char* channel_gradient_sums(const ChannelGradientSums&, float* workspace, int device, CUstream_st*);
+const char* channel_gradient(const ChannelGradient&, int device, CUstream_st*);
 
 }  // namespace cuda
 }  // namespace deal

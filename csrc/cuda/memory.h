@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "../lif.h"
 #include "lanes.h"
 
 namespace deal {
@@ -58,17 +59,29 @@ __device__ __forceinline__ Lanes<L> widen(const Stored<T, L>& a) {
   return result;
 }
 
-// Inputs are read once. Marking them so leaves the second-level cache to the results, which the next
-// layer reads.
-template <int W, int L, class T>
+template <class T, int L>
+__device__ __forceinline__ Stored<T, L> narrowed(const Lanes<L>& a) {
+  Stored<T, L> result;
+#pragma unroll
+  for (int i = 0; i < L; ++i) narrow(a.at[i], result.at[i]);
+  return result;
+}
+
+// Most inputs are read once. Marking them so leaves the second-level cache to the results, which the
+// next layer reads, and to the inputs that are read again.
+enum class Use { once, again };
+
+template <int W, int L, Use use = Use::once, class T>
 __device__ __forceinline__ Stored<T, L> load(const T* p, int64_t left) {
   using Word = word_t<T, W>;
   constexpr int words = L * int(sizeof(T)) / int(sizeof(Word));
   constexpr int each = L / words;
   Word raw[words] = {};
 #pragma unroll
-  for (int i = 0; i < words; ++i)
-    if (L == W || i * each < left) raw[i] = __ldcs(reinterpret_cast<const Word*>(p) + i);
+  for (int i = 0; i < words; ++i) {
+    const Word* const word = reinterpret_cast<const Word*>(p) + i;
+    if (L == W || i * each < left) raw[i] = use == Use::once ? __ldcs(word) : *word;
+  }
   Stored<T, L> result;
   __builtin_memcpy(static_cast<void*>(&result), raw, sizeof raw);
   return result;
@@ -84,9 +97,7 @@ __device__ __forceinline__ void store(T* p, const Lanes<L>& a, int64_t left) {
   using Word = word_t<T, W>;
   constexpr int words = L * int(sizeof(T)) / int(sizeof(Word));
   constexpr int each = L / words;
-  Stored<T, L> stored;
-#pragma unroll
-  for (int i = 0; i < L; ++i) narrow(a.at[i], stored.at[i]);
+  const Stored<T, L> stored = narrowed<T>(a);
   Word raw[words];
   __builtin_memcpy(raw, static_cast<const void*>(&stored), sizeof raw);
 #pragma unroll
@@ -94,10 +105,44 @@ __device__ __forceinline__ void store(T* p, const Lanes<L>& a, int64_t left) {
     if (L == W || i * each < left) reinterpret_cast<Word*>(p)[i] = raw[i];
 }
 
+constexpr int kAhead = 4;  // rows that are read before the first of them is used
+
+// What comes next, read at once. Taking a row moves the others up, so that a loop over steps stays one
+// copy of its long body.
+template <class T, int L>
+struct Queue {
+  Stored<T, L> at[kAhead];
+
+  template <int W, Use use = Use::once>
+  __device__ __forceinline__ void read(const T* p, int64_t stride, int count, int64_t left) {
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k, p += stride)
+      if (k < count) at[k] = load<W, L, use>(p, left);
+  }
+
+  __device__ __forceinline__ Lanes<L> take() {
+    const Lanes<L> head = widen(at[0]);
+#pragma unroll
+    for (int k = 1; k < kAhead; ++k) at[k - 1] = at[k];
+    return head;
+  }
+};
+
 // Whether W elements at a time may be moved from and to this address; null moves nothing.
 template <class T>
 bool allows(int W, const void* p) {
   return reinterpret_cast<uintptr_t>(p) % word_bytes(W * int(sizeof(T))) == 0;
+}
+
+// Returns run(T{}) for the type of the elements.
+template <class Run>
+const char* with_type(DType dtype, const Run& run) {
+  switch (dtype) {
+    case DType::float32: return run(float{});
+    case DType::float16: return run(__half{});
+    case DType::bfloat16: return run(__nv_bfloat16{});
+    default: return "the CUDA kernels have no float64";
+  }
 }
 
 }  // namespace cuda

@@ -1,10 +1,13 @@
-// As much of the CUDA runtime as csrc/cuda needs to run on a CPU: one thread after the other. Kernels
-// that let threads talk to each other would need more.
+// As much of the CUDA runtime as csrc/cuda needs to run on a CPU. The threads of a block take turns: one
+// runs until it waits for the others, or ends.
 #pragma once
+#include <ucontext.h>
+
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 
 #define __global__
 #define __device__
@@ -38,9 +41,15 @@ T __ldcs(const T* p) {
 
 struct CUstream_st;
 using cudaStream_t = CUstream_st*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidDevice = 101, cudaErrorIllegalAddress = 700 };
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidDevice = 101,
+  cudaErrorIllegalAddress = 700,
+  cudaErrorLaunchFailure = 719,
+};
 
 inline const char* cudaGetErrorString(cudaError_t code) {
+  if (code == cudaErrorLaunchFailure) return "threads wait for others that have ended";
   return code == cudaErrorInvalidDevice ? "invalid device ordinal" : "an illegal memory access was encountered";
 }
 
@@ -56,6 +65,42 @@ inline cudaError_t cudaSetDevice(int device) {
   return cudaSuccess;
 }
 
+struct Thread {
+  ucontext_t context;
+  bool ended;
+  alignas(16) unsigned char stack[1 << 18];
+};
+inline Thread threads[128];
+inline std::function<void()> body;  // of every thread
+inline ucontext_t turns;            // what gives the threads theirs
+
+inline void __syncthreads() { swapcontext(&threads[threadIdx.x].context, &turns); }
+
+inline void run_thread() {
+  body();
+  threads[threadIdx.x].ended = true;
+}
+
+inline cudaError_t run_block() {
+  for (unsigned i = 0; i < blockDim.x; ++i) {
+    Thread& thread = threads[i];
+    getcontext(&thread.context);
+    thread.context.uc_stack.ss_sp = thread.stack;
+    thread.context.uc_stack.ss_size = sizeof thread.stack;
+    thread.context.uc_link = &turns;
+    thread.ended = false;
+    makecontext(&thread.context, run_thread, 0);
+  }
+  for (unsigned ended = 0; ended == 0;) {
+    for (threadIdx.x = 0; threadIdx.x < blockDim.x; ++threadIdx.x) {
+      swapcontext(&turns, &threads[threadIdx.x].context);
+      ended += threads[threadIdx.x].ended;
+    }
+    if (ended != 0 && ended != blockDim.x) return cudaErrorLaunchFailure;
+  }
+  return cudaSuccess;
+}
+
 // Shared memory is filled with NaN before every block: nothing may be read before it is written, and
 // nothing written past the bytes that were asked for.
 template <class Arguments>
@@ -63,13 +108,15 @@ cudaError_t cudaLaunchKernel(void (*kernel)(Arguments), dim3 grid, dim3 block, v
                              cudaStream_t) {
   unsigned char* const memory = reinterpret_cast<unsigned char*>(deal::cuda::shared_words);
   constexpr size_t most = sizeof deal::cuda::shared_words;
+  if (bytes > most || block.x > sizeof threads / sizeof *threads) return cudaErrorIllegalAddress;
   gridDim = grid;
   blockDim = block;
+  body = [=] { kernel(*static_cast<Arguments*>(arguments[0])); };
   for (blockIdx.x = 0; blockIdx.x < grid.x; ++blockIdx.x) {
     std::memset(memory, 0xff, most);
-    for (threadIdx.x = 0; threadIdx.x < block.x; ++threadIdx.x) kernel(*static_cast<Arguments*>(arguments[0]));
+    if (const cudaError_t error = run_block()) return error;
     for (size_t i = bytes; i < most; ++i)
       if (memory[i] != 0xff) return cudaErrorIllegalAddress;
   }
-  return bytes <= most ? cudaSuccess : cudaErrorIllegalAddress;
+  return cudaSuccess;
 }

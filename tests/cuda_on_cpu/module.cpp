@@ -18,23 +18,50 @@ Neuron neuron_of(const double* n) {
 }
 
 LifInput input_of(const double* neuron, const int64_t* n) {
+  const auto of_norm = [n](int64_t address) { return Parameter{pointer(address), n[15], n[16]}; };
   return {neuron_of(neuron), DType(n[0]), Output(n[1]), n[2], n[3], n[4], pointer(n[5]), pointer(n[6]),
-          {pointer(n[7]), n[8], n[11]}, {pointer(n[9]), n[10], n[11]}};
+          {pointer(n[7]), n[8], n[11]}, {pointer(n[9]), n[10], n[11]},
+          {of_norm(n[12]), of_norm(n[13]), of_norm(n[14]), pointer(n[17])}};
 }
+
+Channels channels_of(const int64_t* n) { return {DType(n[0]), n[1], n[2], n[3], n[4], n[5], pointer(n[6])}; }
 
 }  // namespace
 }  // namespace deal
 
+using namespace deal;
+
 extern "C" const char* forward(const double* neuron, const int64_t* n) {
-  const deal::LifForward a = {deal::input_of(neuron, n), deal::pointer(n[12]), deal::pointer(n[13])};
-  return deal::cuda::lif_forward(a, int(n[14]), nullptr);
+  return cuda::lif_forward({input_of(neuron, n), pointer(n[18]), pointer(n[19])}, int(n[20]), nullptr);
 }
 
 extern "C" const char* backward(const double* neuron, const int64_t* n) {
-  using deal::pointer;
-  const deal::LifBackward a = {deal::input_of(neuron, n), n[12] != 0,     pointer(n[13]), pointer(n[14]),
-                               pointer(n[15]),            pointer(n[16]), pointer(n[17]), pointer(n[18])};
-  return deal::cuda::lif_backward(a, static_cast<float*>(pointer(n[19])), int(n[20]), nullptr);
+  const LifBackward a = {input_of(neuron, n), n[18] != 0,     pointer(n[19]), pointer(n[20]), pointer(n[21]),
+                         pointer(n[22]),      pointer(n[23]), pointer(n[24]), pointer(n[25])};
+  return cuda::lif_backward(a, static_cast<float*>(pointer(n[26])), int(n[27]), nullptr);
+}
+
+extern "C" int channel_workspace(const int64_t* n) { return int(cuda::channel_workspace(n[0], n[1], n[2], n[3])); }
+
+extern "C" const char* channel_moments(const int64_t* n) {
+  const ChannelMoments a = {channels_of(n), pointer(n[7]), pointer(n[8])};
+  return cuda::channel_moments(a, static_cast<float*>(pointer(n[9])), int(n[10]), nullptr);
+}
+
+extern "C" const char* channel_normalise(const int64_t* n) {
+  const ChannelNormalise a = {channels_of(n), pointer(n[7]), pointer(n[8]), pointer(n[9]), pointer(n[10])};
+  return cuda::channel_normalise(a, int(n[11]), nullptr);
+}
+
+extern "C" const char* channel_gradient_sums(const int64_t* n) {
+  const ChannelGradientSums a = {channels_of(n), pointer(n[7]), pointer(n[8]), pointer(n[9])};
+  return cuda::channel_gradient_sums(a, static_cast<float*>(pointer(n[10])), int(n[11]), nullptr);
+}
+
+extern "C" const char* channel_gradient(const int64_t* n) {
+  const ChannelGradient a = {channels_of(n),  pointer(n[7]),  pointer(n[8]), pointer(n[9]),
+                             pointer(n[10]), pointer(n[11]), pointer(n[12])};
+  return cuda::channel_gradient(a, int(n[13]), nullptr);
 }
 
 extern "C" int device() { return current_device; }

@@ -163,7 +163,5 @@ def bench_spiking_conv(kernel, direction, race, timed, report):
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * other.abs().max().item())
     result = race(contestants(calls, x), 10.0)
     if result is not None:
-        title = (
-            "Spiking convolution with mean of one image at every step (ms; in brackets / ours, / ours fresh)"
-        )
+        title = "Spiking convolution with mean of one image at every step (ms; in brackets / ours, / ours fresh)"
         add(report, title, result, list(calls)[1:], case=f"{direction} {kernel}x{kernel} {shape}")

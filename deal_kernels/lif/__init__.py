@@ -21,7 +21,6 @@ from deal_kernels.lif import op, reference
 from deal_kernels.lif.arguments import (
     Number,
     check_input,
-    checked,
     neuron_of,
     numbers_and_tensors,
     output_of,
@@ -111,13 +110,9 @@ def lif(
     if type(tau) is not float or type(v_threshold) is not float or leak is not None:
         tau, leak, v_threshold, decay, threshold = numbers_and_tensors(tau, leak, v_threshold)
     settings = (tau, leak, decay_input, v_threshold, v_reset, reset, detach_reset, surrogate, alpha, fire, levels)
-    compiling = torch.compiler.is_dynamo_compiling()
-    try:
-        neuron = checked(*settings) if compiling else neuron_of(*settings)
-    except TypeError:
-        neuron = checked(*settings)  # what cannot be hashed is named by the check, not by the cache
-    if not compiling and v0 is steps is out is decay is threshold is reduce is None and not (return_state or pack):
-        quick = op.spikes_at_once(neuron, x, backend)
+    neuron = neuron_of(*settings)
+    if v0 is steps is out is decay is threshold is reduce is None and not (return_state or pack):
+        quick = None if torch.compiler.is_dynamo_compiling() else op.spikes_at_once(neuron, x, backend)
         if quick is not None:
             return quick
     check_input(x, steps)

@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Sequence
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -65,7 +66,17 @@ def checked(
     return Neuron(charge, decay, threshold, reset, rest, bool(detach_reset), surrogate, alpha, fire, levels)
 
 
-neuron_of = functools.lru_cache(maxsize=1024)(checked)
+_known = functools.lru_cache(maxsize=1024)(checked)
+
+
+def neuron_of(*settings: Any) -> Neuron:
+    """The neuron of these settings, the same object each time."""
+    if torch.compiler.is_dynamo_compiling():
+        return checked(*settings)
+    try:
+        return _known(*settings)
+    except TypeError:
+        return checked(*settings)  # what cannot be hashed is named by the check, not by the cache
 
 
 def number(name: str, value: object) -> float:
@@ -155,4 +166,4 @@ def neuron_and_parameters(
     """The neuron of the keywords of `lif`, and its decay and threshold where they are tensors."""
     tau, leak, v_threshold, decay, threshold = numbers_and_tensors(tau, leak, v_threshold)
     settings = (tau, leak, decay_input, v_threshold, v_reset, reset, detach_reset, surrogate, alpha, fire, levels)
-    return checked(*settings), decay, threshold
+    return neuron_of(*settings), decay, threshold

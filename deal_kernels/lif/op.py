@@ -129,11 +129,12 @@ def _prepared(i: Inputs) -> Inputs:
     if i.v0 is None and i.norm is None and i.x.is_contiguous():
         return i
     i = i._replace(x=dense(i.x, time=i.steps is None))
-    if i.norm is not None and i.norm.shortcut is not None:
+    norm = i.norm
+    if norm is not None and norm.shortcut is not None:
         if i.steps is None and i.x.stride(0) == 0:
             i = i._replace(x=i.x.contiguous())  # to a kernel a stride of 0 says that the shortcut has one step too
         strides = result_layout(i, "spikes" if i.steps is None else "mean")[1]
-        i = i._replace(norm=i.norm._replace(shortcut=arranged(i.norm.shortcut, strides)))
+        i = i._replace(norm=norm._replace(shortcut=arranged(norm.shortcut, strides)))
     return i._replace(v0=None if i.v0 is None else arranged(i.v0, i.row.stride()))
 
 

@@ -164,11 +164,11 @@ def _normalisation(
         inverse = torch.rsqrt(running_var.detach().to(dtype) + eps)
         mean = running_mean.detach().to(dtype).contiguous()
         return weight, bias, mean, inverse, op.Settings(axis, None, group, backend)
-    mean, variance, count = op.statistics(x, axis, group, backend)
-    if count < 2:
-        raise ValueError(f"training needs more than one value per channel; got x of shape {tuple(x.shape)}")
-    if running_mean is not None and running_var is not None:
-        with torch.no_grad():
+    with torch.no_grad():
+        mean, variance, count = op.statistics(x, axis, group, backend)
+        if count < 2:
+            raise ValueError(f"training needs more than one value per channel; got x of shape {tuple(x.shape)}")
+        if running_mean is not None and running_var is not None:
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), momentum)
     return weight, bias, mean, torch.rsqrt(variance + eps), op.Settings(axis, count, group, backend)

@@ -298,8 +298,7 @@ def lif(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tenso
 
 
 def statistics(x: Tensor, axis: int, group: processes.Group, backend: str | None) -> tuple[Tensor, Tensor, int]:
-    """Mean, variance and number of values of each channel in all processes."""
-    x = x.detach()
+    """Mean, variance and number of values of each channel in all processes, without gradient."""
     count = x.numel() // x.shape[axis]
     mean, variance = (moments if lif_op.unobserved(x) else _ops.channel_moments)(x, axis, backend)
     if processes.many(group):

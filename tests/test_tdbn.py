@@ -288,8 +288,9 @@ def test_no_elements(backend, device, shape):
     for run in (tdbn, tdbn_lif):
         y = run(x, None, None, *running, training=False, backend=backend)
         assert y.shape == x.shape and torch.autograd.grad(y.sum(), x)[0].shape == x.shape
-        with pytest.raises(ValueError, match="more than one value per channel"):
-            run(x, training=True, backend=backend)
+        for nothing in (x, torch.zeros(4, 2, 0, 5, 7, device=device)):
+            with pytest.raises(ValueError, match="more than one value per channel"):
+                run(nothing, training=True, backend=backend)
 
 
 def test_kept_for_backward(backend, device):

@@ -299,7 +299,7 @@ def lif(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tenso
 
 def statistics(x: Tensor, axis: int, group: processes.Group, backend: str | None) -> tuple[Tensor, Tensor, int]:
     """Mean, variance and number of values of each channel in all processes, without gradient."""
-    count = x.numel() // x.shape[axis]
+    count = x.numel() // max(x.shape[axis], 1)
     mean, variance = (moments if lif_op.unobserved(x) else _ops.channel_moments)(x, axis, backend)
     if processes.many(group):
         return processes.merged(mean, variance, count, group)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from figures import milliseconds
 from lif_rivals import DEVICE, TAU, THRESHOLD, Case, Layer, eager_layer, of_kind, rival_layers
 from memory import saved_bytes
 from torch import Tensor
@@ -204,10 +205,6 @@ def bench_against_rivals(setup, backend, race, timed, report):
     if result is not None:
         add_copies(report, case, backend, result)
         add_rivals(report, case, backend, result, rivals)
-
-
-def milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g}" if seconds < 1 else f"{seconds * 1e3:.0f}"
 
 
 def add_copies(report, case: Case, backend: str, result) -> None:

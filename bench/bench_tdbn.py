@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from figures import milliseconds
 from lif_rivals import DEVICE, TAU
 from memory import peak_bytes, saved_bytes
 from tdbn_rivals import LEAK, LEVELS, Shape, norm_neurons, spiking_convs
@@ -27,7 +28,7 @@ SHAPES = (
 COMPILED = SHAPES[:1]
 SMOKE = Shape(4, 2, 3, 9, 11)
 # Bytes per element of x that have to move. Ours writes the gradient of the normalised x on its way.
-BYTES = {"ours": 12 + 24, "norm and neuron apart": 20 + 36}
+BYTES = {"ours": 12 + 24, "norm + our lif": 20 + 36}
 
 
 def train(layer: nn.Module, x: Tensor, grad: Tensor, *arguments: object) -> Callable[[], object]:
@@ -49,10 +50,6 @@ def fresh(call: Callable[[], object]) -> Callable[[], object]:
         return call()
 
     return run
-
-
-def milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g}"
 
 
 def add(report, title: str, result, rivals, **row: str) -> None:
@@ -115,7 +112,7 @@ def bench_memory(shape, timed, report):
             report.add(
                 "Memory of a training step of norm and neuron (in sizes of x)", case=str(shape), layer=name,
                 kept_for_backward=f"{kept:.2f}", peak="-" if peak is None else f"{peak / shape.bytes:.2f}",
-                bytes_moved_per_element=str(BYTES.get(name, BYTES["norm and neuron apart"] if "our" in name else "-")),
+                bytes_moved_per_element=str(BYTES.get(name, "-")),
             )  # fmt: skip
 
 

@@ -9,8 +9,6 @@ namespace DEAL_ISA {
 namespace {
 
 constexpr int kTile = 512;  // neurons of a tile, at most
-// Results larger than this leave the caches before anyone reads them, so they are streamed.
-constexpr int64_t kStreamBytes = int64_t(8) << 20;
 
 // Neurons are taken four vectors at a time, because a step of one waits for the step before.
 template <class S>
@@ -87,11 +85,6 @@ template <class T, class V>
 DEAL_INLINE void put(T* p, const V& x, bool streaming) {
   if (streaming) stream(p, x);
   else store(p, x);
-}
-
-// A result is streamed when it is too large to stay in a cache and its vectors are aligned.
-inline bool streams(const void* result, int64_t row_bytes, int64_t rows) {
-  return rows * row_bytes >= kStreamBytes && row_bytes % 64 == 0 && reinterpret_cast<uintptr_t>(result) % 64 == 0;
 }
 
 }  // namespace

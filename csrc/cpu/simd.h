@@ -214,14 +214,21 @@ DEAL_INLINE void store(T* p, Pack<S> a) {
   __builtin_memcpy(p, &raw, sizeof raw);
 }
 
+// The sum of the lanes.
+template <class S>
+DEAL_INLINE double sum(Pack<S> a) {
+  double total = 0;
+  for (int i = 0; i < Pack<S>::lanes; ++i) total += double(a.v[i]);
+  return total;
+}
+
 // The sum of a row, in the order of the vectors.
 template <class T>
 DEAL_INLINE double sum(const T* row, int count) {
   Pack<T> total{};
   int i = 0;
   for (; i + Pack<T>::lanes <= count; i += Pack<T>::lanes) total = total + load(row + i);
-  double all = 0;
-  for (int k = 0; k < Pack<T>::lanes; ++k) all += double(total.v[k]);
+  double all = sum(total);
   for (; i < count; ++i) all += double(row[i]);
   return all;
 }
@@ -241,6 +248,14 @@ DEAL_INLINE void stream(T* p, Pack<S> a) {
   if constexpr (sizeof raw == 16) return _mm_stream_si128((__m128i*)p, (__m128i)raw);
 #endif
   __builtin_memcpy(p, &raw, sizeof raw);
+}
+
+// Results larger than this leave the caches before anyone reads them.
+constexpr int64_t kStreamBytes = int64_t(8) << 20;
+
+// A result is streamed when it is too large to stay in a cache and its vectors are aligned.
+DEAL_INLINE bool streams(const void* result, int64_t row_bytes, int64_t rows) {
+  return rows * row_bytes >= kStreamBytes && row_bytes % 64 == 0 && reinterpret_cast<uintptr_t>(result) % 64 == 0;
 }
 
 DEAL_INLINE void stream_fence() {

@@ -16,7 +16,6 @@ namespace {
 constexpr int64_t kSpan = 4096;     // elements of one channel
 constexpr int64_t kSpanRows = 64;   // rows of channels side by side
 constexpr int64_t kElementsWorthAThread = 32768;
-constexpr int64_t kStreamBytes = int64_t(8) << 20;
 
 struct Span {
   int64_t x, dense;     // its first element, in x and in a tensor whose steps lie side by side
@@ -99,13 +98,6 @@ DEAL_INLINE Pack<S> only(Pack<S> a, int64_t count) {
   for (int i = 0; i < Pack<S>::lanes; ++i)
     if (i >= count) a.v[i] = 0;
   return a;
-}
-
-template <class S>
-DEAL_INLINE double sum(Pack<S> a) {
-  double total = 0;
-  for (int i = 0; i < Pack<S>::lanes; ++i) total += double(a.v[i]);
-  return total;
 }
 
 // A channel's values from `at` on: of one channel for all lanes, or of one for each.
@@ -211,18 +203,16 @@ void write(const Channels& a, void* result, bool streaming, int threads, const O
   });
 }
 
-// A result is streamed when it is too large to stay in a cache and its vectors are aligned.
 template <class T>
-bool streams(const Channels& a, const void* result) {
-  const int64_t row = (a.inner == 1 ? a.channels : a.inner) * int64_t(sizeof(T));
-  return a.steps * a.neurons * int64_t(sizeof(T)) >= kStreamBytes && row % 64 == 0 &&
-         reinterpret_cast<uintptr_t>(result) % 64 == 0;
+bool streams_rows(const Channels& a, const void* result) {
+  const int64_t row = a.inner == 1 ? a.channels : a.inner;
+  return streams(result, row * int64_t(sizeof(T)), a.steps * a.neurons / row);
 }
 
 template <bool columns, class T>
 void normalise(const ChannelNormalise& a, int threads) {
   using S = compute_t<T>;
-  write<columns, T>(a, a.out, streams<T>(a, a.out), threads,
+  write<columns, T>(a, a.out, streams_rows<T>(a, a.out), threads,
                     [&](int64_t channel, int64_t k, int64_t left, Pack<S> x, int64_t) DEAL_FLAT {
                       const auto of = [&](const void* p) DEAL_FLAT { return values<columns, S>(p, channel, k, left); };
                       return normalised(x, of(a.mean), of(a.scale), of(a.shift));
@@ -232,7 +222,7 @@ void normalise(const ChannelNormalise& a, int threads) {
 template <bool columns, class T>
 void gradient(const ChannelGradient& a, int threads) {
   using S = compute_t<T>;
-  write<columns, T>(a, a.out, a.out != a.grad && streams<T>(a, a.out), threads,
+  write<columns, T>(a, a.out, a.out != a.grad && streams_rows<T>(a, a.out), threads,
                     [&](int64_t channel, int64_t k, int64_t left, Pack<S> x, int64_t dense) DEAL_FLAT {
                       const auto of = [&](const void* p) DEAL_FLAT { return values<columns, S>(p, channel, k, left); };
                       const Pack<S> grad = load_some(static_cast<const T*>(a.grad) + dense, left);

@@ -17,6 +17,16 @@ namespace {
 constexpr int kBackwardTile = 128;  // small, so that computing and moving bytes take turns quickly
 constexpr int64_t kElementsWorthAThread = 65536;
 
+// Whether loops are compiled for each kind of neuron: not for double, which is there for checks, nor for an
+// x86 processor without AVX2.
+#if defined(__x86_64__) && !defined(__AVX2__)
+template <class S>
+constexpr bool kCopies = false;
+#else
+template <class S>
+constexpr bool kCopies = sizeof(S) == 4;
+#endif
+
 // Runs a block through a segment: charge, fire, reset. Gives the membranes and spikes of every step to
 // take(step, h, s).
 template <class V, class Lanes, class Take>
@@ -29,11 +39,11 @@ DEAL_INLINE void run(const Cell<V>& cell, V& v, const Lanes& x, int steps, const
   }
 }
 
-// Calls next(kind) compiled for its reset; double, there for checks, is spared the copies.
+// Calls next(kind) compiled for its reset.
 template <class S, class Next>
 DEAL_INLINE void split_reset(const Neuron& neuron, const Next& next) {
-  if constexpr (sizeof(S) == 8) next(neuron);
-  else split<&Neuron::reset, Reset::hard, Reset::soft, Reset::none>(neuron, next);
+  if constexpr (kCopies<S>) split<&Neuron::reset, Reset::hard, Reset::soft, Reset::none>(neuron, next);
+  else next(neuron);
 }
 
 // Runs the tile through a segment, from the row `start` of states. Gives every block's membranes and
@@ -173,7 +183,7 @@ void find_slopes(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Segme
         store(tape.slope[t] + i, tile.template cell<V>(kind, i).spike_slope(read<V>(tape.h[t] + i)));
       });
   };
-  if (sizeof(S) == 8 || tile.neuron.fire == Fire::levels) return pass(tile.neuron);
+  if (!kCopies<S> || tile.neuron.fire == Fire::levels) return pass(tile.neuron);
   split<&Neuron::surrogate, Surrogate::sigmoid, Surrogate::atan, Surrogate::triangle, Surrogate::rectangle>(
       tile.neuron, [&](Neuron kind) DEAL_FLAT {
         kind.fire = Fire::ge;
@@ -186,8 +196,13 @@ DEAL_INLINE void add(S* p, const V& x) {
   store(p, read<V>(p) + x);
 }
 
-// Goes back through a segment with the gradient of the state. A plain call wants the gradient of a
-// spike train's input and nothing of its parameters.
+// A plain call wants the gradient of a spike train's input and nothing of its parameters.
+template <class S>
+bool is_plain(const LifBackward& a) {
+  return kCopies<S> && !a.constant && a.output != Output::mean && !a.grad_decay && !a.grad_threshold && a.neuron.fire == Fire::ge;
+}
+
+// Goes back through a segment with the gradient of the state.
 template <bool plain, class T, class Source, class S>
 DEAL_INLINE void reverse(const LifBackward& a, const Neuron& kind, const Tile<S>& tile, Tape<S>& tape, Source& source,
                          Segment segment, bool streaming) {
@@ -238,7 +253,9 @@ void reverse_plain(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Sou
 }
 
 template <class T, class Source, class S>
-void reverse_any(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Source& source, Segment segment, bool streaming) {
+void reverse_segment(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Source& source, Segment segment, bool streaming) {
+  if constexpr (kCopies<S>)
+    if (is_plain<S>(a)) return reverse_plain<T>(a, tile, tape, source, segment, streaming);
   reverse<false, T>(a, tile.neuron, tile, tape, source, segment, streaming);
 }
 
@@ -253,10 +270,9 @@ void backward_tile(const LifBackward& a, Source& source, Tile<S>& tile, Tape<S>&
     source.aim(a, tile, segment);
     if (index < last) replay(tile, tape, source, segment);
   }
-  const bool plain = !a.constant && a.output != Output::mean && !a.grad_decay && !a.grad_threshold && a.neuron.fire == Fire::ge;
   if (a.grad_v) __builtin_memcpy(tape.grad_v.at, static_cast<const S*>(a.grad_v) + tile.first, row);
   else fill(tape.grad_v.at, tile.neurons, S(0));
-  if (!plain) {
+  if (!is_plain<S>(a)) {
     fill(tape.grad_x.at, tile.neurons, S(0));
     fill(tape.grad_decay.at, tile.neurons, S(0));
     fill(tape.grad_threshold.at, tile.neurons, S(0));
@@ -267,8 +283,7 @@ void backward_tile(const LifBackward& a, Source& source, Tile<S>& tile, Tape<S>&
     source.aim(a, tile, segment);
     replay(tile, tape, source, segment);
     find_slopes<T>(a, tile, tape, segment);
-    plain ? reverse_plain<T>(a, tile, tape, source, segment, streaming)
-          : reverse_any<T>(a, tile, tape, source, segment, streaming);
+    reverse_segment<T>(a, tile, tape, source, segment, streaming);
   }
 
   const auto save = [&](void* result, const Row<S>& values) {
@@ -326,14 +341,17 @@ void backward(const LifBackward& a, int threads) {
   sums.write(static_cast<compute_t<T>*>(a.norm_sums));
 }
 
+// Double is compiled for one instruction set, which serves them all.
 template <class T>
 void forward(const LifForward& a, int threads) {
-  a.norm.mean.data ? forward<T, Normalised>(a, threads) : forward<T, Direct>(a, threads);
+  if constexpr (sizeof(T) == 8 && DEAL_VECTOR_BYTES > 16) baseline::lif_forward(a, threads);
+  else a.norm.mean.data ? forward<T, Normalised>(a, threads) : forward<T, Direct>(a, threads);
 }
 
 template <class T>
 void backward(const LifBackward& a, int threads) {
-  a.norm.mean.data ? backward<T, Normalised>(a, threads) : backward<T, Direct>(a, threads);
+  if constexpr (sizeof(T) == 8 && DEAL_VECTOR_BYTES > 16) baseline::lif_backward(a, threads);
+  else a.norm.mean.data ? backward<T, Normalised>(a, threads) : backward<T, Direct>(a, threads);
 }
 
 }  // namespace

@@ -36,7 +36,7 @@ __device__ __forceinline__ uint8_t bits_of(const Lanes<L>& s, int64_t left) {
   return uint8_t(bits);
 }
 
-template <template <class, int> class Source, class T, int L, int W, Output output>
+template <template <class, int> class Source, class T, int L, int W, Output wide_output>
 __global__ void __launch_bounds__(kBlock) forward(const Arguments<LifForward> arguments) {
   const LifForward& a = arguments.lif;
   const int64_t first = first_of_thread(L);
@@ -47,6 +47,7 @@ __global__ void __launch_bounds__(kBlock) forward(const Arguments<LifForward> ar
   Lanes<L> v = initial_state<W, L>(a, arguments.numbers, first, left);
   Lanes<L> count = {};
   const int steps = int(a.steps);
+  const Output output = L == 1 ? a.output : wide_output;
   typename Source<T, L>::Currents currents;
   for (int from = 0; from < steps;) {
     const int end = from + at_most(kAhead, steps - from);
@@ -242,17 +243,14 @@ const char* launch_forward(const LifForward& a, int device, cudaStream_t stream)
   const auto run = [&](void (*kernel)(Arguments<LifForward>), int each) {
     return launch_lif(kernel, each, 0, a, nullptr, device, stream);
   };
-  switch (a.output) {
-    case Output::spikes:
-      return wide ? run(forward<Source, T, kWide, kWide, Output::spikes>, kWide)
-                  : run(forward<Source, T, 1, 1, Output::spikes>, 1);
-    case Output::mean:
-      return wide ? run(forward<Source, T, kWide, kWide, Output::mean>, kWide)
-                  : run(forward<Source, T, 1, 1, Output::mean>, 1);
-    default:
-      return run(wide ? forward<Source, T, kByte, kWide, Output::packed> : forward<Source, T, kByte, 1, Output::packed>,
-                 kByte);
-  }
+  if (a.output == Output::packed)
+    return run(wide ? forward<Source, T, kByte, kWide, Output::packed> : forward<Source, T, kByte, 1, Output::packed>,
+               kByte);
+  // A thread of one neuron has registers to spare, so one kernel serves it for both outputs.
+  if (!wide) return run(forward<Source, T, 1, 1, Output::spikes>, 1);
+  return run(a.output == Output::mean ? forward<Source, T, kWide, kWide, Output::mean>
+                                      : forward<Source, T, kWide, kWide, Output::spikes>,
+             kWide);
 }
 
 template <template <class, int> class Source, class T, int L>

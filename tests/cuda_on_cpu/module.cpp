@@ -1,4 +1,4 @@
-// The CUDA kernels as a library for ctypes. The numbers are the arguments of csrc/bindings.cpp, in order.
+// The CUDA kernels as a library for ctypes. The numbers are the arguments of csrc/bindings, in order.
 #include "../../csrc/cuda/kernels.h"
 
 #include <cuda_runtime.h>

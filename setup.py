@@ -54,7 +54,7 @@ def cuda_architectures(nvcc: str) -> list[str]:
 
 
 def generated_code(archs: list[str], ptx: str) -> list[str]:
-    """nvcc's flags. Architectures of one generation share its oldest one's PTX, which takes half of the time to make."""
+    """nvcc's flags. Architectures of one generation share its oldest one's PTX: making it takes half of the time."""
     generations: dict[str, list[str]] = {}
     for arch in sorted(archs, key=number_of):
         generations.setdefault(arch[:-1] if arch.isdigit() else arch, []).append(arch)

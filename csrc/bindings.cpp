@@ -1,5 +1,6 @@
 // What Python sees. Nothing of torch is known here.
 #include "bindings/lif.h"
+#include "bindings/ssim.h"
 #include "bindings/tdbn.h"
 
 PYBIND11_MODULE(_C, m) {
@@ -13,5 +14,6 @@ PYBIND11_MODULE(_C, m) {
   m.attr("cuda_architectures") = DEAL_CUDA;
 #endif
   deal::bindings::define_lif(m);
+  deal::bindings::define_ssim(m);
   deal::bindings::define_tdbn(m);
 }

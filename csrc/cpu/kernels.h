@@ -1,6 +1,7 @@
 // The entry points of the CPU kernels, one copy per instruction set, and the one in use.
 #pragma once
 #include "../lif.h"
+#include "../ssim.h"
 #include "../tdbn.h"
 
 // Calls of_each(name, argument) for every kernel.
@@ -10,7 +11,8 @@
   of_each(channel_moments, ChannelMoments)               \
   of_each(channel_normalise, ChannelNormalise)           \
   of_each(channel_gradient_sums, ChannelGradientSums)    \
-  of_each(channel_gradient, ChannelGradient)
+  of_each(channel_gradient, ChannelGradient)              \
+  of_each(ssim, Ssim)
 
 namespace deal {
 

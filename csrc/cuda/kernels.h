@@ -1,5 +1,6 @@
 // The entry points of the CUDA kernels. Each returns nullptr, or what went wrong.
 #pragma once
+#include "../ssim.h"
 #include "../tdbn.h"
 
 struct CUstream_st;
@@ -21,6 +22,10 @@ const char* channel_moments(const ChannelMoments&, float* workspace, int device,
 const char* channel_normalise(const ChannelNormalise&, int device, CUstream_st*);
 const char* channel_gradient_sums(const ChannelGradientSums&, float* workspace, int device, CUstream_st*);
 const char* channel_gradient(const ChannelGradient&, int device, CUstream_st*);
+
+// How many values ssim() writes as the loss, which is their sum and the offset.
+int64_t ssim_blocks(int64_t planes, int64_t height, int64_t width, bool gradient);
+const char* ssim(const Ssim&, int device, CUstream_st*);
 
 }  // namespace cuda
 }  // namespace deal

@@ -84,7 +84,7 @@ def _address(tensor: Tensor | None) -> int:
 
 
 def _arguments(i: Inputs, output: str) -> tuple[Any, ...]:
-    """What every compiled kernel takes first; csrc/bindings.cpp names it."""
+    """What every compiled kernel takes first; csrc/bindings/lif.h names it."""
     n, x, v0, decay, threshold, steps, _ = i
     if steps is None:
         steps = x.shape[0]

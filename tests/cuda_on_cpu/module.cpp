@@ -64,4 +64,13 @@ extern "C" const char* channel_gradient(const int64_t* n) {
   return cuda::channel_gradient(a, int(n[13]), nullptr);
 }
 
+// The numbers of csrc/ssim.h and where to run, apart from those that are not whole.
+extern "C" const char* ssim(const double* f, const int64_t* n) {
+  const Ssim a = {DType(n[0]), n[1],  n[2], n[3], n[4],           f[0],           f[1],      pointer(n[5]), pointer(n[6]), pointer(n[7]),
+                  f[2],        f[3],  f[4], pointer(n[8]), pointer(n[9]), n[10] != 0, pointer(n[11]), pointer(n[12])};
+  return cuda::ssim(a, int(n[13]), nullptr);
+}
+
+extern "C" int ssim_blocks(const int64_t* n) { return int(cuda::ssim_blocks(n[0], n[1], n[2], n[3] != 0)); }
+
 extern "C" int device() { return current_device; }

@@ -1,0 +1,64 @@
+"""Structural similarity in plain torch: the specification of every other implementation.
+
+The window is a Gaussian of 11 x 11 pixels and deviation 1.5. With its moments at a pixel,
+
+    ssim = (2 ma mb + c1) (2 cov + c2) / ((ma^2 + mb^2 + c1) (va + vb + c2)).
+
+The two variances enter as their sum alone, so that four filtered images are enough: a, b, a^2 + b^2 and ab. Images are
+[N, H, W]; half types are computed in float32.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d
+
+from deal_kernels.lif.reference import STATE
+
+WINDOW = 11
+REACH = WINDOW // 2
+
+
+@functools.cache
+def taps() -> tuple[float, ...]:
+    weights = [math.exp(-((k - REACH) ** 2) / (2 * 1.5**2)) for k in range(WINDOW)]
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+def filtered(images: Tensor, padding: int) -> Tensor:
+    """[N, H, W] under the window, with zeros around them."""
+    window = images.new_tensor(taps())
+    down = conv2d(images[:, None], window.reshape(1, 1, WINDOW, 1), padding=(padding, 0))
+    return conv2d(down, window.reshape(1, 1, 1, WINDOW), padding=(0, padding))[:, 0]
+
+
+def similarity(a: Tensor, b: Tensor, c1: float, c2: float, padding: int) -> Tensor:
+    """The map, [N, H, W] with a padding of 5 and [N, H - 10, W - 10] without."""
+    return _parts(a.to(STATE[a.dtype]), b.to(STATE[b.dtype]), c1, c2, padding)[0]
+
+
+def _parts(a: Tensor, b: Tensor, c1: float, c2: float, padding: int) -> tuple[Tensor, ...]:
+    mean_a, mean_b, squares, product = (filtered(image, padding) for image in (a, b, a * a + b * b, a * b))
+    ab, aabb = mean_a * mean_b, mean_a * mean_a + mean_b * mean_b
+    over1, over2 = 2 * ab + c1, 2 * (product - ab) + c2
+    under1, under2 = aabb + c1, (squares - aabb) + c2
+    value = (over1 * over2) / (under1 * under2)
+    return value, mean_a, mean_b, over1, over2, under1, under2
+
+
+def gradients(
+    grad: Tensor, a: Tensor, b: Tensor, c1: float, c2: float, padding: int, pixel: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Of a and b, where the map's is `grad` and the distance of two pixels adds `pixel` times its own."""
+    a, b, grad = a.to(STATE[a.dtype]), b.to(STATE[b.dtype]), grad.to(STATE[grad.dtype])
+    value, mean_a, mean_b, over1, over2, under1, under2 = _parts(a, b, c1, c2, padding)
+    share = 2 * grad / (under1 * under2)
+    other, same = (over2 - over1) * share, (under1 - under2) * value * share
+    slopes = mean_b * other + mean_a * same, mean_a * other + mean_b * same, -under1 * value * share, over1 * share
+    of_a, of_b, squares, product = (filtered(slope, 2 * REACH - padding) for slope in slopes)
+    distance = pixel * torch.sign(a - b)
+    return of_a + a * squares + b * product + distance, of_b + b * squares + a * product - distance

@@ -1,0 +1,86 @@
+"""The CUDA SSIM's own source, run on a CPU, against the CPU kernel, which finds the same bits at every pixel."""
+
+import ctypes
+
+import pytest
+import torch
+from cuda_emulation import DTYPES, Rooms, address, integers, library, run
+from ssim_oracle import images
+
+C1, C2 = 1e-4, 9e-4
+# Of one band and several, of one strip and several (108 columns with a gradient, 118 without), of odd numbers.
+SHAPES = ((2, 1, 1), (1, 11, 11), (2, 40, 30), (1, 33, 109), (1, 70, 120), (1, 12, 237))
+
+compiled = pytest.importorskip("deal_kernels._C", reason="the extension is not built")
+
+
+@pytest.fixture(scope="module")
+def emulated():
+    return library()
+
+
+def results(rooms, shape, dtype, margin, grads):
+    """Room for the map, and for the gradients that are wanted."""
+    planes, height, width = shape
+    values = rooms.result(planes, height - 2 * margin, width - 2 * margin, dtype=dtype)
+    return values, *(rooms.result(*shape, dtype=dtype) if each else None for each in grads)
+
+
+def both(kernels, shape, dtype, margin, grads, grad=None, skew=(0, 0), device=0):
+    """Results and loss of the emulated and of the CPU kernel."""
+    rooms = Rooms(skew)
+    a, b = (rooms.place(image) for image in images(*shape, dtype=dtype))
+    grad = None if grad is None else rooms.place(grad)
+    of_map = grad is not None and grad.dim() > 0
+    factors = (0.25, 1.0, 0.0) if of_map else (0.25, -1.1, 0.75)
+    numbers = DTYPES[dtype], *shape, margin
+    found, expected = (results(rooms, shape, dtype, margin, grads) for _ in range(2))
+    parts = torch.full((kernels.ssim_blocks(integers(*shape, any(grads))),), torch.nan, dtype=torch.float64)
+    loss = torch.empty(())
+    rest = address(grad), of_map
+    doubles = (ctypes.c_double * 5)(C1, C2, *factors)
+    run(kernels.ssim, doubles, integers(
+        *numbers, *map(address, (a, b, found[0], parts)), *rest, *map(address, found[1:]), device
+    ))  # fmt: skip
+    rooms.check()
+    compiled.ssim(
+        *numbers, C1, C2, *map(address, (a, b, expected[0])), *factors, address(loss), *rest,
+        *map(address, expected[1:]), 1,
+    )  # fmt: skip
+    return (parts.sum() + factors[0], *found), (loss, *expected)
+
+
+def check(*arguments, **options):
+    found, expected = both(*arguments, **options)
+    assert abs(found[0].item() - expected[0].item()) <= 2e-6 * max(1, abs(expected[0].item()))
+    for one, other in zip(found[1:], expected[1:], strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)
+
+
+@pytest.mark.parametrize("margin", [0, 5])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_loss_and_gradients(emulated, shape, margin):
+    if margin and min(shape[1:]) < 11:
+        pytest.skip("no window fits into the image")
+    for grads in ((False, False), (True, True)):
+        check(emulated, shape, torch.float32, margin, grads)
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES)[:3], ids=str)
+def test_dtypes_and_gradients_that_are_wanted(emulated, dtype):
+    for skew, grads in (((0, 0), (True, False)), ((1, 3), (False, True))):
+        check(emulated, (1, 20, 25), dtype, 0, grads, grad=torch.tensor(0.5), skew=skew)
+
+
+@pytest.mark.parametrize("margin", [0, 5])
+def test_gradient_of_the_map(emulated, margin):
+    grad = images(2, 20 - 2 * margin, 25 - 2 * margin, seed=3)[0] - 0.5
+    check(emulated, (2, 20, 25), torch.float32, margin, (True, True), grad=grad)
+    check(emulated, (2, 20, 25), torch.bfloat16, margin, (True, True), grad=grad.bfloat16())
+
+
+def test_errors_name_what_is_missing(emulated):
+    with pytest.raises(RuntimeError, match="float64"):
+        both(emulated, (1, 4, 4), torch.float64, 0, (False, False))
+    with pytest.raises(RuntimeError, match="invalid device"):
+        both(emulated, (1, 4, 4), torch.float32, 0, (False, False), device=5)

@@ -1,5 +1,6 @@
 """Structural similarity and its gradients, against recorded numbers and an oracle in float64."""
 
+import functools
 import math
 
 import pytest
@@ -72,7 +73,8 @@ def test_gradcheck():
         for padding in PADDINGS:
             a, b = (i.requires_grad_() for i in images(1, 12, 13, dtype=torch.float64))
             for function in (ssim_map, ssim):
-                assert torch.autograd.gradcheck(lambda a, b, f=function: f(a, b, padding=padding, backend=backend), (a, b))  # noqa: B023
+                checked = functools.partial(function, padding=padding, backend=backend)
+                assert torch.autograd.gradcheck(checked, (a, b))
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -103,7 +105,11 @@ def test_data_range(backend, device, data_range):
 @pytest.mark.parametrize("name", RESULTS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_types_are_computed_in_float32(backend, device, dtype, name):
-    """The error is at most twice what the rounding of an exact result is, and the loss is not rounded at all."""
+    """The error is at most twice what the rounding of an exact result is, and the loss is not rounded at all.
+
+    Triton's interpreter cuts bfloat16 off instead of rounding it.
+    """
+    cut = 2**-7 if backend == "triton" and device == "cpu" and dtype == torch.bfloat16 else 0
     pair = images(2, 3, 24, 29, dtype=dtype, device=device)
     ours = result_and_gradients(RESULTS[name], pair, backend=backend)
     expected = result_and_gradients(EXPECTED[name], [image.double() for image in pair])
@@ -113,7 +119,7 @@ def test_half_types_are_computed_in_float32(backend, device, dtype, name):
         largest = other.abs().max().item()
         rounding = (other.to(one.dtype).double() - other).abs().max().item()
         noise = (2e-4 if one.dim() else 3e-6) * largest
-        assert (one.double() - other).abs().max().item() <= 2 * rounding + noise
+        assert (one.double() - other).abs().max().item() <= 2 * rounding + noise + cut * largest
 
 
 @pytest.mark.parametrize("scale", [1.0, 1024.0])
@@ -159,8 +165,8 @@ def test_constant_images(backend, device):
     """Away from the edges only the means differ, and all is known in closed form."""
     a, b = (torch.full((1, 1, 30, 30), value, device=device) for value in (0.5, 0.25))
     c1 = 1e-4
-    expected = (2 * 0.125 + c1) / (0.25 + 0.0625 + c1)
-    assert close(ssim_map(a, b, padding="valid", backend=backend), torch.full((1, 1, 20, 20), expected, device=device), 1e-3)
+    expected = torch.full((1, 1, 20, 20), (2 * 0.125 + c1) / (0.25 + 0.0625 + c1), device=device)
+    assert close(ssim_map(a, b, padding="valid", backend=backend), expected, 1e-3)
     zero = torch.zeros_like(a)
     assert ssim(zero, zero, backend=backend).item() == 1
 

@@ -41,7 +41,8 @@ def test_backends_agree(pair, valid):
         # In double, where the noise of variances hides nothing.
         a, b = (image.double().requires_grad_() for image in pair)
         values = ssim_map(a, b, padding="valid" if valid else "zeros", backend=name)
-        grads = torch.autograd.grad(values, (a, b), torch.linspace(-1, 1, values.numel()).reshape(values.shape).double())
+        cotangent = torch.linspace(-1, 1, values.numel(), dtype=torch.float64).reshape(values.shape)
+        grads = torch.autograd.grad(values, (a, b), cotangent)
         found.append((values.detach(), *grads))
     for one, other in zip(*found, strict=True):
         assert close(one, other, 1e-9)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from triton_testing import Recorder, compile_for, compiles, resources, run_in_the_interpreter, starts_interpreter
+from ssim_oracle import images
+from triton_testing import Recorder, compiles, exact_ptx, run_in_the_interpreter, starts_interpreter
 
 from deal_kernels.ssim import triton as room
 from deal_kernels.ssim.op import Settings
@@ -13,3 +14,25 @@ from deal_kernels.ssim.op import Settings
 @starts_interpreter
 def test_in_the_interpreter():
     run_in_the_interpreter(str(Path(__file__).with_name("test_ssim.py")))
+
+
+KERNELS = ("moments", "map", "slopes", "gradient")
+
+
+def launched(dtype, monkeypatch):
+    """The arguments each kernel is launched with, for a loss and its gradients."""
+    a, b = images(2, 1, 70, 90, dtype=dtype)
+    recorders = {name: Recorder() for name in KERNELS}
+    results = torch.empty_like(a), torch.empty_like(a)
+    with monkeypatch.context() as patch:
+        for name, recorder in recorders.items():
+            patch.setattr(room, f"{name}_kernel", recorder)
+        room.run(a, b, Settings(), 1.0, 1.0, torch.empty_like(a), torch.empty(()), torch.ones(()), results)
+    return {name: recorder.arguments for name, recorder in recorders.items()}
+
+
+@compiles
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("capability, dtype", [(90, torch.float32), (80, torch.bfloat16)], ids=str)
+def test_what_the_kernels_compile_to(capability, dtype, name, monkeypatch):
+    exact_ptx(capability, getattr(room, f"{name}_kernel"), launched(dtype, monkeypatch)[name])

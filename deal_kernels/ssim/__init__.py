@@ -33,8 +33,8 @@ def ssim(
     """The mean structural similarity of two batches of images, over all pixels, channels and samples.
 
     Args:
-        a, b: [B, C, H, W] or [C, H, W], of one shape, device and dtype: float32, float16, bfloat16 or float64. Half types
-            are computed in float32. What is not contiguous, as in channels-last layout, is copied once.
+        a, b: [B, C, H, W] or [C, H, W], of one shape, device and dtype: float32, float16, bfloat16 or float64. Half
+            types are computed in float32. What is not contiguous, as in channels-last layout, is copied once.
         data_range: the largest value a pixel may have, less the smallest.
         padding: "zeros" takes windows that reach over the edge of the image, where they find zeros; "valid" leaves
             them out, and needs images of 11 x 11 pixels or more.
@@ -106,8 +106,9 @@ class L1SSIM(nn.Module):
 
     def forward(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """Of [B, C, H, W] or [C, H, W], a scalar."""
-        options = {"data_range": self.data_range, "padding": self.padding, "backend": self.backend}
-        return l1_ssim(y_hat, y, self.alpha, self.beta, **options)
+        return l1_ssim(
+            y_hat, y, self.alpha, self.beta, data_range=self.data_range, padding=self.padding, backend=self.backend
+        )
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, beta={self.beta}, data_range={self.data_range}, padding={self.padding!r}"
@@ -127,9 +128,9 @@ def _settings(
     first, second = names
     if a.dim() not in (3, 4):
         raise ValueError(f"{first} must be [B, C, H, W] or [C, H, W]; got the shape {tuple(a.shape)}")
-    for what, one, other in (("shape", a.shape, b.shape), ("dtype", a.dtype, b.dtype), ("device", a.device, b.device)):
+    pairs = {"shape": (tuple(a.shape), tuple(b.shape)), "dtype": (a.dtype, b.dtype), "device": (a.device, b.device)}
+    for what, (one, other) in pairs.items():
         if one != other:
-            one, other = (tuple(each) if what == "shape" else each for each in (one, other))
             raise ValueError(f"{second} must have the {what} of {first}, {one}; got {other}")
     data_range = number("data_range", data_range)
     if data_range <= 0:

@@ -100,8 +100,8 @@ def _run(
         loss.copy_(parts.sum() + s.offset)
 
 
-def _planes(*images: Tensor) -> list[Tensor]:
-    return [image.reshape(-1, *image.shape[-2:]) for image in images]
+def _planes(images: Tensor) -> Tensor:
+    return images.reshape(-1, *images.shape[-2:])
 
 
 def similarity_map(a: Tensor, b: Tensor, s: Settings) -> Tensor:
@@ -110,7 +110,7 @@ def similarity_map(a: Tensor, b: Tensor, s: Settings) -> Tensor:
     if result.numel() == 0:
         return result
     if backend == "torch":
-        found = reference.similarity(*_planes(a, b), *s.constants, REACH - s.margin)
+        found = reference.similarity(_planes(a), _planes(b), *s.constants, REACH - s.margin)
         return result.copy_(found.reshape(result.shape))
     _run(a, b, s, backend, similarity=result)
     return result
@@ -121,17 +121,17 @@ def loss(a: Tensor, b: Tensor, s: Settings, wanted: Sequence[bool]) -> tuple[Ten
     a, b, backend = a.contiguous(), b.contiguous(), lif_op.chosen(s.backend, a)
     result, grads = loss_like(a), _wanted_like(a, wanted)
     if a.numel() == 0:  # the mean of nothing
-        return result.fill_(math.nan), *grads
+        return result.fill_(math.nan), grads[0], grads[1]
     if backend == "torch":
         dtype = STATE[a.dtype]
-        similarity = reference.similarity(*_planes(a, b), *s.constants, REACH - s.margin)
+        similarity = reference.similarity(_planes(a), _planes(b), *s.constants, REACH - s.margin)
         distance = (a.to(dtype) - b.to(dtype)).abs()
         result.copy_(s.offset + s.structure * similarity.mean() + s.pixel * distance.mean())
         if any(wanted):
             _reference_gradients(torch.ones_like(result), a, b, s, grads)
     else:
         _run(a, b, s, backend, loss=result, grads=grads)
-    return result, *grads
+    return result, grads[0], grads[1]
 
 
 def backward(grad: Tensor, a: Tensor, b: Tensor, s: Settings, wanted: Sequence[bool]) -> list[Tensor | None]:
@@ -148,10 +148,11 @@ def backward(grad: Tensor, a: Tensor, b: Tensor, s: Settings, wanted: Sequence[b
 
 
 def _reference_gradients(grad: Tensor, a: Tensor, b: Tensor, s: Settings, results: Sequence[Tensor | None]) -> None:
-    shape, pixel = map_shape(a, s), 0.0
+    shape = map_shape(a, s)
+    pixel: float | Tensor = 0.0
     if grad.dim() == 0:
         pixel, grad = grad * (s.pixel / a.numel()), (grad * (s.structure / math.prod(shape))).expand(shape)
-    found = reference.gradients(*_planes(grad, a, b), *s.constants, REACH - s.margin, pixel)
+    found = reference.gradients(_planes(grad), _planes(a), _planes(b), *s.constants, REACH - s.margin, pixel)
     for result, gradient in zip(results, found, strict=True):
         if result is not None:
             result.copy_(gradient.reshape(a.shape))

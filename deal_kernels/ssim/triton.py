@@ -1,7 +1,5 @@
-"""SSIM as a Triton kernel: a program takes a tile of one plane, with what windows reach beyond it.
-
-The filter is a product with a band matrix from either side, so that nothing has to be moved between threads. Such a
-product spreads what is not finite over the whole tile: it is taken out before and put back into its windows after.
+"""SSIM as Triton kernels. The window is the product of a row and a column: a kernel filters along rows, the next one
+filters that down columns and ends in the map; the same two steps lead from the map's slopes to the gradients.
 """
 
 from __future__ import annotations
@@ -16,98 +14,120 @@ from torch import Tensor
 from deal_kernels.ssim.op import Settings
 from deal_kernels.ssim.reference import REACH, taps
 
-TILE = 64  # rows and columns, of which windows take 10, or 20 with a gradient
-WARPS = 8
+BLOCK = 512  # pixels of a program, in memory order
+WARPS = 4
 
 
 @triton.jit
-def filtered(image, band):
-    down = tl.dot(band, image, input_precision="ieee")
-    return tl.dot(down, tl.trans(band), input_precision="ieee")
+def pixels(BLOCK: tl.constexpr):
+    return tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
 
 
 @triton.jit
-def spoilt(bad, band):
-    """Where a window holds a pixel that is not finite."""
-    return filtered(bad.to(tl.float32), tl.where(band > 0, 1.0, 0.0)) > 0.5
+def filtered(image, n, place, size, stride, valid, window, REACH: tl.constexpr):
+    """Along the axis on which pixel n has a place, and where neighbours are a stride apart; zeros are beyond it."""
+    result = tl.zeros_like(n).to(tl.float32)
+    for k in tl.static_range(-REACH, REACH + 1):
+        there = valid & (place + k >= 0) & (place + k < size)
+        result += tl.load(window + (k + REACH)) * tl.load(image + n + k * stride, mask=there, other=0.0).to(tl.float32)
+    return result
 
 
-@triton.jit
-def finite(image):
-    return tl.abs(image) <= 3.4028234e38
+@triton.jit(do_not_specialize=["total", "width"])
+def moments_kernel(a, b, window, rows, total, width, REACH: tl.constexpr, BLOCK: tl.constexpr):
+    """Of a, b, a^2 + b^2 and ab, along rows."""
+    n, total = pixels(BLOCK), tl.cast(total, tl.int64)
+    x, valid = n % width, n < total
+    mean_a = tl.zeros_like(n).to(tl.float32)
+    mean_b, squares, product = mean_a, mean_a, mean_a
+    for k in tl.static_range(-REACH, REACH + 1):
+        there = valid & (x + k >= 0) & (x + k < width)
+        weight = tl.load(window + (k + REACH))
+        one = tl.load(a + n + k, mask=there, other=0.0).to(tl.float32)
+        other = tl.load(b + n + k, mask=there, other=0.0).to(tl.float32)
+        mean_a += weight * one
+        mean_b += weight * other
+        squares += weight * (one * one + other * other)
+        product += weight * (one * other)
+    tl.store(rows + n, mean_a, mask=valid)
+    tl.store(rows + total + n, mean_b, mask=valid)
+    tl.store(rows + 2 * total + n, squares, mask=valid)
+    tl.store(rows + 3 * total + n, product, mask=valid)
 
 
-@triton.jit(do_not_specialize=["height", "width", "margin", "across", "tiles"])
-def ssim_kernel(
-    a, b, window, map, parts, grad, grad_a, grad_b,
-    height, width, margin, across, tiles, c1, c2, structure, pixel,
-    GRADIENT: tl.constexpr, OF_MAP: tl.constexpr, REACH: tl.constexpr, TILE: tl.constexpr,
+@triton.jit(do_not_specialize=["total", "height", "width", "margin"])
+def map_kernel(
+    a, b, window, rows, map, parts, grad, slopes, total, height, width, margin, c1, c2, structure,
+    GRADIENT: tl.constexpr, OF_MAP: tl.constexpr, REACH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    EDGE: tl.constexpr = 2 * REACH if GRADIENT else REACH
-    OWN: tl.constexpr = TILE - 2 * EDGE
-    plane, tile = (tl.program_id(0) // tiles).to(tl.int64), tl.program_id(0) % tiles
-    lane = tl.arange(0, TILE)
-    y = (tile // across * OWN - EDGE + lane)[:, None]
-    x = (tile % across * OWN - EDGE + lane)[None, :]
-    inner = (lane >= EDGE) & (lane < TILE - EDGE)
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    own = inside & inner[:, None] & inner[None, :]
-    in_map = (y >= margin) & (y < height - margin) & (x >= margin) & (x < width - margin)
-    at = plane * height * width + y.to(tl.int64) * width + x
-    map_width = width - 2 * margin
-    map_at = plane * (height - 2 * margin) * map_width + (y - margin).to(tl.int64) * map_width + (x - margin)
+    n, total = pixels(BLOCK), tl.cast(total, tl.int64)
+    row, x, valid = n // width, n % width, n < total
+    plane, y = row // height, row % height
+    in_map = valid & (y >= margin) & (y < height - margin) & (x >= margin) & (x < width - margin)
+    map_at = (plane * (height - 2 * margin) + y - margin) * (width - 2 * margin) + x - margin
 
-    distance = lane[None, :] - lane[:, None] + REACH
-    near = (distance >= 0) & (distance <= 2 * REACH)
-    band = tl.load(window + distance, mask=near, other=0.0)  # [TILE, TILE], a row for every window
-
-    one = tl.load(a + at, mask=inside, other=0.0).to(tl.float32)
-    other = tl.load(b + at, mask=inside, other=0.0).to(tl.float32)
-    squares = one * one + other * other
-    good = finite(squares)
-    bad = spoilt(good == 0, band)
-    mean_a, mean_b = filtered(tl.where(good, one, 0.0), band), filtered(tl.where(good, other, 0.0), band)
+    mean_a = filtered(rows, n, y, height, width, valid, window, REACH)
+    mean_b = filtered(rows + total, n, y, height, width, valid, window, REACH)
+    squares = filtered(rows + 2 * total, n, y, height, width, valid, window, REACH)
+    product = filtered(rows + 3 * total, n, y, height, width, valid, window, REACH)
     aabb, ab = mean_a * mean_a + mean_b * mean_b, mean_a * mean_b
-    product = filtered(tl.where(good, one * other, 0.0), band)
     over1, over2 = 2 * ab + c1, 2 * (product - ab) + c2
-    under1, under2 = aabb + c1, filtered(tl.where(good, squares, 0.0), band) - aabb + c2
+    under1, under2 = aabb + c1, squares - aabb + c2
     under = under1 * under2
-    value = tl.where(bad, float("nan"), tl.div_rn(over1 * over2, under))
+    value = tl.div_rn(over1 * over2, under)
     if map is not None:
-        tl.store(map + map_at, value.to(map.dtype.element_ty), mask=own & in_map)
+        tl.store(map + map_at, value.to(map.dtype.element_ty), mask=in_map)
     if parts is not None:
-        apart = tl.where(own, tl.abs(one - other), 0.0)
-        total = structure * tl.where(own & in_map, value, 0.0) + pixel * apart
-        tl.store(parts + tl.program_id(0), tl.sum(tl.sum(total, axis=1), axis=0))
+        one = tl.load(a + n, mask=valid, other=0.0).to(tl.float32)
+        other = tl.load(b + n, mask=valid, other=0.0).to(tl.float32)
+        tl.store(parts + 2 * tl.program_id(0), tl.sum(tl.where(in_map, value, 0.0), axis=0))
+        tl.store(parts + 2 * tl.program_id(0) + 1, tl.sum(tl.abs(one - other), axis=0))
 
     if GRADIENT:
-        factor = 1.0
-        weight = tl.zeros([TILE, TILE], tl.float32) + structure
+        weight = tl.zeros_like(value) + structure
         if OF_MAP:
-            weight = tl.load(grad + map_at, mask=in_map & inside, other=0.0).to(tl.float32)
+            weight = tl.load(grad + map_at, mask=in_map, other=0.0).to(tl.float32)
         elif grad is not None:
-            factor = tl.load(grad)
-            weight = weight * factor
-        share = tl.div_rn(2 * weight, under)
-        value = tl.div_rn(over1 * over2, under)
-        # The tile's edge, where windows are cut off, is not in any window of an own pixel.
-        known = in_map & inside & finite(share * value) & (bad == 0)
-        bad = spoilt(in_map & inside & (known == 0), band)
-        share = tl.where(known, share, 0.0)
-        less = tl.where(known, value, 0.0) * share
-        with_product = filtered(over1 * share, band)
-        with_squares = filtered(-under1 * less, band)
+            weight = weight * tl.load(grad)
+        share = tl.where(in_map, tl.div_rn(2 * weight, under), 0.0)
+        less = tl.where(in_map, value, 0.0) * share
         turn, same = (over2 - over1) * share, (under1 - under2) * less
-        sign = tl.where(one > other, 1.0, 0.0) - tl.where(one < other, 1.0, 0.0)
-        apart = sign * (pixel * factor)
-        if grad_a is not None:
-            found = filtered(mean_b * turn + mean_a * same, band) + one * with_squares + other * with_product + apart
-            found = tl.where(bad, float("nan"), found)
-            tl.store(grad_a + at, found.to(grad_a.dtype.element_ty), mask=own)
-        if grad_b is not None:
-            found = filtered(mean_a * turn + mean_b * same, band) + other * with_squares + one * with_product - apart
-            found = tl.where(bad, float("nan"), found)
-            tl.store(grad_b + at, found.to(grad_b.dtype.element_ty), mask=own)
+        tl.store(slopes + n, mean_b * turn + mean_a * same, mask=valid)
+        tl.store(slopes + total + n, mean_a * turn + mean_b * same, mask=valid)
+        tl.store(slopes + 2 * total + n, -(under1 * less), mask=valid)
+        tl.store(slopes + 3 * total + n, over1 * share, mask=valid)
+
+
+@triton.jit(do_not_specialize=["total", "width"])
+def slopes_kernel(slopes, window, rows, total, width, REACH: tl.constexpr, BLOCK: tl.constexpr):
+    """The slopes along rows."""
+    n = pixels(BLOCK)
+    valid = n < total
+    tl.store(rows + n, filtered(slopes, n, n % width, width, 1, valid, window, REACH), mask=valid)
+
+
+@triton.jit(do_not_specialize=["total", "height", "width"])
+def gradient_kernel(
+    a, b, window, rows, grad, grad_a, grad_b, total, height, width, pixel,
+    OF_MAP: tl.constexpr, REACH: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    n, total = pixels(BLOCK), tl.cast(total, tl.int64)
+    y, valid = n // width % height, n < total
+    one = tl.load(a + n, mask=valid, other=0.0).to(tl.float32)
+    other = tl.load(b + n, mask=valid, other=0.0).to(tl.float32)
+    squares = filtered(rows + 2 * total, n, y, height, width, valid, window, REACH)
+    product = filtered(rows + 3 * total, n, y, height, width, valid, window, REACH)
+    factor = pixel
+    if grad is not None and not OF_MAP:
+        factor = pixel * tl.load(grad)
+    apart = (tl.where(one > other, 1.0, 0.0) - tl.where(one < other, 1.0, 0.0)) * factor
+    if grad_a is not None:
+        found = filtered(rows, n, y, height, width, valid, window, REACH) + one * squares + other * product + apart
+        tl.store(grad_a + n, found.to(grad_a.dtype.element_ty), mask=valid)
+    if grad_b is not None:
+        found = filtered(rows + total, n, y, height, width, valid, window, REACH)
+        found = found + other * squares + one * product - apart
+        tl.store(grad_b + n, found.to(grad_b.dtype.element_ty), mask=valid)
 
 
 def run(
@@ -116,19 +136,28 @@ def run(
 ) -> None:  # fmt: skip
     """Finds what there is a tensor for; `op._run` says what the factors are."""
     *_, height, width = a.shape
-    gradient = any(each is not None for each in grads)
-    own = TILE - 2 * REACH * (2 if gradient else 1)
-    across, down = triton.cdiv(width, own), triton.cdiv(height, own)
-    programs = a.numel() // (height * width) * across * down
-    parts = None if loss is None else a.new_empty(programs, dtype=torch.float32)
+    total = a.numel()
+    gradient, of_map = any(each is not None for each in grads), grad is not None and grad.dim() > 0
+    programs = triton.cdiv(total, BLOCK)
     window = torch.tensor(taps(), dtype=torch.float32, device=a.device)
+    rows = a.new_empty(4 * total, dtype=torch.float32)
+    slopes = torch.empty_like(rows) if gradient else None
+    parts = None if loss is None else a.new_empty(programs, 2, dtype=torch.float32)
     c1, c2 = s.constants
+    options = {"window": window, "rows": rows, "width": width, "REACH": REACH, "BLOCK": BLOCK}
+    options |= {"num_warps": WARPS, "enable_fp_fusion": False}
     with torch.cuda.device_of(a):
-        ssim_kernel[(programs,)](
-            a=a, b=b, window=window, map=similarity, parts=parts, grad=grad, grad_a=grads[0], grad_b=grads[1],
-            height=height, width=width, margin=s.margin, across=across, tiles=across * down, c1=c1, c2=c2,
-            structure=structure, pixel=pixel, GRADIENT=gradient, OF_MAP=grad is not None and grad.dim() > 0,
-            REACH=REACH, TILE=TILE, num_warps=WARPS, enable_fp_fusion=False,
+        moments_kernel[(programs,)](a=a, b=b, total=total, **options)
+        map_kernel[(programs,)](
+            a=a, b=b, map=similarity, parts=parts, grad=grad, slopes=slopes, total=total, height=height,
+            margin=s.margin, c1=c1, c2=c2, structure=structure, GRADIENT=gradient, OF_MAP=of_map, **options,
         )  # fmt: skip
+        if gradient:
+            slopes_kernel[(triton.cdiv(4 * total, BLOCK),)](slopes=slopes, total=4 * total, **options)
+            gradient_kernel[(programs,)](
+                a=a, b=b, grad=grad, grad_a=grads[0], grad_b=grads[1], total=total, height=height, pixel=pixel,
+                OF_MAP=of_map, **options,
+            )  # fmt: skip
     if loss is not None and parts is not None:
-        loss.copy_(parts.double().sum() + s.offset)
+        similarities, distances = parts.double().sum(0)
+        loss.copy_(s.offset + structure * similarities + pixel * distances)

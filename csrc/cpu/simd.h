@@ -100,6 +100,24 @@ DEAL_INLINE Pack<float> at_least(float bound, Pack<float> a) {
   return {all > a.v ? all : a.v};
 #endif
 }
+DEAL_INLINE Pack<float> at_most(float bound, Pack<float> a) {
+  const vector_f all = bound - vector_f{};
+#if defined(__AVX512F__)
+  return {(vector_f)_mm512_min_ps((__m512)all, (__m512)a.v)};
+#elif defined(__AVX2__)
+  return {(vector_f)_mm256_min_ps((__m256)all, (__m256)a.v)};
+#else
+  return {all < a.v ? all : a.v};
+#endif
+}
+DEAL_INLINE Pack<double> at_least(double bound, Pack<double> a) {
+  const vector<double> all = bound - vector<double>{};
+  return {all > a.v ? all : a.v};
+}
+DEAL_INLINE Pack<double> at_most(double bound, Pack<double> a) {
+  const vector<double> all = bound - vector<double>{};
+  return {all < a.v ? all : a.v};
+}
 
 // a * 2^n, where `shifted` is the whole number n plus 1.5 * 2^23.
 DEAL_INLINE Pack<float> scaled(Pack<float> a, Pack<float> shifted) {

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from deal_kernels.degradation import op
@@ -119,8 +118,10 @@ class Mixture(nn.Module):
         if params is None:
             check_image(x, self.ops)
             params = sample_params(self.ops, x, prepared_weights(x, weights, self.ops).shape[1])
-        options = {"straight_through": self.straight_through, "checkpoint": self.checkpoint, "backend": self.backend}
-        return mixture(x, weights, self.ops, params, **options)
+        return mixture(
+            x, weights, self.ops, params, straight_through=self.straight_through, checkpoint=self.checkpoint,
+            backend=self.backend,
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
         ops = ", ".join(self.ops)

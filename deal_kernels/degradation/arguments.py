@@ -54,7 +54,7 @@ def prepared_weights(x: Tensor, weights: Tensor, ops: Sequence[str]) -> Tensor:
     check_companion("weights", weights, x)
     if weights.dim() != 3 or weights.shape[0] != x.shape[0] or weights.shape[2] != len(ops) or weights.shape[1] < 1:
         raise ValueError(
-            f"weights must be [B, S, N] with B = {x.shape[0]} samples, one stage or more and N = {len(ops)} operations; "
+            f"weights must be [B, S, N] with B = {x.shape[0]} samples, S at least 1 and N = {len(ops)} operations; "
             f"got the shape {tuple(weights.shape)}"
         )
     return weights.to(STATE[x.dtype])

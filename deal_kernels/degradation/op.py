@@ -14,7 +14,6 @@ from deal_kernels.degradation.names import KINDS, RANDOM, known
 from deal_kernels.degradation.reference import Operation
 from deal_kernels.layout import empty
 from deal_kernels.lif import op as lif_op
-from deal_kernels.lif.reference import STATE
 
 
 class Settings(NamedTuple):

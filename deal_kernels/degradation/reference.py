@@ -1,7 +1,8 @@
 """The degradation mixture in plain torch: the specification of every other implementation.
 
-Of every sample b and stage i, x becomes the sum over j of weights[b, i, j] * D_j(x). Half types are computed in float32,
-and what a stage hands to the next one is rounded to their dtype. Images are [B, C, H, W] with one or three channels.
+Of every sample b and stage i, x becomes the sum over j of weights[b, i, j] * D_j(x). Half types are computed in
+float32, and what a stage hands to the next one is rounded to their dtype. Images are [B, C, H, W] with one or three
+channels.
 
 Each operation has a function of its result and one, `<kind>_gradient`, that carries a gradient of it back to x.
 """
@@ -9,7 +10,7 @@ Each operation has a function of its result and one, `<kind>_gradient`, that car
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class Operation(NamedTuple):
     kind: str
     strength: float = 0.0
     straight_through: bool = False
-    values: Tensor | None = None
+    values: Any = None  # a tensor, where the kind takes one
 
 
 def gray(x: Tensor) -> Tensor:  # [B, 1, H, W]

@@ -38,7 +38,6 @@ class ForwardWorker {
         scratch_(plan_),
         wide_(plan_, 2 * a_.channels * a_.operations),
         results_(plan_, a_.channels),
-        grays_(plan_, 1),
         held_(a_.operations) {}
 
   void start(int64_t sample, int64_t stage, int64_t room) {
@@ -81,6 +80,7 @@ class ForwardWorker {
   }
 
   void settle() {}
+  void finish(int64_t, int64_t) {}
 
  private:
   // Results of the stages are kept for the backward pass, or lie in turn in y and beside it.
@@ -171,7 +171,7 @@ class ForwardWorker {
   Ring<S> ring_;
   const Desk<S> desk_;
   const Scratch<S> scratch_;
-  const Lines<S> wide_, results_, grays_;
+  const Lines<S> wide_, results_;
   Block<Held<S>> held_;
   int64_t sample_ = 0, stage_ = 0, result_at_ = 0;
   Image<S> image_{};

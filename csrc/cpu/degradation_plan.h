@@ -145,7 +145,7 @@ struct Image {
   DType dtype;
   const void* data;
   int64_t first;
-  const S* offset;  // or null
+  S* offset;  // or null
 };
 
 template <class S>
@@ -195,43 +195,51 @@ class Ring {
 };
 
 // Runs the stages of every sample with workers, in this order or from the last to the first. Each stage is two passes
-// over the rows, as the second needs all of what the first found. A worker is told what it works at by
-// start(sample, stage, room): samples are worked at side by side where there are enough for all threads, and rooms are
-// the threads' own; else the rows of all samples are shared out, and each sample has a room.
+// over the rows, as the second needs all of what the first found; settle() is told that they are done, and finish() that
+// all stages are. What a worker works at it is told by start(sample, stage, room): samples are worked at side by side
+// where there are enough for all threads, and rooms are the threads' own; else the rows of all samples are shared out,
+// and each sample has a room.
 template <class Worker, class Call>
-void each_stage(const Mixture& a, Call& call, int threads, bool shared, bool reverse) {
+void each_stage(const Mixture& a, const Call& call, int threads, bool shared, bool reverse) {
   const auto stage = [&](int64_t i) { return reverse ? a.stages - 1 - i : i; };
   if (!shared) {
     parallel_for(a.batch, 1, threads, [&](int64_t begin, int64_t end, int thread) {
       Worker worker(call);
-      for (int64_t sample = begin; sample < end; ++sample)
+      for (int64_t sample = begin; sample < end; ++sample) {
         for (int64_t i = 0; i < a.stages; ++i) {
           worker.start(sample, stage(i), thread);
           worker.look(0, a.height);
           worker.work(0, a.height);
           worker.settle();
         }
+        worker.finish(0, a.height);
+      }
     });
     return;
   }
+  // Calls run(worker, first row, end) for the rows of all samples.
+  const auto each_band = [&](int64_t at, const auto& run) {
+    parallel_for(a.batch * a.height, 1, threads, [&](int64_t begin, int64_t end, int) {
+      Worker worker(call);
+      while (begin < end) {
+        const int64_t sample = begin / a.height, top = begin % a.height;
+        const int64_t bottom = top + (end - begin) < a.height ? top + (end - begin) : a.height;
+        worker.start(sample, at, sample);
+        run(worker, top, bottom);
+        begin += bottom - top;
+      }
+    });
+  };
+  Worker all(call);
   for (int64_t i = 0; i < a.stages; ++i) {
-    for (int pass = 0; pass < 2; ++pass)
-      parallel_for(a.batch * a.height, 1, threads, [&](int64_t begin, int64_t end, int) {
-        Worker worker(call);
-        while (begin < end) {
-          const int64_t sample = begin / a.height, top = begin % a.height;
-          const int64_t bottom = top + (end - begin) < a.height ? top + (end - begin) : a.height;
-          worker.start(sample, stage(i), sample);
-          pass == 0 ? worker.look(top, bottom) : worker.work(top, bottom);
-          begin += bottom - top;
-        }
-      });
-    Worker worker(call);
+    each_band(stage(i), [](Worker& worker, int64_t begin, int64_t end) { worker.look(begin, end); });
+    each_band(stage(i), [](Worker& worker, int64_t begin, int64_t end) { worker.work(begin, end); });
     for (int64_t sample = 0; sample < a.batch; ++sample) {
-      worker.start(sample, stage(i), sample);
-      worker.settle();
+      all.start(sample, stage(i), sample);
+      all.settle();
     }
   }
+  each_band(stage(a.stages - 1), [](Worker& worker, int64_t begin, int64_t end) { worker.finish(begin, end); });
 }
 
 inline int useful_threads(const Mixture& a, int threads) {

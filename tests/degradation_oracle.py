@@ -1,5 +1,6 @@
 """The degradation mixture image by image, from dense matrices and torch's autograd, in the precision of its input."""
 
+import functools
 import math
 
 import torch
@@ -13,18 +14,15 @@ EVERY = (
 )  # fmt: skip
 
 
-def matrix(rows, like):
-    return torch.tensor(rows, dtype=torch.float64).to(like)
-
-
-def blur_matrix(size, deviation, like):
+@functools.cache
+def blur_matrix(size, deviation):
     taps = [math.exp(-((k / deviation) ** 2) / 2) for k in range(-4, 5)]
     rows = [[0.0] * size for _ in range(size)]
     for i in range(size):
         for k, tap in enumerate(taps):
             at = abs(i + k - 4)
             rows[i][at if at < size else 2 * size - 2 - at] += tap / sum(taps)
-    return matrix(rows, like)
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def cubic(distance):
@@ -34,7 +32,8 @@ def cubic(distance):
     return -0.75 * (d**3 - 5 * d**2 + 8 * d - 4) if d < 2 else 0.0
 
 
-def resize_matrix(size, of, kind, like):
+@functools.cache
+def resize_matrix(size, of, kind):
     """What `size` pixels take of `of` ones."""
     rows = [[0.0] * of for _ in range(size)]
     for i in range(size):
@@ -45,7 +44,7 @@ def resize_matrix(size, of, kind, like):
         for at in range(low - 1, low + 3):
             weight = cubic(place - at) if kind == "bicubic" else max(0.0, 1 - abs(place - at))
             rows[i][min(max(at, 0), of - 1)] += weight
-    return matrix(rows, like)
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 def pooled(x, factor, kind):
@@ -62,18 +61,22 @@ def pooled(x, factor, kind):
 
 
 def resized(x, kind, factor):
-    height, width = x.shape[1:]
-    small = height // factor, width // factor
+    small = x.shape[1] // factor, x.shape[2] // factor
     if kind == "bicubic":
-        down = [resize_matrix(to, of, "bicubic", x) for to, of in zip(small, (height, width), strict=True)]
-        found = down[0] @ x @ down[1].T
+        down, along = (resize_matrix(to, of, "bicubic").to(x) for to, of in zip(small, x.shape[1:], strict=True))
+        found = down @ x @ along.T
     else:
         found = pooled(x, factor, kind)
-    return resize_matrix(height, small[0], "bilinear", x) @ found @ resize_matrix(width, small[1], "bilinear", x).T
+    down, along = (resize_matrix(to, of, "bilinear").to(x) for to, of in zip(x.shape[1:], small, strict=True))
+    return down @ found @ along.T
 
 
 def gray(x):
-    return x if len(x) == 1 else torch.einsum("c,chw->hw", matrix([0.2989, 0.587, 0.114], x), x)[None]
+    return (
+        x
+        if len(x) == 1
+        else torch.einsum("c,chw->hw", torch.tensor([0.2989, 0.587, 0.114], dtype=torch.float64).to(x), x)[None]
+    )
 
 
 def sharpened(x, share):
@@ -112,7 +115,7 @@ def operation(name, x, value=None, straight_through=False):
     if kind == "sharpness":
         return sharpened(x, number)
     if name == "gaussian_blur" or kind == "gaussian_blur":
-        down, along = (blur_matrix(size, number or value.item(), x) for size in x.shape[1:])
+        down, along = (blur_matrix(size, number or value.item()).to(x) for size in x.shape[1:])
         return down @ x @ along.T
     if kind.endswith("_resize"):
         return resized(x, kind.removesuffix("_resize"), int(number))
@@ -156,12 +159,13 @@ def case(*shape, ops=EVERY, stages=2, seed=0, dtype=torch.float32, device="cpu")
     return x.to(device, dtype), weights.to(device, state), params
 
 
-def result_and_gradients(function, x, weights, ops, params, wanted=(True, True), seed=1, **options):
+def output_gradient(result):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(result.shape, generator=generator, dtype=torch.float64).to(result)
+
+
+def result_and_gradients(function, x, weights, ops, params, wanted=(True, True), **options):
     x, weights = (t.detach().requires_grad_(each) for t, each in zip((x, weights), wanted, strict=True))
     result = function(x, weights, ops, params, **options)
     leaves = [leaf for leaf in (x, weights) if leaf.requires_grad]
-    if not leaves:
-        return (result,)
-    generator = torch.Generator().manual_seed(seed)
-    grad = torch.randn(result.shape, generator=generator, dtype=torch.float64).to(result)
-    return result.detach(), *torch.autograd.grad(result, leaves, grad)
+    return result.detach(), *(torch.autograd.grad(result, leaves, output_gradient(result)) if leaves else ())

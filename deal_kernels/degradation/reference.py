@@ -107,10 +107,10 @@ def _through_clamp(grad: Tensor, x: Tensor) -> Tensor:
 
 
 def taps(deviation: Tensor) -> Tensor:
-    """[B] -> [9, B, 1, 1, 1]"""
-    offsets = torch.arange(-REACH, REACH + 1, dtype=deviation.dtype, device=deviation.device)[:, None]
-    weights = torch.exp(-(offsets * offsets) / (2 * (deviation * deviation)))
-    return (weights / weights.sum(0))[..., None, None, None]
+    """[B] -> [9, B, 1, 1, 1], found in float64."""
+    offsets = torch.arange(-REACH, REACH + 1, dtype=torch.float64, device=deviation.device)[:, None]
+    weights = torch.exp(-((offsets / deviation.double()) ** 2) / 2)
+    return (weights / weights.sum(0))[..., None, None, None].to(deviation.dtype)
 
 
 def gaussian_blur(x: Tensor, o: Operation) -> Tensor:

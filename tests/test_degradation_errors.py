@@ -22,7 +22,7 @@ CASES = (
     ({"weights": 0.5}, TypeError, "weights must be a tensor; got float"),
     ({"weights": WEIGHTS.long()}, TypeError, "weights must be a dense floating-point tensor; got torch.int64"),
     ({"weights": WEIGHTS.to("meta")}, ValueError, "weights must be on the device of x, cpu; got meta"),
-    ({"weights": WEIGHTS[0]}, ValueError, r"with B = 2 samples, S at least 1 and N = 2 operations; got the shape \(3, 2\)"),
+    ({"weights": WEIGHTS[0]}, ValueError, r"B = 2 samples, S at least 1 and N = 2 operations; got the shape \(3, 2\)"),
     ({"weights": WEIGHTS[:1]}, ValueError, r"weights must be \[B, S, N\] with B = 2.*got the shape \(1, 3, 2\)"),
     ({"weights": WEIGHTS[:, :0]}, ValueError, r"weights must be.*got the shape \(2, 0, 2\)"),
     ({"weights": WEIGHTS[..., :1]}, ValueError, r"weights must be.*N = 2 operations; got the shape \(2, 3, 1\)"),

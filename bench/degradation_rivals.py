@@ -1,5 +1,5 @@
-"""What a user would run instead of `mixture`: torch's operations one by one, for one image after the other as generators
-of degradations are usually written, or for a whole batch at once; and torch.compile of both."""
+"""What a user would run instead of `mixture`: torch's operations one by one, for one image after the other as many
+generators of degradations do, or for a whole batch at once; and torch.compile of both."""
 
 from __future__ import annotations
 

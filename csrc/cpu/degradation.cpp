@@ -107,7 +107,7 @@ class ForwardWorker {
     Held<S>& held = held_[j];
     const S *const x = ring_.row(c, y), weight = held.weight;
     S* const to = results_[c];
-    const auto at = [&](int k) { return static_cast<const S*>(ring_.row(c, y + k)); };
+    const auto at = [&](int k) { return ring_.row(c, y + k); };
     switch (step.kind) {
       case Degradation::identity: return add_each(to, weight, [=](int i) DEAL_FLAT { return load(x + i); });
       case Degradation::contrast: {
@@ -128,7 +128,7 @@ class ForwardWorker {
       case Degradation::gaussian_blur: {
         const Taps<S> taps = held.taps;
         const S* const row = scratch_.row;
-        blur_down(plan_, taps, y, [&](int64_t k) { return static_cast<const S*>(ring_.row(c, k)); }, scratch_.row);
+        blur_down(plan_, taps, y, [&](int64_t k) { return ring_.row(c, k); }, scratch_.row);
         reflect_ends(scratch_.row, plan_.width);
         return add_each(to, weight, [&](int i) DEAL_FLAT { return blurred_along(row + i, taps); });
       }

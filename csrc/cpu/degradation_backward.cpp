@@ -150,7 +150,7 @@ class BackwardWorker {
       clear(softened(c, y), 0, plan_.count);
       clear(result(c, y), 0, plan_.count);
       if (!plan_.sharpness || y < 0 || y >= a_.height) continue;
-      const auto at = [&](int k) { return static_cast<const S*>(images_.row(c, y + k)); };
+      const auto at = [&](int k) { return images_.row(c, y + k); };
       smooth_row(plan_, y, at, scratch_.row, scratch_.flat);
       for (int j = 0; j < a_.operations; ++j) {
         if (plan_.steps[j].kind != Degradation::sharpness) continue;
@@ -304,7 +304,7 @@ class BackwardWorker {
     const Taps<S> taps = held.taps;
     S *const row = scratch_.row, *const to = result(c, y);
     const S *const x = images_.row(c, y), weight = held.weight;
-    const auto at = [&](int64_t k) { return static_cast<const S*>(grads_.row(c, k)); };
+    const auto at = [&](int64_t k) { return grads_.row(c, k); };
     if (y > kBlurReach && y < a_.height - 1 - kBlurReach) blur_down(plan_, taps, y, at, row);
     else blur_down_border(taps, y, at, row);
     clear(row, -2 * kBlurReach, 0);

@@ -16,6 +16,12 @@ constexpr int kMargin = 16;  // values before and after a row, for the windows o
 constexpr int64_t kPixelsWorthAThread = 1 << 12;
 constexpr int kRing = 16;    // rows of an image that are held: more than a window has
 
+// Calls body(column) for every vector of a row.
+template <class S, class Body>
+DEAL_INLINE void each_vector(int count, const Body& body) {
+  for (int i = 0; i < count; i += Pack<S>::lanes) body(i);
+}
+
 // Zeroed memory.
 template <class T>
 class Block {
@@ -157,6 +163,22 @@ void fetch(const Plan<S>& plan, const Image<S>& image, int64_t channel, int64_t 
   clear(to, plan.width, plan.count);
 }
 
+// Whether rows can be computed with where they lie in memory.
+template <class S>
+bool lies_ready(const Plan<S>& plan, const Image<S>& image) {
+  const bool own_type = image.dtype == (sizeof(S) == 8 ? DType::float64 : DType::float32);
+  return own_type && plan.width == plan.count && !image.offset;
+}
+
+// A row, in memory or in the buffer.
+template <class S>
+const S* row_of(const Plan<S>& plan, const Image<S>& image, int64_t channel, int64_t y, S* buffer) {
+  if (lies_ready(plan, image))
+    return static_cast<const S*>(image.data) + image.first + (channel * plan.a.height + y) * plan.a.width;
+  fetch(plan, image, channel, y, buffer);
+  return buffer;
+}
+
 // Rows of buffers, which are zero where nobody wrote.
 template <class S>
 class Lines {
@@ -178,19 +200,23 @@ class Ring {
   // Rows are read from `first` on.
   void start(const Image<S>& image, int64_t first) {
     image_ = image;
+    ready_ = lies_ready(plan_, image) ? static_cast<const S*>(image.data) + image.first : nullptr;
     next_ = first < 0 ? 0 : first;
   }
   // Up to `last`, as far as there are any.
   void read_to(int64_t last) {
-    for (; next_ <= last && next_ < plan_.a.height; ++next_)
-      for (int64_t c = 0; c < plan_.a.channels; ++c) fetch(plan_, image_, c, next_, row(c, next_));
+    for (; !ready_ && next_ <= last && next_ < plan_.a.height; ++next_)
+      for (int64_t c = 0; c < plan_.a.channels; ++c) fetch(plan_, image_, c, next_, lines_[c * kRing + next_ % kRing]);
   }
-  S* row(int64_t channel, int64_t y) const { return lines_[channel * kRing + y % kRing]; }
+  const S* row(int64_t channel, int64_t y) const {
+    return ready_ ? ready_ + (channel * plan_.a.height + y) * plan_.a.width : lines_[channel * kRing + y % kRing];
+  }
 
  private:
   const Plan<S>& plan_;
   const Lines<S> lines_;
   Image<S> image_{};
+  const S* ready_ = nullptr;  // the image, where its rows lie ready
   int64_t next_ = 0;
 };
 

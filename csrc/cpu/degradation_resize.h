@@ -11,72 +11,120 @@ struct Place {
   int row, column;
 };
 
+constexpr int kAtOnce = 16;  // rows that are reduced to one at a time
+
 // Rows that resizes work in.
 template <class S>
 struct Desk {
-  explicit Desk(const Plan<S>& plan) : lines(plan, 3), line(lines[0]), fold(lines[1]), whose(lines[2]) {}
+  explicit Desk(const Plan<S>& plan)
+      : lines(plan, kAtOnce + 3), fold(lines[kAtOnce]), whose(lines[kAtOnce + 1]), line(lines[kAtOnce + 2]) {}
   const Lines<S> lines;
-  S *const line, *const fold, *const whose;
+  S *const fold, *const whose, *const line;
 };
 
-// Of a row of windows, each the first of its largest values, or the last NaN; `desk.fold` and `desk.whose` have the
-// largest of every column and its row in the window.
+// Rows of a channel, each times a weight.
 template <class S>
-void find_places(const Desk<S>& desk, const Resize<S>& r, int64_t at, S* to, Place* places) {
-  for (int j = 0; j < int(r.width); ++j) {
-    const int left = j * int(r.factor);
-    int best = left;
-    for (int x = left + 1; x < left + int(r.factor); ++x) {
-      const S value = desk.fold[x], known = desk.fold[best];
-      const bool earlier = desk.whose[x] < desk.whose[best];
-      if (value > known || (value == known && earlier) || (value != value && !(known != known && earlier))) best = x;
-    }
-    to[j] = desk.fold[best];
-    places[j] = {int(at * r.factor) + int(desk.whose[best]), best};
+struct Rows {
+  int count = 0;
+  const S* at[kAtOnce];
+  S weight[kAtOnce];
+
+  void add(const Plan<S>& plan, const Desk<S>& desk, const Image<S>& image, int64_t channel, int64_t y, S factor) {
+    at[count] = row_of(plan, image, channel, y, desk.lines[count]);
+    weight[count++] = factor;
   }
+};
+
+// Adds the weighted rows to desk.fold.
+template <class S>
+void add_rows(const Plan<S>& plan, const Desk<S>& desk, Rows<S>& rows) {
+  S* const fold = desk.fold;
+  each_vector<S>(plan.count, [&](int i) DEAL_FLAT {
+    Pack<S> total = load(fold + i);
+    for (int k = 0; k < rows.count; ++k) total = total + load(rows.at[k] + i) * rows.weight[k];
+    store(fold + i, total);
+  });
+  rows.count = 0;
 }
 
+// Every factor-th value of a row.
+template <class S>
+void thin_out(const S* from, const Resize<S>& r, S* to) {
+  const int64_t count = r.width, factor = r.factor;
+  for (int64_t j = 0; j < count; ++j) to[j] = from[j * factor];
+}
+
+// Takes the largest of the rows and desk.fold, and in desk.whose their numbers from `first` on where they are `wanted`.
+template <bool wanted, class S>
+void take_largest(const Plan<S>& plan, const Desk<S>& desk, const Rows<S>& rows, int64_t first) {
+  S *const fold = desk.fold, *const whose = desk.whose;
+  each_vector<S>(plan.count, [&](int i) DEAL_FLAT {
+    Pack<S> best = load((first ? fold : rows.at[0]) + i), row = first ? load(whose + i) : Pack<S>{};
+    for (int k = first ? 0 : 1; k < rows.count; ++k) {
+      const Pack<S> value = load(rows.at[k] + i), mine = Pack<S>{} + S(first + k);
+      if (wanted) row = select(at_second(best, value, row, mine), mine, row);
+      best = larger(best, value);
+    }
+    store(fold + i, best);
+    if (wanted) store(whose + i, row);
+  });
+}
+
+// The largest of as many neighbours as a window has columns, for all of a row. With `places`, also where it was.
 template <class S>
 void shrink_max(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& r, const Image<S>& image, int64_t channel,
                 int64_t at, S* to, Place* places) {
-  constexpr int lanes = Pack<S>::lanes;
-  const int count = plan.count;
-  fetch(plan, image, channel, at * r.factor, desk.fold);
-  if (places) clear(desk.whose, 0, count);
-  for (int64_t row = 1; row < r.factor; ++row) {
-    fetch(plan, image, channel, at * r.factor + row, desk.line);
-    const Pack<S> mine = Pack<S>{} + S(row);
-    for (int i = 0; i < count; i += lanes) {
-      const Pack<S> first = load(desk.fold + i), second = load(desk.line + i);
-      store(desk.fold + i, larger(first, second));
-      if (!places) continue;
-      const Pack<S> whose = load(desk.whose + i);
-      store(desk.whose + i, select(second > first, mine, select(second <= second, whose, mine)));
-    }
+  Rows<S> rows;
+  for (int64_t row = 0; row < r.factor; ++row) {
+    rows.add(plan, desk, image, channel, at * r.factor + row, S(1));
+    if (rows.count < kAtOnce && row + 1 < r.factor) continue;
+    const int64_t first = row + 1 - rows.count;
+    places ? take_largest<true>(plan, desk, rows, first) : take_largest<false>(plan, desk, rows, first);
+    rows.count = 0;
   }
-  if (places) return find_places(desk, r, at, to, places);
-  const S* from = desk.fold;
-  for (int64_t j = 0; j < r.width; ++j, from += r.factor) {
-    S best = from[0];
-    for (int64_t k = 1; k < r.factor; ++k) best = larger(best, from[k]);
-    to[j] = best;
+  S *const fold = desk.fold, *const whose = desk.whose, *const column = desk.line;
+  const int factor = int(r.factor);
+  each_vector<S>(plan.count, [=](int i) DEAL_FLAT {
+    Pack<S> best = load(fold + i), row = load(whose + i), shift{};
+    for (int k = 1; k < factor; ++k) {
+      const Pack<S> value = load(fold + i + k), mine = load(whose + i + k);
+      if (places) {
+        const auto second = at_second(best, value, row, mine);
+        row = select(second, mine, row);
+        shift = select(second, Pack<S>{} + S(k), shift);
+      }
+      best = larger(best, value);
+    }
+    store(fold + i, best);
+    if (!places) return;
+    store(whose + i, row);
+    store(column + i, shift);
+  });
+  thin_out(fold, r, to);
+  for (int j = 0; places && j < int(r.width); ++j) {
+    const int left = j * factor;
+    places[j] = {int(at) * factor + int(whose[left]), left + int(column[left])};
   }
 }
 
 template <class S>
 void shrink_average(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& r, const Image<S>& image,
                     int64_t channel, int64_t at, S* to) {
-  fetch(plan, image, channel, at * r.factor, desk.fold);
-  for (int64_t row = 1; row < r.factor; ++row) {
-    fetch(plan, image, channel, at * r.factor + row, desk.line);
-    for (int i = 0; i < plan.count; i += Pack<S>::lanes) store(desk.fold + i, load(desk.fold + i) + load(desk.line + i));
+  Rows<S> rows;
+  clear(desk.fold, 0, plan.count);
+  for (int64_t row = 0; row < r.factor; ++row) {
+    rows.add(plan, desk, image, channel, at * r.factor + row, S(1));
+    if (rows.count == kAtOnce || row + 1 == r.factor) add_rows(plan, desk, rows);
   }
-  const S* from = desk.fold;
-  for (int64_t j = 0; j < r.width; ++j, from += r.factor) {
-    S total = from[0];
-    for (int64_t k = 1; k < r.factor; ++k) total += from[k];
-    to[j] = total / S(r.factor * r.factor);
-  }
+  S* const fold = desk.fold;
+  const int factor = int(r.factor);
+  const S pixels = S(r.factor * r.factor);
+  each_vector<S>(plan.count, [=](int i) DEAL_FLAT {
+    Pack<S> total = load(fold + i);
+    for (int k = 1; k < factor; ++k) total = total + load(fold + i + k);
+    store(fold + i, total / pixels);
+  });
+  thin_out(fold, r, to);
 }
 
 inline int64_t within(int64_t at, int64_t count) { return at < 0 ? 0 : at < count ? at : count - 1; }
@@ -84,14 +132,12 @@ inline int64_t within(int64_t at, int64_t count) { return at < 0 ? 0 : at < coun
 template <class S>
 void shrink_cubic(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& r, const Image<S>& image, int64_t channel,
                   int64_t at, S* to) {
-  const Cubic<S> rows = cubic(at, S(plan.a.height) / S(r.height));
+  const Cubic<S> place = cubic(at, S(plan.a.height) / S(r.height));
+  Rows<S> rows;
   clear(desk.fold, 0, plan.count);
-  for (int k = 0; k < 4; ++k) {
-    fetch(plan, image, channel, within(rows.first + k, plan.a.height), desk.line);
-    const S weight = rows.weight[k];
-    for (int i = 0; i < plan.count; i += Pack<S>::lanes)
-      store(desk.fold + i, load(desk.fold + i) + load(desk.line + i) * weight);
-  }
+  for (int k = 0; k < 4; ++k)
+    rows.add(plan, desk, image, channel, within(place.first + k, plan.a.height), place.weight[k]);
+  add_rows(plan, desk, rows);
   desk.fold[-1] = desk.fold[0];
   desk.fold[plan.width] = desk.fold[plan.width - 1];
   for (int64_t j = 0; j < r.width; ++j) {
@@ -116,9 +162,11 @@ void shrink(const Plan<S>& plan, const Desk<S>& desk, const Step<S>& step, const
 // A row of the small image as wide as the image.
 template <class S>
 void widen_row(const Resize<S>& r, const S* from, S* to, int width) {
+  const int* const low = r.low;
+  const S* const share = r.share;
   for (int x = 0; x < width; ++x) {
-    const S* two = from + r.low[x];
-    to[x] = two[0] * (S(1) - r.share[x]) + two[1] * r.share[x];
+    const S* two = from + low[x];
+    to[x] = two[0] * (S(1) - share[x]) + two[1] * share[x];
   }
 }
 
@@ -126,6 +174,7 @@ void widen_row(const Resize<S>& r, const S* from, S* to, int width) {
 template <class S>
 void narrow_gradient(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& r, const Image<S>& grad, int64_t channel,
                      int64_t at, S* to) {
+  Rows<S> rows;
   clear(desk.fold, 0, plan.count);
   int64_t y = (at - 1) * r.factor;
   for (y = y < 0 ? 0 : y; y < plan.a.height; ++y) {
@@ -133,15 +182,20 @@ void narrow_gradient(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& 
     if (place.high < at) continue;
     if (place.low > at) break;
     const S weight = place.low == place.high ? S(1) : place.low == at ? S(1) - place.share : place.share;
-    fetch(plan, grad, channel, y, desk.line);
-    for (int i = 0; i < plan.count; i += Pack<S>::lanes)
-      store(desk.fold + i, load(desk.fold + i) + load(desk.line + i) * weight);
+    rows.add(plan, desk, grad, channel, y, weight);
+    if (rows.count == kAtOnce) add_rows(plan, desk, rows);
   }
-  for (int64_t j = 0; j < r.width; ++j) {
+  add_rows(plan, desk, rows);
+  const S *const fold = desk.fold, *const share = r.share;
+  const int* const begin = r.begin;
+  const int count = int(r.width);
+  for (int j = 0; j < count; ++j) {
     S before = 0, behind = 0;
-    for (int x = j ? r.begin[j - 1] : 0; j && x < r.begin[j]; ++x) before += desk.fold[x] * r.share[x];
-    for (int x = r.begin[j]; x < r.begin[j + 1]; ++x)
-      behind += j + 1 < r.width ? desk.fold[x] * (S(1) - r.share[x]) : desk.fold[x];
+    for (int x = j ? begin[j - 1] : begin[0]; x < begin[j]; ++x) before += fold[x] * share[x];
+    if (j + 1 < count)
+      for (int x = begin[j]; x < begin[j + 1]; ++x) behind += fold[x] * (S(1) - share[x]);
+    else
+      for (int x = begin[j]; x < begin[j + 1]; ++x) behind += fold[x];
     to[j] = before + behind;
   }
 }

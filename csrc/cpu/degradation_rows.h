@@ -6,12 +6,6 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-// Calls body(column) for every vector of a row.
-template <class S, class Body>
-DEAL_INLINE void each_vector(int count, const Body& body) {
-  for (int i = 0; i < count; i += Pack<S>::lanes) body(i);
-}
-
 // What a worker holds of an operation while it is at a stage.
 template <class S>
 struct Held {
@@ -60,8 +54,7 @@ template <class S>
 void sum_rows(const Plan<S>& plan, const Image<S>& image, const Desk<S>& desk, int64_t begin, int64_t end, double* sums) {
   for (int64_t y = begin; y < end; ++y)
     for (int64_t c = 0; c < plan.a.channels; ++c) {
-      fetch(plan, image, c, y, desk.line);
-      sums[y * plan.a.channels + c] = sum(desk.line, plan.count);
+      sums[y * plan.a.channels + c] = sum(row_of(plan, image, c, y, desk.line), plan.count);
     }
 }
 

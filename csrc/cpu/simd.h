@@ -72,6 +72,18 @@ DEAL_OPERATOR(Mask, >=)
 #undef DEAL_OPERATOR
 
 template <class S>
+DEAL_INLINE Mask<S> operator&(Mask<S> a, Mask<S> b) {
+  return {a.v & b.v};
+}
+template <class S>
+DEAL_INLINE Mask<S> operator|(Mask<S> a, Mask<S> b) {
+  return {a.v | b.v};
+}
+template <class S>
+DEAL_INLINE Mask<S> operator!(Mask<S> a) {
+  return {~a.v};
+}
+template <class S>
 DEAL_INLINE Pack<S> operator-(Pack<S> a) {
   return {-a.v};
 }

@@ -70,6 +70,15 @@ DEAL_INLINE V larger(const V& first, const V& second) {
   return select(second > first, second, select(second <= second, first, second));
 }
 
+// Whether a maximum is at the second of two places, where the second is in a later column or a later row: at the first
+// of equal values, at the last NaN.
+template <class V>
+DEAL_INLINE auto at_second(const V& first, const V& second, const V& first_row, const V& second_row) {
+  const auto number = second <= second, known = first <= first;
+  return (second > first) | ((second >= first) & (second_row < first_row)) |
+         ((!number) & (known | (second_row >= first_row)));
+}
+
 // The window of the blur by distance from its middle.
 template <class S>
 struct Taps {

@@ -1,4 +1,5 @@
 // What Python sees. Nothing of torch is known here.
+#include "bindings/degradation.h"
 #include "bindings/lif.h"
 #include "bindings/ssim.h"
 #include "bindings/tdbn.h"
@@ -14,6 +15,7 @@ PYBIND11_MODULE(_C, m) {
   m.attr("cuda_architectures") = DEAL_CUDA;
 #endif
   deal::bindings::define_lif(m);
+  deal::bindings::define_mixture(m);
   deal::bindings::define_ssim(m);
   deal::bindings::define_tdbn(m);
 }

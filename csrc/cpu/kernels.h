@@ -1,5 +1,6 @@
 // The entry points of the CPU kernels, one copy per instruction set, and the one in use.
 #pragma once
+#include "../degradation.h"
 #include "../lif.h"
 #include "../ssim.h"
 #include "../tdbn.h"
@@ -12,7 +13,9 @@
   of_each(channel_normalise, ChannelNormalise)           \
   of_each(channel_gradient_sums, ChannelGradientSums)    \
   of_each(channel_gradient, ChannelGradient)              \
-  of_each(ssim, Ssim)
+  of_each(ssim, Ssim)                                    \
+  of_each(mixture_forward, MixtureForward)                \
+  of_each(mixture_backward, MixtureBackward)
 
 namespace deal {
 

@@ -72,6 +72,18 @@ DEAL_OPERATOR(Mask, >=)
 #undef DEAL_OPERATOR
 
 template <class S>
+DEAL_INLINE Mask<S> operator&(Mask<S> a, Mask<S> b) {
+  return {a.v & b.v};
+}
+template <class S>
+DEAL_INLINE Mask<S> operator|(Mask<S> a, Mask<S> b) {
+  return {a.v | b.v};
+}
+template <class S>
+DEAL_INLINE Mask<S> operator!(Mask<S> a) {
+  return {~a.v};
+}
+template <class S>
 DEAL_INLINE Pack<S> operator-(Pack<S> a) {
   return {-a.v};
 }
@@ -99,6 +111,24 @@ DEAL_INLINE Pack<float> at_least(float bound, Pack<float> a) {
 #else
   return {all > a.v ? all : a.v};
 #endif
+}
+DEAL_INLINE Pack<float> at_most(float bound, Pack<float> a) {
+  const vector_f all = bound - vector_f{};
+#if defined(__AVX512F__)
+  return {(vector_f)_mm512_min_ps((__m512)all, (__m512)a.v)};
+#elif defined(__AVX2__)
+  return {(vector_f)_mm256_min_ps((__m256)all, (__m256)a.v)};
+#else
+  return {all < a.v ? all : a.v};
+#endif
+}
+DEAL_INLINE Pack<double> at_least(double bound, Pack<double> a) {
+  const vector<double> all = bound - vector<double>{};
+  return {all > a.v ? all : a.v};
+}
+DEAL_INLINE Pack<double> at_most(double bound, Pack<double> a) {
+  const vector<double> all = bound - vector<double>{};
+  return {all < a.v ? all : a.v};
 }
 
 // a * 2^n, where `shifted` is the whole number n plus 1.5 * 2^23.

@@ -2,7 +2,7 @@
 //
 // The formulas are templates over a value type V: float or double for one neuron, Lanes of a few
 // (CUDA), or a Pack of many and several of those (CPU). All have arithmetic, comparisons that yield a
-// mask, select, absolute and exponential2 (of numbers up to zero).
+// mask, select, absolute and exponential2 (of numbers up to zero), and all but Lanes at_least and at_most.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -27,6 +27,12 @@ template <class S>
 DEAL_INLINE S select(bool mask, S yes, S no) {
   return mask ? yes : no;
 }
+
+// The larger of a and the bound; NaN stays. And the smaller.
+DEAL_INLINE float at_least(float bound, float a) { return a < bound ? bound : a; }
+DEAL_INLINE double at_least(double bound, double a) { return a < bound ? bound : a; }
+DEAL_INLINE float at_most(float bound, float a) { return a > bound ? bound : a; }
+DEAL_INLINE double at_most(double bound, double a) { return a > bound ? bound : a; }
 
 DEAL_INLINE float absolute(float a) { return fabsf(a); }
 DEAL_INLINE double absolute(double a) { return fabs(a); }

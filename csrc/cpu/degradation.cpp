@@ -1,0 +1,199 @@
+// A stage in two passes over the rows of a sample. The first finds the mean of the grey and makes the small images;
+// the second holds the last rows of the image, and adds up all operations in one row of the result.
+#include "degradation_rows.h"
+#include "kernels.h"
+
+namespace deal {
+namespace DEAL_ISA {
+namespace {
+
+template <class S>
+struct Forward {
+  Forward(const MixtureForward& a, int64_t rooms)
+      : a(a),
+        plan(a.mixture),
+        pixels(plan.pixels()),
+        bytes(pixels * (a.mixture.dtype == DType::float64 ? 8 : a.mixture.dtype == DType::float32 ? 4 : 2)),
+        between_stages(a.inputs || a.mixture.stages == 1 ? 0 : rooms * bytes),
+        sums(rooms * a.mixture.height * a.mixture.channels),
+        small(rooms * plan.small) {}
+
+  const MixtureForward& a;
+  const Plan<S> plan;
+  const int64_t pixels, bytes;  // of a sample
+  Block<char> between_stages;   // every second result, where they are not kept; the others are in y
+  Block<double> sums;
+  Block<S> small;
+};
+
+template <class S>
+class ForwardWorker {
+ public:
+  explicit ForwardWorker(const Forward<S>& call)
+      : call_(call),
+        plan_(call.plan),
+        a_(call.a.mixture),
+        ring_(plan_),
+        desk_(plan_),
+        scratch_(plan_),
+        wide_(plan_, 2 * a_.channels * a_.operations),
+        results_(plan_, a_.channels),
+        held_(a_.operations) {}
+
+  void start(int64_t sample, int64_t stage, int64_t room) {
+    sample_ = sample;
+    stage_ = stage;
+    const int64_t first = sample * call_.pixels;
+    image_ = {a_.dtype, stage == 0 ? a_.x : result_of(stage - 1, room), 0, nullptr};
+    image_.first = stage == 0 || image_.data == call_.a.y ? first : kept_at(stage - 1);
+    result_ = result_of(stage, room);
+    result_at_ = result_ == call_.a.y ? first : kept_at(stage);
+    sums_ = call_.sums.get() + room * a_.height * a_.channels;
+    small_ = call_.small.get() + room * plan_.small;
+    const S* const weights = static_cast<const S*>(a_.weights) + (sample * a_.stages + stage) * a_.operations;
+    for (int j = 0; j < a_.operations; ++j) hold(held_[j], plan_.steps[j], weights[j], plan_, sample, stage);
+  }
+
+  void look(int64_t begin, int64_t end) {
+    if (plan_.contrast) sum_rows(plan_, image_, desk_, begin, end, sums_);
+    for (int j = 0; j < a_.operations; ++j) {
+      const Resize<S>& r = plan_.steps[j].resize;
+      if (!resizes(plan_.steps[j].kind)) continue;
+      for (int64_t at = (begin + r.factor - 1) / r.factor; at < r.height && at * r.factor < end; ++at)
+        for (int64_t c = 0; c < a_.channels; ++c)
+          shrink(plan_, desk_, plan_.steps[j], image_, c, at, small_ + r.place + (c * r.height + at) * r.pitch, nullptr);
+    }
+  }
+
+  void work(int64_t begin, int64_t end) {
+    const int reach = plan_.blur ? kBlurReach : plan_.sharpness ? 1 : 0;
+    mean_ = plan_.contrast ? mean_of_gray<S>(a_, sums_) : S(0);
+    ring_.start(image_, begin - reach);
+    for (int64_t y = begin; y < end; ++y) {
+      ring_.read_to(y + reach);
+      for (int64_t c = 0; c < a_.channels; ++c) {
+        clear(results_[c], 0, plan_.count);
+        for (int j = 0; j < a_.operations; ++j) add(j, c, y);
+        write(a_.dtype, results_[c], result_, result_at_ + (c * a_.height + y) * a_.width, plan_.width);
+      }
+    }
+  }
+
+  void settle() {}
+  void finish(int64_t, int64_t) {}
+
+ private:
+  // Results of the stages are kept for the backward pass, or lie in turn in y and beside it.
+  void* result_of(int64_t stage, int64_t room) const {
+    if (stage == a_.stages - 1) return call_.a.y;
+    if (call_.a.inputs) return call_.a.inputs;
+    return (a_.stages - 1 - stage) % 2 ? call_.between_stages.get() + room * call_.bytes : call_.a.y;
+  }
+  int64_t kept_at(int64_t stage) const { return call_.a.inputs ? (stage * a_.batch + sample_) * call_.pixels : 0; }
+
+  template <class Body>
+  DEAL_INLINE void add_each(S* to, S weight, const Body& body) const {
+    each_vector<S>(plan_.count, [&](int i) DEAL_FLAT { store(to + i, load(to + i) + body(i) * weight); });
+  }
+
+  void add_blended(S* to, const Step<S>& step, S weight, const S* x, const S* flat) const {
+    const S share = step.share, rest = step.rest;
+    add_each(to, weight, [=](int i) DEAL_FLAT { return clamped(blended(load(x + i), load(flat + i), share, rest)); });
+  }
+
+  // Adds what the operation makes of row y.
+  void add(int j, int64_t c, int64_t y) {
+    const Step<S>& step = plan_.steps[j];
+    Held<S>& held = held_[j];
+    const S *const x = ring_.row(c, y), weight = held.weight;
+    S* const to = results_[c];
+    const auto at = [&](int k) { return ring_.row(c, y + k); };
+    switch (step.kind) {
+      case Degradation::identity: return add_each(to, weight, [=](int i) DEAL_FLAT { return load(x + i); });
+      case Degradation::contrast: {
+        const Pack<S> mean = Pack<S>{} + mean_;
+        const S share = step.share, rest = step.rest;
+        return add_each(to, weight, [=](int i) DEAL_FLAT { return clamped(blended(load(x + i), mean, share, rest)); });
+      }
+      case Degradation::saturation: {
+        const S *const red = ring_.row(0, y), *const green = ring_.row(1, y), *const blue = ring_.row(2, y);
+        const S share = step.share, rest = step.rest;
+        return add_each(to, weight, [=](int i) DEAL_FLAT {
+          return clamped(blended(load(x + i), gray(load(red + i), load(green + i), load(blue + i)), share, rest));
+        });
+      }
+      case Degradation::sharpness:
+        smooth_row(plan_, y, at, scratch_.row, scratch_.flat);
+        return add_blended(to, step, weight, x, scratch_.flat);
+      case Degradation::gaussian_blur: {
+        const Taps<S> taps = held.taps;
+        const S* const row = scratch_.row;
+        blur_down(plan_, taps, y, [&](int64_t k) { return ring_.row(c, k); }, scratch_.row);
+        reflect_ends(scratch_.row, plan_.width);
+        return add_each(to, weight, [&](int i) DEAL_FLAT { return blurred_along(row + i, taps); });
+      }
+      case Degradation::max_pool:
+      case Degradation::average_pool:
+      case Degradation::bicubic: {
+        const Pair<S> two = widened(plan_, step.resize, small_ + step.resize.place, held, wide_, 2 * a_.channels * j, c, y);
+        const S share = two.share, rest = S(1) - share;
+        return add_each(to, weight, [=](int i) DEAL_FLAT { return load(two.low + i) * rest + load(two.high + i) * share; });
+      }
+      case Degradation::posterize: {
+        const S level = step.level;
+        return add_each(to, weight, [=](int i) DEAL_FLAT { return posterized(load(x + i), level); });
+      }
+      case Degradation::row_stripes: {
+        const S offset = held.values[y];
+        return add_each(to, weight, [=](int i) DEAL_FLAT { return load(x + i) + offset; });
+      }
+      case Degradation::column_gain: {
+        const S* const values = value_row(held.values);
+        return add_each(to, weight, [=](int i) DEAL_FLAT { return load(x + i) * load(values + i); });
+      }
+      case Degradation::column_stripes:
+      case Degradation::noise: {
+        const bool noise = step.kind == Degradation::noise;
+        const S* const values = value_row(held.values + (noise ? (c * a_.height + y) * a_.width : 0));
+        return add_each(to, weight, [=](int i) DEAL_FLAT { return load(x + i) + load(values + i); });
+      }
+    }
+  }
+
+  const S* value_row(const S* from) const {
+    read(from, scratch_.values, plan_.width);
+    return scratch_.values;
+  }
+
+  const Forward<S>& call_;
+  const Plan<S>& plan_;
+  const Mixture& a_;
+  Ring<S> ring_;
+  const Desk<S> desk_;
+  const Scratch<S> scratch_;
+  const Lines<S> wide_, results_;
+  Block<Held<S>> held_;
+  int64_t sample_ = 0, stage_ = 0, result_at_ = 0;
+  Image<S> image_{};
+  void* result_ = nullptr;
+  double* sums_ = nullptr;
+  S* small_ = nullptr;
+  S mean_ = 0;
+};
+
+template <class S>
+void forward(const MixtureForward& a, int threads) {
+  const int useful = useful_threads(a.mixture, threads);
+  const bool shared = shares_threads(a.mixture, useful);
+  Forward<S> call(a, shared ? a.mixture.batch : useful);
+  each_stage<ForwardWorker<S>>(a.mixture, call, useful, shared, false);
+}
+
+}  // namespace
+
+void mixture_forward(const MixtureForward& a, int threads) {
+  a.mixture.dtype == DType::float64 ? forward<double>(a, threads) : forward<float>(a, threads);
+}
+
+}  // namespace DEAL_ISA
+}  // namespace deal

@@ -1,0 +1,385 @@
+// A stage in two passes over the rows of a sample. The first finds the mean of the grey, the small images and their
+// gradients; the second holds the last rows of the image and of the result's gradient, and adds up what all operations
+// pass on in one row of the image's gradient. What passes through the mean is the same for all pixels of a channel: it is
+// added where that gradient is read.
+#include "degradation_rows.h"
+#include "kernels.h"
+
+namespace deal {
+namespace DEAL_ISA {
+namespace {
+
+template <class S>
+struct Backward {
+  Backward(const MixtureBackward& a, int64_t rooms)
+      : a(a),
+        plan(a.mixture),
+        grads(rooms * 2 * plan.pixels()),
+        offsets(rooms * 2 * a.mixture.channels),
+        sums(rooms * a.mixture.height * a.mixture.channels),
+        through_mean(rooms * a.mixture.height),
+        dots(rooms * a.mixture.height * a.mixture.operations),
+        small(rooms * plan.small),
+        small_grads(rooms * plan.small),
+        places(rooms * plan.small) {}
+
+  const MixtureBackward& a;
+  const Plan<S> plan;
+  Block<S> grads;       // of the stages' inputs, in turn in two places
+  Block<S> offsets;     // what is still to be added to all pixels of a channel of these
+  Block<double> sums, through_mean;
+  Block<double> dots;   // of every row and operation: the gradient times what the operation makes
+  Block<S> small, small_grads;
+  Block<Place> places;
+};
+
+template <class S>
+class BackwardWorker {
+ public:
+  explicit BackwardWorker(const Backward<S>& call)
+      : call_(call),
+        plan_(call.plan),
+        a_(call.a.mixture),
+        images_(plan_),
+        grads_(plan_),
+        desk_(plan_),
+        scratch_(plan_),
+        softened_(plan_, kHeld * a_.channels),
+        results_(plan_, kHeld * a_.channels),
+        held_(a_.operations) {}
+
+  void start(int64_t sample, int64_t stage, int64_t room) {
+    sample_ = sample;
+    stage_ = stage;
+    const int64_t pixels = plan_.pixels();
+    image_ = {a_.dtype, stage == 0 ? a_.x : call_.a.inputs, sample * pixels, nullptr};
+    if (stage > 0) image_.first += (stage - 1) * a_.batch * pixels;
+    const int64_t from = 2 * room + (stage + 1) % 2, to = 2 * room + stage % 2;
+    const DType dtype = sizeof(S) == 8 ? DType::float64 : DType::float32;
+    if (stage == a_.stages - 1) grad_ = {a_.dtype, call_.a.grad, sample * pixels, nullptr};
+    else grad_ = {dtype, call_.grads.get(), from * pixels, call_.offsets.get() + from * a_.channels};
+    result_ = {dtype, call_.grads.get(), to * pixels, call_.offsets.get() + to * a_.channels};
+    result_data_ = call_.grads.get();
+    if (stage == 0 && !(call_.a.grad_x && plan_.contrast)) {
+      result_ = {a_.dtype, call_.a.grad_x, sample * pixels, nullptr};
+      result_data_ = call_.a.grad_x;
+    }
+    sums_ = call_.sums.get() + room * a_.height * a_.channels;
+    through_mean_ = call_.through_mean.get() + room * a_.height;
+    dots_ = call_.dots.get() + room * a_.height * a_.operations;
+    small_ = room * plan_.small;
+    const S* const weights = static_cast<const S*>(a_.weights) + (sample * a_.stages + stage) * a_.operations;
+    for (int j = 0; j < a_.operations; ++j) hold(held_[j], plan_.steps[j], weights[j], plan_, sample, stage);
+  }
+
+  void look(int64_t begin, int64_t end) {
+    clear(dots_, int(begin * a_.operations), int(end * a_.operations));
+    clear(through_mean_, int(begin), int(end));
+    if (plan_.contrast) sum_rows(plan_, image_, desk_, begin, end, sums_);
+    for (int j = 0; j < a_.operations; ++j) {
+      const Step<S>& step = plan_.steps[j];
+      const Resize<S>& r = step.resize;
+      if (!resizes(step.kind)) continue;
+      for (int64_t at = (begin + r.factor - 1) / r.factor; at < r.height && at * r.factor < end; ++at)
+        for (int64_t c = 0; c < a_.channels; ++c) {
+          const int64_t row = small_row(r, c, at);
+          S *const value = call_.small.get() + row, *const grad = call_.small_grads.get() + row;
+          shrink(plan_, desk_, step, image_, c, at, value, call_.places.get() + row);
+          narrow_gradient(plan_, desk_, r, grad_, c, at, grad);
+          for (int64_t i = 0; i < r.width; ++i) desk_.line[i] = value[i] * grad[i];
+          dots_[at * r.factor * a_.operations + j] += sum(desk_.line, int(r.width));
+        }
+    }
+  }
+
+  void work(int64_t begin, int64_t end) {
+    mean_ = plan_.contrast ? mean_of_gray<S>(a_, sums_) : S(0);
+    const int soft = plan_.sharpness ? 1 : 0, reach = plan_.blur ? kBlurReach : soft;
+    images_.start(image_, begin - 2 * soft);
+    grads_.start(grad_, begin - reach);
+    for (int64_t y = begin - soft; y < begin + soft; ++y) prepare(y, begin, end, reach);
+    for (int64_t y = begin; y < end; ++y) {
+      prepare(y + soft, begin, end, reach);
+      for (int64_t c = 0; c < a_.channels; ++c)
+        for (int j = 0; j < a_.operations; ++j) dots_[y * a_.operations + j] += add(j, c, y);
+      for (int64_t c = 0; c < a_.channels; ++c) {
+        if (!result_data_) continue;
+        if (plan_.sharpness) add_softened(c, y);
+        write(result_.dtype, result(c, y), result_data_, result_.first + (c * a_.height + y) * a_.width, plan_.width);
+      }
+    }
+  }
+
+  // Once all rows are done: the gradients of the weights, and what passes through the mean.
+  void settle() {
+    S* const weights = static_cast<S*>(call_.a.grad_weights);
+    for (int j = 0; weights && j < a_.operations; ++j) {
+      double total = 0;
+      for (int64_t y = 0; y < a_.height; ++y) total += dots_[y * a_.operations + j];
+      weights[(sample_ * a_.stages + stage_) * a_.operations + j] = S(total);
+    }
+    if (!result_.offset) return;
+    double total = 0;
+    for (int64_t y = 0; y < a_.height; ++y) total += through_mean_[y];
+    total /= double(a_.height) * double(a_.width);
+    for (int64_t c = 0; c < a_.channels; ++c) result_.offset[c] = S(total * double(gray_share<S>(c, a_.channels)));
+  }
+
+  // Writes rows of the gradient of x, as far as something was still to be added to them.
+  void finish(int64_t begin, int64_t end) {
+    if (!result_.offset) return;
+    for (int64_t c = 0; c < a_.channels; ++c)
+      for (int64_t y = begin; y < end; ++y) {
+        fetch(plan_, result_, c, y, desk_.line);
+        write(a_.dtype, desk_.line, call_.a.grad_x, sample_ * plan_.pixels() + (c * a_.height + y) * a_.width, plan_.width);
+      }
+  }
+
+ private:
+  static constexpr int kHeld = 4;  // rows that sharpness needs, and more
+
+  int64_t small_row(const Resize<S>& r, int64_t c, int64_t at) const { return small_ + r.place + (c * r.height + at) * r.pitch; }
+  S* softened(int64_t c, int64_t y) const { return softened_[c * kHeld + (y + kHeld) % kHeld]; }
+  S* result(int64_t c, int64_t y) const { return results_[c * kHeld + (y + kHeld) % kHeld]; }
+
+  // Begins row y of the result: with what passes through the blends of sharpness.
+  void prepare(int64_t y, int64_t begin, int64_t end, int reach) {
+    images_.read_to(y + (plan_.sharpness ? 1 : 0));
+    grads_.read_to(y + (plan_.sharpness && reach ? reach - 1 : reach));
+    for (int64_t c = 0; c < a_.channels; ++c) {
+      clear(softened(c, y), 0, plan_.count);
+      clear(result(c, y), 0, plan_.count);
+      if (!plan_.sharpness || y < 0 || y >= a_.height) continue;
+      const auto at = [&](int k) { return images_.row(c, y + k); };
+      smooth_row(plan_, y, at, scratch_.row, scratch_.flat);
+      for (int j = 0; j < a_.operations; ++j) {
+        if (plan_.steps[j].kind != Degradation::sharpness) continue;
+        const double dot = add_blend(plan_.steps[j], held_[j].weight, c, y, scratch_.flat, softened(c, y), result(c, y));
+        if (y >= begin && y < end) dots_[y * a_.operations + j] += dot;
+      }
+      unsoften_border(y, softened(c, y), result(c, y));
+    }
+  }
+
+  // Adds what a blend passes on to the flat image and to its own, and returns the gradient times the blend.
+  double add_blend(const Step<S>& step, S weight, int64_t c, int64_t y, const S* flat, S* to_flat, S* to) const {
+    const S *const x = images_.row(c, y), *const g = grads_.row(c, y);
+    const S share = step.share, rest = step.rest, own = share * weight, other = rest * weight;
+    Pack<S> dot{};
+    each_vector<S>(plan_.count, [&](int i) DEAL_FLAT {
+      const Pack<S> grad = load(g + i), blend = blended(load(x + i), load(flat + i), share, rest);
+      const Pack<S> pass = passed(blend, grad);
+      dot = dot + grad * clamped(blend);
+      store(to + i, load(to + i) + pass * own);
+      store(to_flat + i, load(to_flat + i) + pass * other);
+    });
+    return sum(dot);
+  }
+
+  // On the border the flat image is the image itself.
+  void unsoften_border(int64_t y, S* soft, S* to) const {
+    if (y == 0 || y == a_.height - 1) {
+      each_vector<S>(plan_.count, [=](int i) DEAL_FLAT { store(to + i, load(to + i) + load(soft + i)); });
+      clear(soft, 0, plan_.count);
+      return;
+    }
+    for (int x = 0; x < plan_.width; x += plan_.width - 1) {
+      to[x] += soft[x];
+      soft[x] = 0;
+    }
+  }
+
+  void add_softened(int64_t c, int64_t y) const {
+    S *const to = result(c, y), *const column = scratch_.row;
+    const S *const above = softened(c, y - 1), *const own = softened(c, y), *const below = softened(c, y + 1);
+    each_vector<S>(plan_.count, [=](int i) DEAL_FLAT { store(column + i, load(above + i) + load(own + i) + load(below + i)); });
+    column[-1] = column[plan_.count] = 0;
+    each_vector<S>(plan_.count, [=](int i) DEAL_FLAT {
+      const Pack<S> nine = (load(column + i - 1) + load(column + i + 1)) + load(column + i);
+      store(to + i, load(to + i) + smoothed(nine, load(own + i)));
+    });
+  }
+
+  // Adds to a row what the operation passes on of row y of the gradient, and returns that gradient times what the
+  // operation makes of the image.
+  double add(int j, int64_t c, int64_t y) const {
+    const Step<S>& step = plan_.steps[j];
+    const Held<S>& held = held_[j];
+    const S *const x = images_.row(c, y), *const g = grads_.row(c, y), weight = held.weight;
+    S* const to = result(c, y);
+    switch (step.kind) {
+      case Degradation::identity: return add_through(x, g, weight, to, [](Pack<S> v, int) DEAL_FLAT { return v; });
+      case Degradation::contrast: return add_contrast(step, weight, c, y);
+      case Degradation::saturation: return add_saturation(step, weight, c, y);
+      case Degradation::sharpness: return 0;  // added before
+      case Degradation::gaussian_blur: return add_blur(held, c, y);
+      case Degradation::max_pool:
+      case Degradation::average_pool:
+      case Degradation::bicubic: add_resize(step, weight, c, y); return 0;
+      case Degradation::posterize: return add_posterized(step, weight, x, g, to);
+      case Degradation::row_stripes: {
+        const S offset = held.values[y];
+        return add_through(x, g, weight, to, [=](Pack<S> v, int) DEAL_FLAT { return v + offset; });
+      }
+      case Degradation::column_gain: return add_gain(held, x, g, to);
+      case Degradation::column_stripes:
+      case Degradation::noise: {
+        const bool noise = step.kind == Degradation::noise;
+        const S* const values = scratch_.values;
+        read(held.values + (noise ? (c * a_.height + y) * a_.width : 0), scratch_.values, plan_.width);
+        return add_through(x, g, weight, to, [=](Pack<S> v, int i) DEAL_FLAT { return v + load(values + i); });
+      }
+    }
+    return 0;
+  }
+
+  // Of an operation that only adds to the image.
+  template <class Body>
+  DEAL_INLINE double add_through(const S* x, const S* g, S weight, S* to, const Body& body) const {
+    Pack<S> dot{};
+    each_vector<S>(plan_.count, [&](int i) DEAL_FLAT {
+      const Pack<S> grad = load(g + i);
+      dot = dot + grad * body(load(x + i), i);
+      store(to + i, load(to + i) + grad * weight);
+    });
+    return sum(dot);
+  }
+
+  double add_gain(const Held<S>& held, const S* x, const S* g, S* to) const {
+    const S *const values = scratch_.values, weight = held.weight;
+    read(held.values, scratch_.values, plan_.width);
+    Pack<S> dot{};
+    each_vector<S>(plan_.count, [&](int i) DEAL_FLAT {
+      const Pack<S> grad = load(g + i), gain = load(values + i);
+      dot = dot + grad * (load(x + i) * gain);
+      store(to + i, load(to + i) + grad * gain * weight);
+    });
+    return sum(dot);
+  }
+
+  double add_posterized(const Step<S>& step, S weight, const S* x, const S* g, S* to) const {
+    const S level = step.level;
+    const bool through = step.straight_through;
+    Pack<S> dot{};
+    each_vector<S>(plan_.count, [&](int i) DEAL_FLAT {
+      const Pack<S> own = load(x + i), grad = load(g + i);
+      dot = dot + grad * posterized(own, level);
+      if (through) store(to + i, load(to + i) + passed(own, grad) * weight);
+    });
+    return sum(dot);
+  }
+
+  double add_contrast(const Step<S>& step, S weight, int64_t c, int64_t y) const {
+    const S *const x = images_.row(c, y), *const g = grads_.row(c, y);
+    S* const to = result(c, y);
+    const S share = step.share, rest = step.rest, own = share * weight;
+    const Pack<S> mean = Pack<S>{} + mean_;
+    Pack<S> dot{}, passes{};
+    each_vector<S>(plan_.count, [&](int i) DEAL_FLAT {
+      const Pack<S> grad = load(g + i), blend = blended(load(x + i), mean, share, rest), pass = passed(blend, grad);
+      dot = dot + grad * clamped(blend);
+      passes = passes + pass;
+      store(to + i, load(to + i) + pass * own);
+    });
+    through_mean_[y] += double(rest) * double(weight) * sum(passes);
+    return sum(dot);
+  }
+
+  double add_saturation(const Step<S>& step, S weight, int64_t c, int64_t y) const {
+    const S *const red = images_.row(0, y), *const green = images_.row(1, y), *const blue = images_.row(2, y);
+    S *const flat = scratch_.flat, *const passes = scratch_.row;
+    each_vector<S>(plan_.count, [=](int i) DEAL_FLAT { store(flat + i, gray(load(red + i), load(green + i), load(blue + i))); });
+    clear(passes, 0, plan_.count);
+    const double dot = add_blend(step, weight, c, y, flat, passes, result(c, y));
+    for (int64_t k = 0; k < a_.channels; ++k) {
+      S* const to = result(k, y);
+      const S share = gray_share<S>(k, a_.channels);
+      each_vector<S>(plan_.count, [=](int i) DEAL_FLAT { store(to + i, load(to + i) + load(passes + i) * share); });
+    }
+    return dot;
+  }
+
+  // As the blur is linear, the gradient times what it makes is the image times what it passes on.
+  double add_blur(const Held<S>& held, int64_t c, int64_t y) const {
+    const Taps<S> taps = held.taps;
+    S *const row = scratch_.row, *const to = result(c, y);
+    const S *const x = images_.row(c, y), weight = held.weight;
+    const auto at = [&](int64_t k) { return grads_.row(c, k); };
+    if (y > kBlurReach && y < a_.height - 1 - kBlurReach) blur_down(plan_, taps, y, at, row);
+    else blur_down_border(taps, y, at, row);
+    clear(row, -2 * kBlurReach, 0);
+    clear(row, plan_.width, plan_.count + 2 * kBlurReach);
+    Pack<S> total{};
+    each_vector<S>(plan_.count, [&](int i) DEAL_FLAT {
+      const Pack<S> part = blurred_along(row + i, taps);
+      total = total + part * load(x + i);
+      store(to + i, load(to + i) + part * weight);
+    });
+    double dot = sum(total);
+    for (int k = 1; k <= kBlurReach; ++k)
+      for (int from = 0; from + k <= kBlurReach; ++from) {
+        const int last = plan_.width - 1;
+        const S low = row[from] * taps.at[from + k], high = row[last - from] * taps.at[from + k];
+        to[k] += low * weight;
+        to[last - k] += high * weight;
+        dot += double(low) * double(x[k]) + double(high) * double(x[last - k]);
+      }
+    return dot;
+  }
+
+  // The adjoint of the blur down the columns, in a row that others see by reflection.
+  template <class At>
+  void blur_down_border(const Taps<S>& taps, int64_t y, const At& at, S* to) const {
+    clear(to, 0, plan_.count);
+    for (int64_t from = y - kBlurReach; from <= y + kBlurReach; ++from) {
+      if (from < 0 || from >= a_.height) continue;
+      const S tap = reflected_tap(taps, from, y, a_.height);
+      const S* const g = at(from);
+      each_vector<S>(plan_.count, [=](int i) DEAL_FLAT { store(to + i, load(to + i) + load(g + i) * tap); });
+    }
+  }
+
+  void add_resize(const Step<S>& step, S weight, int64_t c, int64_t y) const {
+    const Resize<S>& r = step.resize;
+    S* const to = result(c, y);
+    const int64_t at = y / r.factor;
+    if (step.kind == Degradation::bicubic)
+      return add_cubic_gradient(plan_, r, call_.small_grads.get() + small_row(r, c, 0), y, weight, to);
+    if (at >= r.height) return;
+    const int64_t row = small_row(r, c, at);
+    const S* const grad = call_.small_grads.get() + row;
+    if (step.kind == Degradation::max_pool) add_max_gradient(r, grad, call_.places.get() + row, y, weight, to);
+    else add_average_gradient(r, grad, weight, to);
+  }
+
+  const Backward<S>& call_;
+  const Plan<S>& plan_;
+  const Mixture& a_;
+  Ring<S> images_, grads_;
+  const Desk<S> desk_;
+  const Scratch<S> scratch_;
+  const Lines<S> softened_, results_;
+  Block<Held<S>> held_;
+  int64_t sample_ = 0, stage_ = 0, small_ = 0;
+  Image<S> image_{}, grad_{}, result_{};
+  void* result_data_ = nullptr;
+  double *sums_ = nullptr, *through_mean_ = nullptr, *dots_ = nullptr;
+  S mean_ = 0;
+};
+
+template <class S>
+void backward(const MixtureBackward& a, int threads) {
+  const int useful = useful_threads(a.mixture, threads);
+  const bool shared = shares_threads(a.mixture, useful);
+  Backward<S> call(a, shared ? a.mixture.batch : useful);
+  each_stage<BackwardWorker<S>>(a.mixture, call, useful, shared, true);
+}
+
+}  // namespace
+
+void mixture_backward(const MixtureBackward& a, int threads) {
+  a.mixture.dtype == DType::float64 ? backward<double>(a, threads) : backward<float>(a, threads);
+}
+
+}  // namespace DEAL_ISA
+}  // namespace deal

@@ -1,0 +1,281 @@
+// What a call of the degradation mixture works with: its operations, the tables of its resizes, images and rows.
+#pragma once
+#include "../degradation.h"
+
+#include <cstdlib>
+
+#include "../math/degradation.h"
+#include "parallel.h"
+#include "rows.h"
+
+namespace deal {
+namespace DEAL_ISA {
+namespace {
+
+constexpr int kMargin = 16;  // values before and after a row, for the windows of its ends
+constexpr int64_t kPixelsWorthAThread = 1 << 12;
+constexpr int kRing = 16;    // rows of an image that are held: more than a window has
+
+// Calls body(column) for every vector of a row.
+template <class S, class Body>
+DEAL_INLINE void each_vector(int count, const Body& body) {
+  for (int i = 0; i < count; i += Pack<S>::lanes) body(i);
+}
+
+// Zeroed memory.
+template <class T>
+class Block {
+ public:
+  explicit Block(int64_t count) : at_(static_cast<T*>(calloc(size_t(count ? count : 1), sizeof(T)))) {}
+  ~Block() { free(at_); }
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+  T* get() const { return at_; }
+  T& operator[](int64_t i) const { return at_[i]; }
+
+ private:
+  T* const at_;
+};
+
+// Of an operation that makes the image small and large again.
+template <class S>
+struct Resize {
+  int64_t factor, height, width, pitch;  // of the small image, whose rows repeat their last value once
+  S rows, columns;                       // its size divided by the image's
+  const int* low;                        // of each column of the image: where the two it lies between begin
+  const S* share;                        // and what the second counts
+  const int* begin;                      // of each small column: the first column that lies behind it; and all columns
+  const Cubic<S>* cubic;                 // of each small column
+  int64_t place;                         // where the small image begins among those of all operations
+};
+
+template <class S>
+struct Step {
+  Degradation kind;
+  S share, rest;      // of a blend
+  S level;            // of posterize
+  bool straight_through;
+  double deviation;   // of a blur that has one for all
+  const S* values;
+  Resize<S> resize;
+};
+
+inline bool resizes(Degradation kind) {
+  return kind == Degradation::max_pool || kind == Degradation::average_pool || kind == Degradation::bicubic;
+}
+
+template <class S>
+class Plan {
+ public:
+  explicit Plan(const Mixture& a)
+      : a(a),
+        width(int(a.width)),
+        count((width + Pack<S>::lanes - 1) / Pack<S>::lanes * Pack<S>::lanes),
+        pitch(count + 2 * kMargin),
+        steps(a.operations),
+        ints_(a.operations * (2 * a.width + 1)),
+        shares_(a.operations * a.width),
+        cubics_(a.operations * a.width) {
+    for (int j = 0; j < a.operations; ++j) {
+      steps[j] = step(a.operation[j]);
+      const Degradation kind = steps[j].kind;
+      if (resizes(kind)) plan(steps[j], j);
+      contrast = contrast || kind == Degradation::contrast;
+      sharpness = sharpness || kind == Degradation::sharpness;
+      blur = blur || kind == Degradation::gaussian_blur;
+    }
+  }
+
+  int64_t pixels() const { return a.channels * a.height * a.width; }
+
+  const Mixture& a;
+  const int width, count;  // of a row, and in whole vectors
+  const int64_t pitch;     // of a row in a buffer
+  Block<Step<S>> steps;
+  int64_t small = 0;  // values of all small images
+  bool contrast = false, sharpness = false, blur = false;
+
+ private:
+  Step<S> step(const Operation& operation) const {
+    Step<S> result{};
+    result.kind = operation.kind;
+    const bool no_inside = a.height <= 2 || a.width <= 2;
+    if ((operation.kind == Degradation::saturation && a.channels != 3) ||
+        (operation.kind == Degradation::sharpness && no_inside))
+      result.kind = Degradation::identity;
+    result.share = S(operation.strength);
+    result.rest = S(1 - operation.strength);
+    if (operation.kind == Degradation::posterize) result.level = posterize_step<S>(int(operation.strength));
+    result.deviation = operation.strength;
+    result.straight_through = operation.straight_through;
+    result.values = static_cast<const S*>(operation.values);
+    return result;
+  }
+
+  void plan(Step<S>& step, int number) {
+    Resize<S>& r = step.resize;
+    r.factor = int64_t(step.deviation);
+    r.height = a.height / r.factor;
+    r.width = a.width / r.factor;
+    r.pitch = r.width + 1 + kMargin;
+    r.rows = S(r.height) / S(a.height);
+    r.columns = S(r.width) / S(a.width);
+    r.place = small;
+    small += a.channels * r.height * r.pitch;
+    int* const low = ints_.get() + number * (2 * a.width + 1);
+    int* const begin = low + a.width;
+    S* const share = shares_.get() + number * a.width;
+    Cubic<S>* const cubics = cubics_.get() + number * a.width;
+    for (int64_t x = a.width; x-- > 0;) {
+      const Between<S> found = between(x, r.columns, r.width);
+      low[x] = int(found.low);
+      share[x] = found.share;
+      begin[found.low] = int(x);
+    }
+    begin[r.width] = width;
+    for (int64_t x = 0; x < r.width; ++x) cubics[x] = cubic(x, S(a.width) / S(r.width));
+    r.low = low;
+    r.begin = begin;
+    r.share = share;
+    r.cubic = cubics;
+  }
+
+  Block<int> ints_;
+  Block<S> shares_;
+  Block<Cubic<S>> cubics_;
+};
+
+// One sample's images, and what is to be added to all of a channel.
+template <class S>
+struct Image {
+  DType dtype;
+  const void* data;
+  int64_t first;
+  S* offset;  // or null
+};
+
+template <class S>
+void fetch(const Plan<S>& plan, const Image<S>& image, int64_t channel, int64_t y, S* to) {
+  read(image.dtype, image.data, image.first + (channel * plan.a.height + y) * plan.a.width, to, plan.width);
+  if (!image.offset || image.offset[channel] == 0) return;
+  const S offset = image.offset[channel];
+  for (int i = 0; i < plan.width; i += Pack<S>::lanes) store(to + i, load(to + i) + offset);
+  clear(to, plan.width, plan.count);
+}
+
+// Whether rows can be computed with where they lie in memory.
+template <class S>
+bool lies_ready(const Plan<S>& plan, const Image<S>& image) {
+  const bool own_type = image.dtype == (sizeof(S) == 8 ? DType::float64 : DType::float32);
+  return own_type && plan.width == plan.count && !image.offset;
+}
+
+// A row, in memory or in the buffer.
+template <class S>
+const S* row_of(const Plan<S>& plan, const Image<S>& image, int64_t channel, int64_t y, S* buffer) {
+  if (lies_ready(plan, image))
+    return static_cast<const S*>(image.data) + image.first + (channel * plan.a.height + y) * plan.a.width;
+  fetch(plan, image, channel, y, buffer);
+  return buffer;
+}
+
+// Rows of buffers, which are zero where nobody wrote.
+template <class S>
+class Lines {
+ public:
+  Lines(const Plan<S>& plan, int64_t count) : pitch_(plan.pitch), memory_(count * plan.pitch) {}
+  S* operator[](int64_t line) const { return memory_.get() + line * pitch_ + kMargin; }
+
+ private:
+  const int64_t pitch_;
+  Block<S> memory_;
+};
+
+// The last rows of an image that were read.
+template <class S>
+class Ring {
+ public:
+  explicit Ring(const Plan<S>& plan) : plan_(plan), lines_(plan, kRing * plan.a.channels) {}
+
+  // Rows are read from `first` on.
+  void start(const Image<S>& image, int64_t first) {
+    image_ = image;
+    ready_ = lies_ready(plan_, image) ? static_cast<const S*>(image.data) + image.first : nullptr;
+    next_ = first < 0 ? 0 : first;
+  }
+  // Up to `last`, as far as there are any.
+  void read_to(int64_t last) {
+    for (; !ready_ && next_ <= last && next_ < plan_.a.height; ++next_)
+      for (int64_t c = 0; c < plan_.a.channels; ++c) fetch(plan_, image_, c, next_, lines_[c * kRing + next_ % kRing]);
+  }
+  const S* row(int64_t channel, int64_t y) const {
+    return ready_ ? ready_ + (channel * plan_.a.height + y) * plan_.a.width : lines_[channel * kRing + y % kRing];
+  }
+
+ private:
+  const Plan<S>& plan_;
+  const Lines<S> lines_;
+  Image<S> image_{};
+  const S* ready_ = nullptr;  // the image, where its rows lie ready
+  int64_t next_ = 0;
+};
+
+// Runs the stages of every sample with workers, in this order or from the last to the first. Each stage is two passes
+// over the rows, as the second needs all of what the first found; settle() is told that they are done, and finish() that
+// all stages are. What a worker works at it is told by start(sample, stage, room): samples are worked at side by side
+// where there are enough for all threads, and rooms are the threads' own; else the rows of all samples are shared out,
+// and each sample has a room.
+template <class Worker, class Call>
+void each_stage(const Mixture& a, const Call& call, int threads, bool shared, bool reverse) {
+  const auto stage = [&](int64_t i) { return reverse ? a.stages - 1 - i : i; };
+  if (!shared) {
+    parallel_for(a.batch, 1, threads, [&](int64_t begin, int64_t end, int thread) {
+      Worker worker(call);
+      for (int64_t sample = begin; sample < end; ++sample) {
+        for (int64_t i = 0; i < a.stages; ++i) {
+          worker.start(sample, stage(i), thread);
+          worker.look(0, a.height);
+          worker.work(0, a.height);
+          worker.settle();
+        }
+        worker.finish(0, a.height);
+      }
+    });
+    return;
+  }
+  // Calls run(worker, first row, end) for the rows of all samples.
+  const auto each_band = [&](int64_t at, const auto& run) {
+    parallel_for(a.batch * a.height, 1, threads, [&](int64_t begin, int64_t end, int) {
+      Worker worker(call);
+      while (begin < end) {
+        const int64_t sample = begin / a.height, top = begin % a.height;
+        const int64_t bottom = top + (end - begin) < a.height ? top + (end - begin) : a.height;
+        worker.start(sample, at, sample);
+        run(worker, top, bottom);
+        begin += bottom - top;
+      }
+    });
+  };
+  Worker all(call);
+  for (int64_t i = 0; i < a.stages; ++i) {
+    each_band(stage(i), [](Worker& worker, int64_t begin, int64_t end) { worker.look(begin, end); });
+    each_band(stage(i), [](Worker& worker, int64_t begin, int64_t end) { worker.work(begin, end); });
+    for (int64_t sample = 0; sample < a.batch; ++sample) {
+      all.start(sample, stage(i), sample);
+      all.settle();
+    }
+  }
+  each_band(stage(a.stages - 1), [](Worker& worker, int64_t begin, int64_t end) { worker.finish(begin, end); });
+}
+
+inline int useful_threads(const Mixture& a, int threads) {
+  const int64_t useful = a.batch * a.channels * a.height * a.width / kPixelsWorthAThread + 1;
+  return useful < threads ? int(useful) : threads;
+}
+
+// Whether samples have to share the threads.
+inline bool shares_threads(const Mixture& a, int threads) { return a.batch % threads && a.batch < 4 * threads; }
+
+}  // namespace
+}  // namespace DEAL_ISA
+}  // namespace deal

@@ -1,0 +1,234 @@
+// The small images of a degradation mixture: how they are made, made large again, and the adjoints of both.
+#pragma once
+#include "degradation_plan.h"
+
+namespace deal {
+namespace DEAL_ISA {
+namespace {
+
+// Where in the image a maximum was.
+struct Place {
+  int row, column;
+};
+
+constexpr int kAtOnce = 16;  // rows that are reduced to one at a time
+
+// Rows that resizes work in.
+template <class S>
+struct Desk {
+  explicit Desk(const Plan<S>& plan)
+      : lines(plan, kAtOnce + 3), fold(lines[kAtOnce]), whose(lines[kAtOnce + 1]), line(lines[kAtOnce + 2]) {}
+  const Lines<S> lines;
+  S *const fold, *const whose, *const line;
+};
+
+// Rows of a channel, each times a weight.
+template <class S>
+struct Rows {
+  int count = 0;
+  const S* at[kAtOnce];
+  S weight[kAtOnce];
+
+  void add(const Plan<S>& plan, const Desk<S>& desk, const Image<S>& image, int64_t channel, int64_t y, S factor) {
+    at[count] = row_of(plan, image, channel, y, desk.lines[count]);
+    weight[count++] = factor;
+  }
+};
+
+// Adds the weighted rows to desk.fold.
+template <class S>
+void add_rows(const Plan<S>& plan, const Desk<S>& desk, Rows<S>& rows) {
+  S* const fold = desk.fold;
+  each_vector<S>(plan.count, [&](int i) DEAL_FLAT {
+    Pack<S> total = load(fold + i);
+    for (int k = 0; k < rows.count; ++k) total = total + load(rows.at[k] + i) * rows.weight[k];
+    store(fold + i, total);
+  });
+  rows.count = 0;
+}
+
+// Every factor-th value of a row.
+template <class S>
+void thin_out(const S* from, const Resize<S>& r, S* to) {
+  const int64_t count = r.width, factor = r.factor;
+  for (int64_t j = 0; j < count; ++j) to[j] = from[j * factor];
+}
+
+// Takes the largest of the rows and desk.fold, and in desk.whose their numbers from `first` on where they are `wanted`.
+template <bool wanted, class S>
+void take_largest(const Plan<S>& plan, const Desk<S>& desk, const Rows<S>& rows, int64_t first) {
+  S *const fold = desk.fold, *const whose = desk.whose;
+  each_vector<S>(plan.count, [&](int i) DEAL_FLAT {
+    Pack<S> best = load((first ? fold : rows.at[0]) + i), row = first ? load(whose + i) : Pack<S>{};
+    for (int k = first ? 0 : 1; k < rows.count; ++k) {
+      const Pack<S> value = load(rows.at[k] + i), mine = Pack<S>{} + S(first + k);
+      if (wanted) row = select(at_second(best, value, row, mine), mine, row);
+      best = larger(best, value);
+    }
+    store(fold + i, best);
+    if (wanted) store(whose + i, row);
+  });
+}
+
+// The largest of as many neighbours as a window has columns, for all of a row. With `places`, also where it was.
+template <class S>
+void shrink_max(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& r, const Image<S>& image, int64_t channel,
+                int64_t at, S* to, Place* places) {
+  Rows<S> rows;
+  for (int64_t row = 0; row < r.factor; ++row) {
+    rows.add(plan, desk, image, channel, at * r.factor + row, S(1));
+    if (rows.count < kAtOnce && row + 1 < r.factor) continue;
+    const int64_t first = row + 1 - rows.count;
+    places ? take_largest<true>(plan, desk, rows, first) : take_largest<false>(plan, desk, rows, first);
+    rows.count = 0;
+  }
+  S *const fold = desk.fold, *const whose = desk.whose, *const column = desk.line;
+  const int factor = int(r.factor);
+  each_vector<S>(plan.count, [=](int i) DEAL_FLAT {
+    Pack<S> best = load(fold + i), row = load(whose + i), shift{};
+    for (int k = 1; k < factor; ++k) {
+      const Pack<S> value = load(fold + i + k), mine = load(whose + i + k);
+      if (places) {
+        const auto second = at_second(best, value, row, mine);
+        row = select(second, mine, row);
+        shift = select(second, Pack<S>{} + S(k), shift);
+      }
+      best = larger(best, value);
+    }
+    store(fold + i, best);
+    if (!places) return;
+    store(whose + i, row);
+    store(column + i, shift);
+  });
+  thin_out(fold, r, to);
+  for (int j = 0; places && j < int(r.width); ++j) {
+    const int left = j * factor;
+    places[j] = {int(at) * factor + int(whose[left]), left + int(column[left])};
+  }
+}
+
+template <class S>
+void shrink_average(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& r, const Image<S>& image,
+                    int64_t channel, int64_t at, S* to) {
+  Rows<S> rows;
+  clear(desk.fold, 0, plan.count);
+  for (int64_t row = 0; row < r.factor; ++row) {
+    rows.add(plan, desk, image, channel, at * r.factor + row, S(1));
+    if (rows.count == kAtOnce || row + 1 == r.factor) add_rows(plan, desk, rows);
+  }
+  S* const fold = desk.fold;
+  const int factor = int(r.factor);
+  const S pixels = S(r.factor * r.factor);
+  each_vector<S>(plan.count, [=](int i) DEAL_FLAT {
+    Pack<S> total = load(fold + i);
+    for (int k = 1; k < factor; ++k) total = total + load(fold + i + k);
+    store(fold + i, total / pixels);
+  });
+  thin_out(fold, r, to);
+}
+
+inline int64_t within(int64_t at, int64_t count) { return at < 0 ? 0 : at < count ? at : count - 1; }
+
+template <class S>
+void shrink_cubic(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& r, const Image<S>& image, int64_t channel,
+                  int64_t at, S* to) {
+  const Cubic<S> place = cubic(at, S(plan.a.height) / S(r.height));
+  Rows<S> rows;
+  clear(desk.fold, 0, plan.count);
+  for (int k = 0; k < 4; ++k)
+    rows.add(plan, desk, image, channel, within(place.first + k, plan.a.height), place.weight[k]);
+  add_rows(plan, desk, rows);
+  desk.fold[-1] = desk.fold[0];
+  desk.fold[plan.width] = desk.fold[plan.width - 1];
+  for (int64_t j = 0; j < r.width; ++j) {
+    const Cubic<S>& columns = r.cubic[j];
+    const S* from = desk.fold + columns.first;
+    to[j] = (from[0] * columns.weight[0] + from[1] * columns.weight[1]) +
+            (from[2] * columns.weight[2] + from[3] * columns.weight[3]);
+  }
+}
+
+// Row `at` of the small image. With `places`, of a maximum also where it was.
+template <class S>
+void shrink(const Plan<S>& plan, const Desk<S>& desk, const Step<S>& step, const Image<S>& image, int64_t channel,
+            int64_t at, S* to, Place* places) {
+  const Resize<S>& r = step.resize;
+  if (step.kind == Degradation::max_pool) shrink_max(plan, desk, r, image, channel, at, to, places);
+  else if (step.kind == Degradation::average_pool) shrink_average(plan, desk, r, image, channel, at, to);
+  else shrink_cubic(plan, desk, r, image, channel, at, to);
+  to[r.width] = to[r.width - 1];
+}
+
+// A row of the small image as wide as the image.
+template <class S>
+void widen_row(const Resize<S>& r, const S* from, S* to, int width) {
+  const int* const low = r.low;
+  const S* const share = r.share;
+  for (int x = 0; x < width; ++x) {
+    const S* two = from + low[x];
+    to[x] = two[0] * (S(1) - share[x]) + two[1] * share[x];
+  }
+}
+
+// Row `at` of the gradient of the small image, from that of the large one.
+template <class S>
+void narrow_gradient(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& r, const Image<S>& grad, int64_t channel,
+                     int64_t at, S* to) {
+  Rows<S> rows;
+  clear(desk.fold, 0, plan.count);
+  int64_t y = (at - 1) * r.factor;
+  for (y = y < 0 ? 0 : y; y < plan.a.height; ++y) {
+    const Between<S> place = between(y, r.rows, r.height);
+    if (place.high < at) continue;
+    if (place.low > at) break;
+    const S weight = place.low == place.high ? S(1) : place.low == at ? S(1) - place.share : place.share;
+    rows.add(plan, desk, grad, channel, y, weight);
+    if (rows.count == kAtOnce) add_rows(plan, desk, rows);
+  }
+  add_rows(plan, desk, rows);
+  const S *const fold = desk.fold, *const share = r.share;
+  const int* const begin = r.begin;
+  const int count = int(r.width);
+  for (int j = 0; j < count; ++j) {
+    S before = 0, behind = 0;
+    for (int x = j ? begin[j - 1] : begin[0]; x < begin[j]; ++x) before += fold[x] * share[x];
+    if (j + 1 < count)
+      for (int x = begin[j]; x < begin[j + 1]; ++x) behind += fold[x] * (S(1) - share[x]);
+    else
+      for (int x = begin[j]; x < begin[j + 1]; ++x) behind += fold[x];
+    to[j] = before + behind;
+  }
+}
+
+// Adds what row y of the image's gradient has from the small image's, times a weight.
+template <class S>
+void add_max_gradient(const Resize<S>& r, const S* grad, const Place* places, int64_t y, S weight, S* to) {
+  for (int64_t j = 0; j < r.width; ++j) to[places[j].column] += places[j].row == y ? grad[j] * weight : S(0);
+}
+
+template <class S>
+void add_average_gradient(const Resize<S>& r, const S* grad, S weight, S* to) {
+  const S part = weight / S(r.factor * r.factor);
+  for (int64_t j = 0; j < r.width; ++j)
+    for (int64_t k = 0; k < r.factor; ++k) *to++ += grad[j] * part;
+}
+
+template <class S>
+void add_cubic_gradient(const Plan<S>& plan, const Resize<S>& r, const S* grad, int64_t y, S weight, S* to) {
+  const int64_t from = y / r.factor - 4;
+  for (int64_t at = from < 0 ? 0 : from; at < r.height; ++at) {
+    const Cubic<S> rows = cubic(at, S(plan.a.height) / S(r.height));
+    if (rows.first > y) break;
+    S share = 0;
+    for (int k = 0; k < 4; ++k)
+      if (within(rows.first + k, plan.a.height) == y) share += rows.weight[k];
+    if (share == 0) continue;
+    for (int64_t j = 0; j < r.width; ++j)
+      for (int k = 0; k < 4; ++k)
+        to[within(r.cubic[j].first + k, plan.width)] += grad[at * r.pitch + j] * weight * share * r.cubic[j].weight[k];
+  }
+}
+
+}  // namespace
+}  // namespace DEAL_ISA
+}  // namespace deal

@@ -1,0 +1,69 @@
+"""The names of operations: a kind, and behind the last underscore its strength where it has one."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+# Numbered as in csrc/degradation.h.
+KINDS = (
+    "identity", "contrast", "saturation", "sharpness", "gaussian_blur", "max_pool_resize", "average_pool_resize",
+    "bicubic_resize", "posterize", "stripe", "row_stripe", "gain", "noise",
+)  # fmt: skip
+BLENDS = ("contrast", "saturation", "sharpness")
+RESIZES = ("max_pool_resize", "average_pool_resize", "bicubic_resize")
+RANDOM = ("gaussian_blur", "stripe", "row_stripe", "gain", "noise")  # with a tensor of their own
+
+OPERATIONS = (
+    "identity", "contrast_R", "saturation_R", "sharpness_R", "gaussian_blur", "gaussian_blur_S", "max_pool_resize_K",
+    "average_pool_resize_K", "bicubic_resize_K", "posterize_B", "stripe", "row_stripe", "gain", "noise",
+)  # fmt: skip
+
+# The seven of the released generator, in its order.
+DEAL = (
+    "sharpness_0.7", "saturation_0.7", "contrast_0.5", "posterize_5", "gaussian_blur", "max_pool_resize_4", "stripe",
+)  # fmt: skip
+
+
+class Name(NamedTuple):
+    kind: str
+    strength: float = 0.0  # a share, a deviation, a factor or a number of bits
+
+
+def parsed(name: str) -> Name:
+    """What a name says, or an error that lists the known ones."""
+    if not isinstance(name, str):
+        raise TypeError(f"ops must be names; got {type(name).__name__}")
+    if name == "identity" or name in RANDOM:
+        return Name(name)
+    kind, _, text = name.rpartition("_")
+    if kind not in (*BLENDS, *RESIZES, "gaussian_blur", "posterize") or not _is_number(text):
+        raise ValueError(
+            f"ops has the unknown name {name!r}; known are {', '.join(OPERATIONS)} "
+            "(R: the share of the image, S: a deviation, K: a factor, B: bits)"
+        )
+    strength = float(text)
+    accepted = _limits(kind, strength)
+    if accepted:
+        raise ValueError(f"{kind} needs {accepted}; got {name!r} in ops")
+    return Name(kind, strength)
+
+
+known = functools.lru_cache(maxsize=1024)(parsed)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.replace(".", "", 1).isdigit()
+
+
+def _limits(kind: str, strength: float) -> str | None:
+    """What a kind accepts; None where the strength is that."""
+    if kind in BLENDS:
+        return None if strength < math.inf else "a finite share of the image"
+    if kind == "gaussian_blur":
+        return None if 0 < strength < math.inf else "a positive, finite deviation"
+    whole = strength < math.inf and strength == int(strength)
+    if kind == "posterize":
+        return None if whole and 1 <= strength <= 8 else "1 to 8 bits"
+    return None if whole and strength >= 2 else "a whole factor of at least 2"

@@ -1,0 +1,299 @@
+// The degradation mixture against loops over single pixels in double precision, and its gradients against how its
+// results change, in buffers of exactly the size it needs, so that a sanitizer sees every stray access.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "../../csrc/cpu/kernels.h"
+#include "../../csrc/math/degradation.h"
+
+using namespace deal;
+
+namespace {
+
+int failures = 0;
+
+struct Shape {
+  int64_t batch, channels, height, width, stages;
+  int64_t image() const { return channels * height * width; }
+};
+
+void expect_near(const char* what, const Shape& s, double got, double expected, double tolerance) {
+  if (std::fabs(got - expected) <= tolerance) return;
+  std::printf("%s: [%ld, %ld, %ld, %ld]: %g, expected %g\n", what, long(s.batch), long(s.channels), long(s.height),
+              long(s.width), got, expected);
+  ++failures;
+}
+
+// One image, [channels, height, width].
+struct Image {
+  Shape s;
+  std::vector<double> at;
+  double& operator()(int64_t c, int64_t y, int64_t x) { return at[size_t((c * s.height + y) * s.width + x)]; }
+  double operator()(int64_t c, int64_t y, int64_t x) const { return at[size_t((c * s.height + y) * s.width + x)]; }
+  double edge(int64_t c, int64_t y, int64_t x) const {
+    return (*this)(c, std::clamp<int64_t>(y, 0, s.height - 1), std::clamp<int64_t>(x, 0, s.width - 1));
+  }
+};
+
+template <class Value>
+Image filled(const Shape& s, const Value& value) {
+  Image result{s, std::vector<double>(size_t(s.image()))};
+  for (int64_t c = 0; c < s.channels; ++c)
+    for (int64_t y = 0; y < s.height; ++y)
+      for (int64_t x = 0; x < s.width; ++x) result(c, y, x) = value(c, y, x);
+  return result;
+}
+
+double gray_at(const Image& x, int64_t i, int64_t k) {
+  return x.s.channels == 1 ? x(0, i, k) : gray(x(0, i, k), x(1, i, k), x(2, i, k));
+}
+
+Image resized(const Image& x, const Operation& o) {
+  const int64_t factor = int64_t(o.strength);
+  Shape small = x.s;
+  small.height /= factor;
+  small.width /= factor;
+  const Image shrunk = filled(small, [&](int64_t c, int64_t i, int64_t k) {
+    double total = 0, largest = -INFINITY;
+    for (int64_t n = 0; n < factor * factor; ++n) {
+      const double value = x(c, i * factor + n / factor, k * factor + n % factor);
+      total += value;
+      largest = std::max(largest, value);
+    }
+    if (o.kind == Degradation::max_pool) return largest;
+    if (o.kind == Degradation::average_pool) return total / double(factor * factor);
+    const auto rows = cubic(i, double(x.s.height) / double(small.height));
+    const auto columns = cubic(k, double(x.s.width) / double(small.width));
+    total = 0;
+    for (int n = 0; n < 16; ++n)
+      total += rows.weight[n / 4] * columns.weight[n % 4] * x.edge(c, rows.first + n / 4, columns.first + n % 4);
+    return total;
+  });
+  return filled(x.s, [&](int64_t c, int64_t i, int64_t k) {
+    const auto rows = between(i, double(small.height) / double(x.s.height), small.height);
+    const auto columns = between(k, double(small.width) / double(x.s.width), small.width);
+    const auto along = [&](int64_t row) {
+      return shrunk(c, row, columns.low) * (1 - columns.share) + shrunk(c, row, columns.high) * columns.share;
+    };
+    return along(rows.low) * (1 - rows.share) + along(rows.high) * rows.share;
+  });
+}
+
+// What an operation makes of an image; `place` counts samples and stages.
+Image applied(const Image& x, const Operation& o, int64_t place) {
+  const Shape& s = x.s;
+  const double* values = static_cast<const double*>(o.values);
+  const bool inside = s.height > 2 && s.width > 2;
+  double mean = 0;
+  for (int64_t i = 0; i < s.height; ++i)
+    for (int64_t k = 0; k < s.width; ++k) mean += gray_at(x, i, k) / double(s.height * s.width);
+  if (o.kind == Degradation::max_pool || o.kind == Degradation::average_pool || o.kind == Degradation::bicubic)
+    return resized(x, o);
+  return filled(s, [&](int64_t c, int64_t i, int64_t k) {
+    const double own = x(c, i, k);
+    const auto blend = [&](double flat) { return clamped(o.strength * own + (1 - o.strength) * flat); };
+    double total = 0;
+    switch (o.kind) {
+      case Degradation::contrast: return blend(mean);
+      case Degradation::saturation: return s.channels == 1 ? own : blend(gray_at(x, i, k));
+      case Degradation::sharpness:
+        if (!inside) return own;
+        if (i == 0 || k == 0 || i == s.height - 1 || k == s.width - 1) return blend(own);
+        for (int n = 0; n < 9; ++n) total += x(c, i + n / 3 - 1, k + n % 3 - 1) / 13;
+        return blend(total + own * 4 / 13);
+      case Degradation::gaussian_blur: {
+        const auto taps = gaussian<double>(values[place]);
+        for (int a = -kBlurReach; a <= kBlurReach; ++a)
+          for (int b = -kBlurReach; b <= kBlurReach; ++b)
+            total += taps.at[std::abs(a)] * taps.at[std::abs(b)] * x(c, reflected(i + a, s.height), reflected(k + b, s.width));
+        return total;
+      }
+      case Degradation::posterize: {
+        const int kept = int(o.strength);
+        return double((int(clamped(own) * 255) >> (8 - kept)) << (8 - kept)) / 255;
+      }
+      case Degradation::column_stripes: return own + values[place * s.width + k];
+      case Degradation::row_stripes: return own + values[place * s.height + i];
+      case Degradation::column_gain: return own * values[place * s.width + k];
+      case Degradation::noise: return own + values[((place * s.channels + c) * s.height + i) * s.width + k];
+      default: return own;
+    }
+  });
+}
+
+template <class T>
+struct Block {
+  explicit Block(int64_t count) : count(count), data(new T[size_t(count)]) {}
+  explicit Block(const std::vector<double>& values) : Block(int64_t(values.size())) {
+    std::copy(values.begin(), values.end(), get());
+  }
+  int64_t count;
+  std::unique_ptr<T[]> data;
+  T* get() const { return data.get(); }
+};
+
+std::vector<double> drawn(std::mt19937& random, int64_t count, double least, double most) {
+  std::uniform_real_distribution<double> uniform(least, most);
+  std::vector<double> result(static_cast<size_t>(count));
+  for (double& value : result) value = uniform(random);
+  return result;
+}
+
+// A call: its operations, and the values of these in double precision.
+struct Case {
+  Shape s;
+  std::vector<Operation> operations;
+  std::vector<std::vector<double>> values;
+  std::vector<double> x, weights, grad;
+};
+
+struct Results {
+  std::vector<double> y, grad_x, grad_weights;
+};
+
+template <class T>
+Results run(const Case& a, DType dtype, int threads) {
+  std::vector<Block<T>> values;
+  std::vector<Operation> operations = a.operations;
+  for (size_t j = 0; j < operations.size(); ++j) {
+    values.emplace_back(a.values[j]);
+    operations[j].values = values[j].get();
+  }
+  const Shape& s = a.s;
+  const Block<T> x(a.x), weights(a.weights), grad(a.grad), y(x.count), inputs((s.stages - 1) * x.count), again(x.count);
+  const Block<T> grad_x(x.count), grad_weights(weights.count), alone(weights.count);
+  const Mixture mixture = {dtype, s.batch, s.channels, s.height, s.width, s.stages, int(operations.size()), operations.data(),
+                           x.get(), weights.get()};
+  kernels().mixture_forward({mixture, again.get(), nullptr}, threads);
+  kernels().mixture_forward({mixture, y.get(), inputs.get()}, threads);
+  kernels().mixture_backward({mixture, inputs.get(), grad.get(), nullptr, alone.get()}, threads);
+  kernels().mixture_backward({mixture, inputs.get(), grad.get(), grad_x.get(), nullptr}, threads);
+  kernels().mixture_backward({mixture, inputs.get(), grad.get(), grad_x.get(), grad_weights.get()}, threads);
+  for (int64_t i = 0; i < x.count; ++i) expect_near("without inputs", s, again.get()[i], y.get()[i], 0);
+  for (int64_t i = 0; i < weights.count; ++i) expect_near("weights alone", s, alone.get()[i], grad_weights.get()[i], 0);
+  const auto all = [](const Block<T>& block) { return std::vector<double>(block.get(), block.get() + block.count); };
+  return {all(y), all(grad_x), all(grad_weights)};
+}
+
+std::vector<double> expected(const Case& a) {
+  std::vector<double> result;
+  const int64_t count = int64_t(a.operations.size());
+  for (int64_t b = 0; b < a.s.batch; ++b) {
+    Image image{a.s, {a.x.begin() + b * a.s.image(), a.x.begin() + (b + 1) * a.s.image()}};
+    for (int64_t i = 0; i < a.s.stages; ++i) {
+      Image sum = filled(a.s, [](int64_t, int64_t, int64_t) { return 0.0; });
+      for (int64_t j = 0; j < count; ++j) {
+        Operation o = a.operations[size_t(j)];
+        o.values = a.values[size_t(j)].data();
+        const Image one = applied(image, o, b * a.s.stages + i);
+        const double weight = a.weights[size_t((b * a.s.stages + i) * count + j)];
+        for (size_t n = 0; n < sum.at.size(); ++n) sum.at[n] += weight * one.at[n];
+      }
+      image = sum;
+    }
+    result.insert(result.end(), image.at.begin(), image.at.end());
+  }
+  return result;
+}
+
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  double total = 0;
+  for (size_t i = 0; i < a.size(); ++i) total += a[i] * b[i];
+  return total;
+}
+
+void check(Case a, int threads) {
+  const Shape& s = a.s;
+  const Results exact = run<double>(a, DType::float64, threads), single = run<float>(a, DType::float32, threads);
+  const std::vector<double> loops = expected(a);
+  double largest = 1;
+  for (double value : exact.grad_x) largest = std::max(largest, std::fabs(value));
+  for (size_t i = 0; i < loops.size(); ++i) {
+    expect_near("y", s, exact.y[i], loops[i], 1e-12);
+    expect_near("y in float32", s, single.y[i], loops[i], 1e-5 * (1 + std::fabs(loops[i])));
+    expect_near("gradient of x in float32", s, single.grad_x[i], exact.grad_x[i], 1e-5 * largest);
+  }
+  for (size_t i = 0; i < exact.grad_weights.size(); ++i)
+    expect_near("gradient of weights in float32", s, single.grad_weights[i], exact.grad_weights[i], 1e-4 * largest * double(s.height));
+  // A small step of everything changes the result by the gradient. It is so small that no value crosses a bound in it.
+  std::mt19937 random(7);
+  const double step = 1e-8;
+  Case low = a, high = a;
+  const std::vector<double> of_x = drawn(random, int64_t(a.x.size()), -1, 1), of_weights = drawn(random, int64_t(a.weights.size()), -1, 1);
+  for (size_t i = 0; i < of_x.size(); ++i) low.x[i] -= step * of_x[i], high.x[i] += step * of_x[i];
+  for (size_t i = 0; i < of_weights.size(); ++i) low.weights[i] -= step * of_weights[i], high.weights[i] += step * of_weights[i];
+  const double change = (dot(a.grad, expected(high)) - dot(a.grad, expected(low))) / (2 * step);
+  const double claimed = dot(exact.grad_x, of_x) + dot(exact.grad_weights, of_weights);
+  expect_near("gradient", s, claimed, change, 1e-5 * (largest + std::fabs(change)));
+}
+
+Case make(const Shape& s, const std::vector<std::pair<Degradation, double>>& operations, unsigned seed) {
+  std::mt19937 random(seed);
+  Case a{s, {}, {}, drawn(random, s.batch * s.image(), -0.1, 1.1), {}, drawn(random, s.batch * s.image(), -1, 1)};
+  const int64_t places = s.batch * s.stages;
+  a.weights = drawn(random, places * int64_t(operations.size()), -0.2, 0.5);
+  for (const auto& [kind, strength] : operations) {
+    a.operations.push_back({kind, strength, false, nullptr});
+    const int64_t each = kind == Degradation::noise ? s.image() : kind == Degradation::row_stripes ? s.height : kind == Degradation::gaussian_blur ? 1 : s.width;
+    a.values.push_back(kind == Degradation::gaussian_blur ? drawn(random, places, 0.8, 2) : drawn(random, places * each, -0.2, 0.2));
+  }
+  return a;
+}
+
+// Half types differ from float32 in how rows are read and written, which every length of a row's rest tries.
+void check_halves(DType dtype, int64_t width) {
+  const int64_t count = 6 * width;
+  Block<uint16_t> x(count), y(count), inputs(count), grad_x(count);
+  const Block<float> weights(std::vector<double>{0.25, 0.75, 1, 0}), grad_weights(4);
+  for (int64_t i = 0; i < count; ++i) x.data[i] = uint16_t((dtype == DType::float16 ? 0x3000 : 0x3e00) + i % 64);
+  const Operation operations[] = {{Degradation::identity, 0, false, nullptr}, {Degradation::identity, 0, false, nullptr}};
+  const Mixture mixture = {dtype, 1, 3, 2, width, 2, 2, operations, x.get(), weights.get()};
+  kernels().mixture_forward({mixture, y.get(), inputs.get()}, 1);
+  kernels().mixture_backward({mixture, inputs.get(), x.get(), grad_x.get(), grad_weights.get()}, 1);
+  for (int64_t i = 0; i < count; ++i) {
+    expect_near("halves", {1, 3, 2, width, 2}, y.data[i], x.data[i], 0);
+    expect_near("gradient of halves", {1, 3, 2, width, 2}, grad_x.data[i], x.data[i], 0);
+  }
+}
+
+}  // namespace
+
+int main() {
+  using D = Degradation;
+  const std::vector<std::pair<D, double>> pixels = {{D::identity, 0}, {D::contrast, 0.5}, {D::contrast, 0.9}, {D::saturation, 0.7},
+                                                    {D::sharpness, 0.3}, {D::sharpness, 1.5}, {D::column_stripes, 0},
+                                                    {D::row_stripes, 0}, {D::column_gain, 0}, {D::noise, 0}};
+  std::vector<std::pair<D, double>> all = pixels;
+  for (const auto& more : {std::pair<D, double>{D::gaussian_blur, 0}, {D::gaussian_blur, 0}, {D::max_pool, 2}, {D::max_pool, 3},
+                           {D::average_pool, 2}, {D::bicubic, 2}, {D::bicubic, 4}})
+    all.push_back(more);
+  unsigned seed = 0;
+  for (int64_t channels : {1, 3})
+    for (int threads : {1, 2, 3}) {
+      for (int64_t height : {1, 2, 3})
+        for (int64_t width : {1, 2, 3, 17}) check(make({2, channels, height, width, 2}, pixels, ++seed), threads);
+      for (int64_t height : {5, 6, 9, 23})
+        for (int64_t width : {5, 8, 37, 259}) check(make({1 + height % 2, channels, height, width, 2}, all, ++seed), threads);
+    }
+  for (const auto& one : all) check(make({3, 3, 12, 24, 1}, {one}, ++seed), 2);
+  for (int64_t width = 1; width < 40; ++width)
+    for (DType dtype : {DType::float16, DType::bfloat16}) check_halves(dtype, width);
+  Case kept = make({1, 1, 6, 40, 1}, {{D::posterize, 5}, {D::posterize, 1}, {D::posterize, 8}}, ++seed);
+  const std::vector<double> loops = expected(kept);
+  for (const bool through : {false, true}) {
+    for (Operation& o : kept.operations) o.straight_through = through;
+    const Results found = run<double>(kept, DType::float64, 1);
+    const double weight = kept.weights[0] + kept.weights[1] + kept.weights[2];
+    for (size_t i = 0; i < loops.size(); ++i) {
+      const bool inside = through && kept.x[i] >= 0 && kept.x[i] <= 1;
+      expect_near("posterized", kept.s, found.y[i], loops[i], 1e-12);
+      expect_near("gradient through posterize", kept.s, found.grad_x[i], inside ? kept.grad[i] * weight : 0, 1e-12);
+    }
+  }
+  std::printf("%s: %d failures\n", kernels().isa, failures);
+  return failures > 0;
+}

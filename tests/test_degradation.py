@@ -1,0 +1,376 @@
+"""The degradation mixture and its gradients, against recorded numbers, literals and an oracle in float64."""
+
+import math
+
+import degradation_oracle as oracle
+import pytest
+import torch
+from degradation_oracle import EVERY, case, output_gradient, result_and_gradients
+from oracle import close
+
+import deal_kernels
+from deal_kernels.degradation import DEAL, Mixture, apply, mixture, op, sample_params
+from deal_kernels.degradation.op import Settings
+
+# The smallest image the blur takes, a trailing remainder for every factor, rows of many vectors, many rows.
+SHAPES = ((2, 1, 23, 37), (1, 3, 5, 5), (2, 3, 13, 8), (1, 1, 7, 300), (1, 3, 290, 6))
+SMALL = ((2, 1, 1, 1), (1, 3, 2, 9), (1, 1, 4, 2))
+FITS_SMALL = ("identity", "contrast_0.5", "saturation_0.7", "sharpness_0.3", "posterize_5", "stripe", "gain", "noise")
+MOVES = [name for name in EVERY if not name.startswith("posterize")]
+BACKENDS = [name for name, state in deal_kernels.info()["backends"].items() if state == "live" and name != "triton"]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    return request.param
+
+
+def check(ours, expected, tolerance):
+    """Values to `tolerance`, gradients to five times that of the largest."""
+    assert len(ours) == len(expected)
+    for k, (one, other) in enumerate(zip(ours, expected, strict=True)):
+        assert one.shape == other.shape and one.is_contiguous() and not one.isnan().any()
+        limit = tolerance * (1 if k == 0 else 5) * max(1.0, other.abs().max().item())
+        assert (one.cpu().double() - other).abs().max().item() <= limit, k
+
+
+def check_case(arguments, ops, backend, tolerance, wanted=(True, True), exact=torch.float64, **options):
+    ours = result_and_gradients(mixture, *arguments, wanted, backend=backend, **options)
+    x, weights, ops, params = arguments
+    x, weights, params = x.cpu().to(exact), weights.cpu().to(exact), {k: v.cpu().to(exact) for k, v in params.items()}
+    options.pop("checkpoint", None)
+    check(ours, result_and_gradients(oracle.mixture, x, weights, ops, params, wanted, **options), tolerance)
+
+
+def arguments(shape, ops=EVERY, **options):
+    x, weights, params = case(*shape, ops=ops, **options)
+    return x, weights, ops, params
+
+
+def fitting(ops, shape):
+    return [name for name in ops if "resize" not in name or int(name[-1]) <= min(shape[2:])]
+
+
+def recorded_operations(recorded):
+    for key in recorded:
+        if key.endswith("_y"):
+            name, channels, size, _ = key.rsplit("_", 3)
+            yield name, f"{channels}_{size}"
+
+
+def test_golden_operations(golden, backend, device):
+    recorded = {name: tensor.to(device) for name, tensor in golden("degrade_ops.npz").items()}
+    found = list(recorded_operations(recorded))
+    assert len(found) > 60
+    for name, image in found:
+        x = recorded[f"x_{image}"].requires_grad_()
+        y = apply(name, x, backend=backend)
+        assert (y - recorded[f"{name}_{image}_y"]).abs().max() <= 1e-6, name
+        (gradient,) = torch.autograd.grad(y, x, recorded[f"g_{image}"])
+        assert close(gradient, recorded.get(f"{name}_{image}_gx", torch.zeros_like(x)), 1e-5), name
+
+
+@pytest.mark.parametrize("channels", ["c1", "c3"])
+def test_golden_mixture(golden, backend, device, channels):
+    recorded = {
+        key.removesuffix(f"_{channels}"): t.to(device)
+        for key, t in golden("degrade_mixture.npz").items()
+        if channels in key
+    }
+    x, weights = recorded["x"].requires_grad_(), recorded["a"].requires_grad_()
+    params = {"gaussian_blur": recorded["sigma"], "stripe": recorded["columns"]}
+    y = mixture(x, weights, DEAL, params, backend=backend)
+    assert (y - recorded["y"]).abs().max() <= 1e-6
+    grads = torch.autograd.grad(y, (x, weights), recorded["g"])
+    assert close(grads[0], recorded["gx"], 1e-5) and close(grads[1], recorded["ga"], 1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_each_operation(backend, device, shape):
+    for name in fitting(EVERY, shape):
+        # The place of a pixel in another image has the rounding of a number as large as the image.
+        tolerance = 2e-6 + 1.2e-7 * max(shape) * ("resize" in name)
+        # A level that rounding has reached is one, so that the oracle has to round alike.
+        exact = torch.float32 if name.startswith("posterize") else torch.float64
+        check_case(arguments(shape, [name], stages=1, device=device), [name], backend, tolerance, exact=exact)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_all_operations_in_stages(backend, device, shape):
+    check_case(arguments(shape, fitting(MOVES, shape), stages=3, device=device), None, backend, 4e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
+@pytest.mark.parametrize("straight_through", [False, True])
+def test_in_double(shape, straight_through):
+    given = arguments(shape, fitting(EVERY, shape), stages=3, dtype=torch.float64)
+    for backend in ("cpp", "torch"):
+        for wanted in ((True, True), (True, False), (False, True), (False, False)):
+            check_case(given, None, backend, 1e-12, wanted, straight_through=straight_through)
+
+
+@pytest.mark.parametrize("shape", SMALL, ids=str)
+def test_small_images(backend, device, shape):
+    check_case(arguments(shape, FITS_SMALL, device=device), None, backend, 2e-6, straight_through=True)
+
+
+def test_gradcheck():
+    x, weights, params = case(1, 3, 6, 7, ops=MOVES, stages=2, dtype=torch.float64)
+    x, weights = x.requires_grad_(), weights.requires_grad_()
+    for backend in ("cpp", "torch"):
+        run = lambda x, weights, b=backend: mixture(x, weights, MOVES, params, backend=b)  # noqa: E731
+        assert torch.autograd.gradcheck(run, (x, weights), fast_mode=True)
+
+
+def test_only_the_gradients_that_are_wanted(backend, device):
+    given = arguments((2, 3, 13, 18), device=device)
+    both = result_and_gradients(mixture, *given, backend=backend)
+    for k, wanted in enumerate(((True, False), (False, True)), 1):
+        result, gradient = result_and_gradients(mixture, *given, wanted, backend=backend)
+        assert torch.equal(result, both[0]) and torch.equal(gradient, both[k])
+    assert torch.equal(mixture(*given, backend=backend), both[0])
+
+
+def test_a_checkpoint_has_the_same_bits(backend, device):
+    given = arguments((2, 1, 13, 18), stages=4, device=device)
+    plain, again = (result_and_gradients(mixture, *given, backend=backend, checkpoint=c) for c in (False, True))
+    assert all(torch.equal(one, other) for one, other in zip(plain, again, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_types_are_computed_in_float32(backend, device, dtype):
+    """A stage is off by twice the rounding of an exact result at most, and reads what the one before it wrote."""
+    x, weights, ops, params = arguments((2, 3, 14, 19), stages=3, dtype=dtype, device=device)
+    settings = Settings(ops, False, backend)
+    y, inputs = op.forward(x, weights, list(params.values()), settings, True)
+    read, written = [x, *inputs], [*inputs, y]
+    exact = {name: value.cpu().double() for name, value in params.items()}
+    for i, (one, other) in enumerate(zip(read, written, strict=True)):
+        stage = {name: value[:, i : i + 1] for name, value in exact.items()}
+        expected = oracle.mixture(one.cpu().double(), weights[:, i : i + 1].cpu().double(), ops, stage)
+        rounding = (expected.to(dtype).double() - expected).abs().max().item()
+        assert other.dtype == dtype and (other.cpu().double() - expected).abs().max().item() <= 2 * rounding
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_of_halves(backend, device, dtype):
+    """Of images that halves hold exactly, with what the stages read rounded alike by hand."""
+    x, weights, ops, params = arguments((2, 1, 14, 19), MOVES, stages=3, dtype=dtype, device=device)
+    _, of_x, of_weights = result_and_gradients(mixture, x, weights, ops, params, backend=backend)
+    _, inputs = op.forward(x, weights, list(params.values()), Settings(ops, False, backend), True)
+    grad = output_gradient(x).cpu().double()
+    for i in reversed(range(3)):
+        read, share = ([x, *inputs][i].cpu().double(), weights[:, i : i + 1].cpu().double())
+        read.requires_grad_(), share.requires_grad_()
+        stage = {name: value[:, i : i + 1].cpu().double() for name, value in params.items()}
+        grad, of_share = torch.autograd.grad(oracle.mixture(read, share, ops, stage), (read, share), grad)
+        assert of_weights.dtype == torch.float32 and close(of_weights[:, i : i + 1].cpu().double(), of_share, 1e-5)
+    rounding = (grad.to(dtype).double() - grad).abs().max()
+    assert of_x.dtype == dtype and (of_x.cpu().double() - grad).abs().max() <= 2 * rounding
+
+
+def image(*rows, device="cpu"):
+    return torch.tensor(rows, device=device)[None, None]
+
+
+# Name, values, x and the result of one row or a few.
+LITERALS = (
+    ("identity", None, [[-1.0, 2.0]], [[-1.0, 2.0]]),
+    ("contrast_0.5", None, [[0.0, 0.5, 1.0]], [[0.25, 0.5, 0.75]]),
+    ("contrast_2", None, [[0.0, 0.5, 1.0]], [[0.0, 0.5, 1.0]]),
+    ("saturation_0.5", None, [[-1.0, 2.0]], [[-1.0, 2.0]]),
+    ("sharpness_0", None, [[0.0] * 3, [0.0, 0.5, 0.0], [2.0, 0, 0]], [[0.0] * 3, [0.0, 4.5 / 13, 0.0], [1.0, 0, 0]]),
+    ("sharpness_0", None, [[2.0, 3.0, 2.0]], [[2.0, 3.0, 2.0]]),
+    ("max_pool_resize_2", None, [[1.0, 2.0, 9.0], [3.0, -4.0, 9.0]], [[3.0] * 3] * 2),
+    ("average_pool_resize_2", None, [[1.0, 2.0, 9.0], [3.0, -4.0, 9.0]], [[0.5] * 3] * 2),
+    ("average_pool_resize_2", None, [[0.0, 0.0, 4.0, 4.0]] * 2, [[0.0, 1.0, 3.0, 4.0]] * 2),
+    ("bicubic_resize_2", None, [[2.0, 2.0, 2.0]] * 3, [[2.0, 2.0, 2.0]] * 3),
+    ("posterize_1", None, [[-3.0, 0.25, 0.502, 7.0]], [[0.0, 0.0, 128 / 255, 128 / 255]]),
+    ("posterize_8", None, [[0.1, 0.999, 1.0]], [[25 / 255, 254 / 255, 1.0]]),
+    ("stripe", [[0.5, -1.0]], [[1.0, 1.0], [2.0, 2.0]], [[1.5, 0.0], [2.5, 1.0]]),
+    ("row_stripe", [[0.5, -1.0]], [[1.0, 1.0], [2.0, 2.0]], [[1.5, 1.5], [1.0, 1.0]]),
+    ("gain", [[0.5, -1.0]], [[1.0, 1.0], [2.0, 2.0]], [[0.5, -1.0], [1.0, -2.0]]),
+    ("noise", [[[[1.0, 2.0], [3.0, 4.0]]]], [[1.0, 1.0], [2.0, 2.0]], [[2.0, 3.0], [5.0, 6.0]]),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "values", "x", "expected"), LITERALS)
+def test_literals(backend, device, name, values, x, expected):
+    values = None if values is None else torch.tensor(values, device=device)
+    result = apply(name, image(*x, device=device), values, backend=backend)
+    torch.testing.assert_close(result, image(*expected, device=device), rtol=0, atol=1e-7)
+
+
+def gradient(name, x, grad, backend, **options):
+    x = x.requires_grad_()
+    return torch.autograd.grad(apply(name, x, backend=backend, **options), x, grad)[0]
+
+
+def test_of_equal_largest_values_the_first_has_the_gradient(backend, device):
+    x = image([3.0, 3.0, 1.0, 5.0], [3.0, 3.0, 5.0, 5.0], device=device)
+    found = gradient("max_pool_resize_2", x, torch.ones_like(x), backend)
+    assert torch.equal(found, image([4.0, 0.0, 0.0, 4.0], [0.0, 0.0, 0.0, 0.0], device=device))
+
+
+def test_gradients_pass_a_clamp_at_its_ends(backend, device):
+    x = image([-0.5, 0.0, 0.5, 1.0, 1.5], device=device)
+    passes = image([0.0, 1.0, 1.0, 1.0, 0.0], device=device)
+    assert torch.equal(gradient("contrast_1", x, torch.ones_like(x), backend), passes)
+    assert torch.equal(gradient("posterize_3", x, torch.ones_like(x), backend, straight_through=True), passes)
+    assert torch.equal(gradient("posterize_3", x, torch.ones_like(x), backend), torch.zeros_like(x))
+
+
+def test_the_blur_of_a_line_is_the_window(backend, device):
+    x = torch.zeros(2, 1, 31, 31, device=device)
+    x[:, :, :, 15] = 1
+    deviations = torch.tensor([1.0, 1.5], device=device)
+    y = apply("gaussian_blur", x, deviations, backend=backend)
+    for found, deviation in zip(y[:, 0, 7], (1.0, 1.5), strict=True):
+        taps = [math.exp(-((k / deviation) ** 2) / 2) for k in range(-4, 5)]
+        expected = torch.tensor([tap / sum(taps) for tap in taps], device=device)
+        assert close(found[11:20], expected, 1e-6) and found[:11].abs().max() == 0 and found[20:].abs().max() == 0
+    assert torch.equal(y[1:], apply("gaussian_blur_1.5", x[1:], backend=backend))
+
+
+def laid_out(x, layout):
+    if layout == "channels last":
+        return x.contiguous(memory_format=torch.channels_last)
+    if layout == "every second":
+        return torch.stack([x, torch.full_like(x, torch.nan)], -1)[..., 0]
+    return x.mT.contiguous().mT
+
+
+@pytest.mark.parametrize("layout", ["channels last", "every second", "transposed"])
+def test_any_layout(backend, device, layout):
+    x, weights, ops, params = arguments((2, 3, 13, 18), device=device)
+    plain = result_and_gradients(mixture, x, weights, ops, params, backend=backend)
+    params = {
+        name: value.mT.contiguous().mT if value.dim() > 2 else value.T.contiguous().T for name, value in params.items()
+    }
+    weights = weights.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    other = result_and_gradients(mixture, laid_out(x, layout), weights, ops, params, backend=backend)
+    assert all(torch.equal(one, two) for one, two in zip(plain, other, strict=True))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "torch"])
+def test_what_is_not_finite(backend, device, value):
+    """It spreads as far as in torch, and so do its gradients."""
+    for name in EVERY:
+        x, weights, ops, params = arguments((1, 3, 20, 40), [name], stages=1, device=device)
+        x[0, 1, 9, 17] = value
+        ours, plain = (
+            result_and_gradients(mixture, x, weights, ops, params, backend=b, straight_through=True)
+            for b in (backend, "torch")
+        )
+        for one, other in zip(ours[:2], plain[:2], strict=True):
+            assert torch.equal(one.isnan(), other.isnan()), name
+            torch.testing.assert_close(one.nan_to_num(), other.nan_to_num(), rtol=1e-5, atol=1e-5)
+        # A sum that meets infinities of both signs is NaN in one order and infinite in another.
+        assert torch.equal(ours[2].isfinite(), plain[2].isfinite()), name
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 20, 20), (2, 1, 0, 20), (2, 3, 20, 0), (0, 1, 0, 0)])
+def test_no_pixels(backend, device, shape):
+    ops = EVERY if min(shape[2:]) > 0 else FITS_SMALL
+    x, weights, params = case(*shape, ops=ops, device=device)
+    result, of_x, of_weights = result_and_gradients(mixture, x, weights, ops, params, backend=backend)
+    assert result.shape == of_x.shape == shape
+    assert of_weights.shape == weights.shape and (of_weights == 0).all()
+
+
+def test_many_operations_of_a_kind(backend, device):
+    ops = [
+        f"{kind}_{share}" for kind in ("contrast", "saturation", "sharpness") for share in (0, 0.1, 0.5, 0.9, 1, 1.2)
+    ]
+    ops += [f"max_pool_resize_{factor}" for factor in (2, 3, 4, 5)] + ["gaussian_blur", "gaussian_blur_0.8"]
+    ops += ["stripe", "identity", "stripe", "average_pool_resize_5", "average_pool_resize_4", "bicubic_resize_4"]
+    ops += ["noise", "noise", "row_stripe", "gain"]
+    assert len(ops) >= 32
+    for shape in ((2, 3, 17, 26), (1, 1, 19, 40)):
+        check_case(arguments(shape, ops, stages=2, device=device), None, backend, 1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, 100.0])
+def test_weights_need_not_be_shares(backend, device, scale):
+    x, weights, ops, params = arguments((1, 1, 13, 18), MOVES, stages=1, device=device)
+    check_case((x, weights * scale, ops, params), None, backend, 1e-5)
+
+
+def test_weights_that_are_not_finite(backend, device):
+    x, weights, ops, params = arguments((2, 1, 13, 18), stages=2, device=device)
+    weights[1, 0, 3] = math.nan
+    y = mixture(x, weights, ops, params, backend=backend)
+    assert y[1].isnan().any() and not y[0].isnan().any()
+
+
+def test_samples_do_not_see_each_other(backend, device):
+    x, weights, ops, params = arguments((3, 1, 30, 41), device=device)
+    together = result_and_gradients(mixture, x, weights, ops, params, backend=backend)
+    for b in range(3):
+        own = {name: value[b : b + 1] for name, value in params.items()}
+        x_b, weights_b = (t[b : b + 1].detach().clone().requires_grad_() for t in (x, weights))
+        y = mixture(x_b, weights_b, ops, own, backend=backend)
+        assert torch.equal(y, together[0][b : b + 1])
+
+
+def test_bits_do_not_depend_on_the_threads():
+    before = torch.get_num_threads()
+    for shape in ((1, 1, 301, 270), (1, 3, 77, 300), (3, 1, 64, 64), (5, 3, 33, 40)):
+        given, results = arguments(shape), []
+        try:
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                results.append(result_and_gradients(mixture, *given, backend="cpp"))
+        finally:
+            torch.set_num_threads(before)
+        for other in results[1:]:
+            assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))
+
+
+def test_apply_is_a_stage_of_one_operation(backend, device):
+    for name in EVERY:
+        x, _, _, params = arguments((2, 3, 13, 18), [name], stages=1, device=device)
+        weights = torch.ones(2, 1, 1, device=device)
+        values = params[name][:, 0] if params else None
+        assert torch.equal(
+            apply(name, x, values, backend=backend), mixture(x, weights, [name], params, backend=backend)
+        )
+
+
+def test_module(backend, device):
+    x, weights, ops, params = arguments((2, 1, 13, 18), DEAL, device=device)
+    layer = Mixture(DEAL, straight_through=True, checkpoint=True, backend=backend)
+    expected = result_and_gradients(mixture, x, weights, ops, params, straight_through=True, backend=backend)
+    ours = result_and_gradients(lambda x, w, ops, p: layer(x, w, p), x, weights, ops, params)
+    assert all(torch.equal(one, other) for one, other in zip(ours, expected, strict=True))
+    assert "posterize_5, gaussian_blur" in repr(layer) and not list(layer.parameters())
+    torch.manual_seed(3)
+    first, second = layer(x, weights), layer(x, weights)
+    assert first.shape == x.shape and not torch.equal(first, second)
+    torch.manual_seed(3)
+    assert torch.equal(layer(x, weights), first)
+    plain = Mixture(["identity", "contrast_0.5"], backend=backend)
+    assert torch.equal(plain(x, weights[..., :2]), mixture(x, weights[..., :2], plain.ops, backend=backend))
+
+
+def test_drawn_params():
+    ops = ("gaussian_blur", "stripe", "row_stripe", "gain", "noise", "identity")
+    x = torch.zeros(200, 3, 6, 9, dtype=torch.float16)
+    drawn = sample_params(ops, x, 7, generator=torch.Generator().manual_seed(0))
+    shapes = {"gaussian_blur": (), "stripe": (9,), "row_stripe": (6,), "gain": (9,), "noise": (3, 6, 9)}
+    assert {name: tuple(value.shape) for name, value in drawn.items()} == {k: (200, 7, *v) for k, v in shapes.items()}
+    assert all(value.dtype == torch.float32 for value in drawn.values())
+    again = sample_params(ops, x, 7, generator=torch.Generator().manual_seed(0))
+    assert all(torch.equal(value, again[name]) for name, value in drawn.items())
+    blur = drawn["gaussian_blur"]
+    assert blur.min() >= 1 and blur.max() <= 1.5 and abs(blur.mean() - 1.25) < 0.02
+    for name, mean, low, high in (("stripe", 0, 0, 0.51), ("gain", 1, 0.05, 0.15), ("noise", 0, 5 / 255, 25 / 255)):
+        variance = (high**3 - low**3) / (3 * (high - low))  # the mean square of a uniform deviation
+        assert abs(drawn[name].mean() - mean) < 0.01 and abs(drawn[name].var() / variance - 1) < 0.1, name
+    assert (
+        sample_params(["identity"], x, 1) == {}
+        and sample_params(["gain"], x.double(), 1)["gain"].dtype == torch.float64
+    )
+    fixed = sample_params(["stripe"], x, 2, stripe=(0.0, 0.0))["stripe"]
+    assert (fixed == 0).all()

@@ -12,10 +12,9 @@ import pytest
 import torch
 from degradation_rivals import Case, rivals
 from figures import milliseconds
-from memory import peak_bytes, saved_bytes
+from memory import fresh, peak_bytes, saved_bytes
 from torch import Tensor
 
-from deal_kernels import pages
 from deal_kernels.degradation import DEAL, mixture
 
 CASES = (
@@ -42,14 +41,6 @@ def train(run: Callable[..., Tensor], x: Tensor, weights: Tensor, *params: Tenso
 
 def evaluate(run: Callable[..., Tensor], *tensors: Tensor) -> Call:
     return torch.no_grad()(lambda: run(*tensors))
-
-
-def fresh(call: Call) -> Call:
-    def run() -> object:
-        pages.release()
-        return call()
-
-    return run
 
 
 def tensors(case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -12,11 +12,10 @@ import pytest
 import torch
 from figures import milliseconds
 from lif_rivals import DEVICE
-from memory import peak_bytes
+from memory import fresh, peak_bytes
 from ssim_rivals import Similarity, rivals
 from torch import Tensor
 
-from deal_kernels import pages
 from deal_kernels.ssim import l1_ssim, ssim
 
 SHAPES = ((8, 3, 256, 256), (8, 1, 256, 256), (2, 1, 768, 1024))
@@ -42,14 +41,6 @@ def value_and_gradient(function: Similarity, a: Tensor, b: Tensor) -> Callable[[
 
 
 DIRECTIONS = {"forward": value, "forward+backward": value_and_gradient}
-
-
-def fresh(call: Callable[[], object]) -> Callable[[], object]:
-    def run() -> object:
-        pages.release()
-        return call()
-
-    return run
 
 
 def assert_agree(ours: Similarity, theirs: Similarity, a: Tensor, b: Tensor) -> None:

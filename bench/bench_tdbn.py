@@ -12,11 +12,10 @@ import pytest
 import torch
 from figures import milliseconds
 from lif_rivals import DEVICE, TAU
-from memory import peak_bytes, saved_bytes
+from memory import fresh, peak_bytes, saved_bytes
 from tdbn_rivals import LEAK, LEVELS, Shape, norm_neurons, spiking_convs
 from torch import Tensor, nn
 
-from deal_kernels import pages
 from deal_kernels.tdbn import TDBNLIF, SpikingConv
 
 SHAPES = (
@@ -42,14 +41,6 @@ def train(layer: nn.Module, x: Tensor, grad: Tensor, *arguments: object) -> Call
 def evaluate(layer: nn.Module, x: Tensor, *arguments: object) -> Callable[[], object]:
     layer.eval()
     return torch.no_grad()(lambda: layer(x, *arguments))
-
-
-def fresh(call: Callable[[], object]) -> Callable[[], object]:
-    def run() -> object:
-        pages.release()
-        return call()
-
-    return run
 
 
 def add(report, title: str, result, rivals, **row: str) -> None:

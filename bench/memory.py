@@ -1,4 +1,4 @@
-"""What a call keeps for its backward pass, and the most memory it takes."""
+"""What a call keeps for its backward pass, the most memory it takes, and a call whose memory is all new."""
 
 from __future__ import annotations
 
@@ -50,6 +50,16 @@ def peak_bytes(call: Callable[[], object]) -> int | None:
     before = resident("VmRSS")
     call()
     return resident("VmHWM") - before
+
+
+def fresh(call: Callable[[], object]) -> Callable[[], object]:
+    """The call without the pages that earlier results gave back."""
+
+    def run() -> object:
+        pages.release()
+        return call()
+
+    return run
 
 
 def resident(field: str) -> int:

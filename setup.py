@@ -128,6 +128,8 @@ def write_recipe(folder: Path, target: str, nvcc: str | None) -> Recipe:
         for source in sorted(SOURCES.glob("cuda/*.cu")):
             recipe.compile(source, command)
         cuda = f"-DDEAL_CUDA='\"{' '.join(f'sm_{a}' for a in archs)} compute_{ptx}\"'"
+    python = f"{linked_headers(folder)} -isystem {sysconfig.get_paths()['include']}"
+    recipe.compile(SOURCES / "bindings.cpp", f"{compiler} {flags} {python} {cuda}")
     for source in sorted(SOURCES.glob("cpu/*.cpp")):
         if source.stem == "kernels":
             recipe.compile(source, f"{compiler} {flags}")
@@ -135,8 +137,6 @@ def write_recipe(folder: Path, target: str, nvcc: str | None) -> Recipe:
         for name, architecture in instruction_sets().items():
             # The warnings are of GCC's own headers and of vectors that never cross a library.
             recipe.compile(source, f"{compiler} {flags} -Wno-psabi -Wno-maybe-uninitialized {architecture}", name)
-    python = f"{linked_headers(folder)} -isystem {sysconfig.get_paths()['include']}"
-    recipe.compile(SOURCES / "bindings.cpp", f"{compiler} {flags} {python} {cuda}")
     if nvcc:
         recipe.link(target, f"{nvcc} -shared -cudart static -ccbin '{compiler}' -Xcompiler={openmp} $in -o $out")
     else:

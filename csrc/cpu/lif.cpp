@@ -243,12 +243,9 @@ DEAL_INLINE void reverse(const LifBackward& a, const Neuron& kind, const Tile<S>
 
 template <class T, class Source, class S>
 void reverse_plain(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Source& source, Segment segment, bool streaming) {
-  split_reset<S>(tile.neuron, [&](const Neuron& part) DEAL_FLAT {
-    split<&Neuron::detach_reset, true, false>(part, [&](Neuron kind) DEAL_FLAT {
-      kind.fire = Fire::ge;
-      if (streaming) reverse<true, T>(a, kind, tile, tape, source, segment, true);
-      else reverse<true, T>(a, kind, tile, tape, source, segment, false);
-    });
+  split_reset<S>(tile.neuron, [&](Neuron kind) DEAL_FLAT {
+    kind.fire = Fire::ge;
+    reverse<true, T>(a, kind, tile, tape, source, segment, streaming);
   });
 }
 

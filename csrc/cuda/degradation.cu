@@ -12,71 +12,69 @@ int bytes_of_thread(int channels) {
   return (kBytesOfSums + kBytesOfRows + channels * kPlane * int(sizeof(float))) / kBlock;
 }
 
+// Finds the windows of the blurs of all samples and stages.
+__global__ void __launch_bounds__(kBlock) find_taps(const Stage s) {
+  const int64_t number = first_of_thread(1);
+  if (number >= s.batch * s.stages) return;
+  for (int j = 0; j < s.operations; ++j)
+    if (s.step[j].kind == Degradation::gaussian_blur)
+      s.taps[number * s.operations + j] = gaussian<float>(double(s.step[j].values[number]));
+}
+
 // A window's largest value; NaN if one of them is.
-template <class T>
-__device__ __forceinline__ float largest(const Stage& s, const Step& step, const T* window) {
-  float best = widen(*window);
+__device__ __forceinline__ float largest(const Stage& s, const Step& step, int64_t window) {
+  float best = value_at(s.image, window);
   for (int y = 0; y < step.factor; ++y)
-    for (int x = 0; x < step.factor; ++x) best = larger(best, widen(window[int64_t(y) * s.width + x]));
+    for (int x = 0; x < step.factor; ++x) best = larger(best, value_at(s.image, window + int64_t(y) * s.width + x));
   return best;
 }
 
-template <class T>
-__device__ __forceinline__ float average(const Stage& s, const Step& step, const T* window) {
-  const auto column = [&](int x) {
-    float total = widen(window[x]);
-    for (int y = 1; y < step.factor; ++y) total += widen(window[int64_t(y) * s.width + x]);
-    return total;
-  };
-  float total = column(0);
-  for (int x = 1; x < step.factor; ++x) total += column(x);
+__device__ __forceinline__ float average(const Stage& s, const Step& step, int64_t window) {
+  float total = 0;
+  for (int x = 0; x < step.factor; ++x) {
+    float column = 0;
+    for (int y = 0; y < step.factor; ++y) column += value_at(s.image, window + int64_t(y) * s.width + x);
+    total += column;
+  }
   return total / float(step.factor * step.factor);
 }
 
-template <class T>
-__device__ __forceinline__ float bicubic(const Stage& s, const Step& step, const T* plane, int row, int column) {
+__device__ __forceinline__ float bicubic(const Stage& s, const Step& step, int64_t plane, int row, int column) {
   const Cubic<float> down = cubic(row, float(s.height) / float(step.height));
   const Cubic<float> across = cubic(column, float(s.width) / float(step.width));
   float parts[4];
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    const int x = within(int(across.first) + j, s.width);
+    const int64_t from = plane + within(int(across.first) + j, s.width);
     float total = 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i)
-      total += widen(plane[int64_t(within(int(down.first) + i, s.height)) * s.width + x]) * down.weight[i];
+      total += value_at(s.image, from + int64_t(within(int(down.first) + i, s.height)) * s.width) * down.weight[i];
     parts[j] = total * across.weight[j];
   }
   return (parts[0] + parts[1]) + (parts[2] + parts[3]);
 }
 
-template <class T>
 __global__ void __launch_bounds__(kBlock) look(const Stage s) {
   const Share share(s);
-  const T* const image = static_cast<const T*>(s.image.data);
-  if (share.begin == 0) leave_taps(s, share.sample);
+  const auto shrink = [&](int64_t plane, const Step& step, int row, int column) {
+    if (step.kind == Degradation::bicubic) return bicubic(s, step, plane, row, column);
+    const int64_t window = plane + (int64_t(row) * s.width + column) * step.factor;
+    return step.kind == Degradation::max_pool ? largest(s, step, window) : average(s, step, window);
+  };
   double gray = 0;
   for (int tile = share.begin; tile < share.end; ++tile) {
     const Spot at(s, tile);
-    if (s.contrast)
-      gray += sum_of_gray(s, at, [&](int c, int y, int x) {
-        return widen(image[plane_of(s, share.sample, c) + int64_t(y) * s.width + x]);
-      });
+    if (s.contrast) gray += sum_of_gray(s, share.sample, at);
     for (int j = 0; j < s.operations; ++j) {
       const Step& step = s.step[j];
       if (!resizes(step.kind)) continue;
       each_small(s, step, share.sample, at, [&](int channel, int row, int column, int64_t place) {
-        const T* const plane = image + plane_of(s, share.sample, channel);
-        const T* const window = plane + (int64_t(row) * s.width + column) * step.factor;
-        s.small[place] = step.kind == Degradation::max_pool       ? largest(s, step, window)
-                         : step.kind == Degradation::average_pool ? average(s, step, window)
-                                                                  : bicubic(s, step, plane, row, column);
+        s.small[place] = shrink(plane_of(s, share.sample, channel), step, row, column);
       });
     }
   }
-  if (!s.contrast) return;
-  gray = block_sum(gray);
-  if (threadIdx.x == 0) s.sums[share.slot] = gray;
+  leave_gray(s, share.slot, gray);
 }
 
 // A thread's pixels of a channel: where they are in their plane in shared memory, their values, and the result's.
@@ -156,7 +154,7 @@ __device__ __forceinline__ void add_operation(const Stage& s, int j, const Place
         return clamped(blended(v, flat, share, rest));
       });
     case Degradation::gaussian_blur: {
-      const Taps<float> taps = s.taps[p.sample * s.operations + j];
+      const Taps<float> taps = s.taps[number * s.operations + j];
       __syncthreads();
       blur_down(pixels.tile - at.in_tile() - kOrigin, taps, p.rows);
       __syncthreads();
@@ -217,13 +215,15 @@ __global__ void __launch_bounds__(kBlock) mix(const Stage s) {
 }
 
 const char* run_stage(const Stage& s, int64_t threads, int device, CUstream_st* stream) {
-  const char* error = !s.looks ? nullptr : with_type(s.image.dtype, [&](auto type) {
-    return launch(look<decltype(type)>, s, threads, kBytesOfSums / kBlock, device, stream);
-  });
+  const char* const error = s.looks ? launch(look, s, threads, kBytesOfSums / kBlock, device, stream) : nullptr;
   return error ? error : launch(mix, s, threads, bytes_of_thread(s.channels), device, stream);
 }
 
 }  // namespace
+
+const char* prepare(const Stage& s, int device, CUstream_st* stream) {
+  return s.blur ? launch(find_taps, s, s.batch * s.stages, 0, device, stream) : nullptr;
+}
 
 int64_t mixture_workspace(const Mixture& a, bool backward) {
   Plan plan(a);
@@ -252,7 +252,7 @@ const char* mixture_forward(const MixtureForward& call, void* workspace, int dev
     return (a.stages - 1 - stage) % 2 ? between : call.y;
   };
   const void* image = a.x;
-  const char* error = nullptr;
+  const char* error = prepare(plan.all, device, stream);
   for (int64_t stage = 0; stage < a.stages && !error; ++stage) {
     Stage& s = plan.all;
     s.stage = stage;

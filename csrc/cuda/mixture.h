@@ -1,7 +1,7 @@
 // What the kernels of a degradation mixture are given, and what both directions do with a tile of an image.
 //
-// A stage takes two kernels. The first looks at the whole image: the mean of the grey, the small images of resizes, the
-// windows of blurs. The second goes through tiles in shared memory, each with what is around it, and adds up in
+// A stage takes two kernels. The first looks at the whole image: the mean of the grey, the small images of resizes. The
+// second goes through tiles in shared memory, each with what is around it, and adds up in
 // registers what all operations make of a thread's pixels. A sample has so many blocks that what they leave each is
 // added up again by every block that needs the sum.
 #pragma once
@@ -48,7 +48,7 @@ struct Stage {
   DType result_dtype;
   void* result;       // the next stage's image, or in the backward pass the gradient of this one's; null if not wanted
   double* sums;       // of the grey, [batch, blocks]
-  Taps<float>* taps;  // [batch, operations]
+  Taps<float>* taps;  // of blurs, [batch, stages, operations]
   float* small;       // images, or in the backward pass their gradients
   // Of the backward pass:
   Image grad;
@@ -109,6 +109,12 @@ __device__ __forceinline__ void with_data(DType dtype, void* data, const Run& ru
   else run(static_cast<__nv_bfloat16*>(data));
 }
 
+__device__ __forceinline__ float value_at(const Image& image, int64_t at) {
+  if (image.dtype == DType::float32) return static_cast<const float*>(image.data)[at];
+  if (image.dtype == DType::float16) return widen(static_cast<const __half*>(image.data)[at]);
+  return widen(static_cast<const __nv_bfloat16*>(image.data)[at]);
+}
+
 // Writes a thread's pixels, of which `to` is the first.
 template <class T>
 __device__ __forceinline__ void write_rows(T* to, const Stage& s, const Spot& at, const float (&values)[kRows]) {
@@ -144,24 +150,23 @@ __device__ __forceinline__ double mean_of_blocks(const Stage& s, const double* p
   return parts ? sum_of_blocks(s, parts, sample) / (double(s.height) * double(s.width)) : 0.0;
 }
 
-// Leaves the windows of a sample's blurs.
-__device__ __forceinline__ void leave_taps(const Stage& s, int64_t sample) {
-  for (int j = int(threadIdx.x); j < s.operations; j += kBlock)
-    if (s.step[j].kind == Degradation::gaussian_blur)
-      s.taps[sample * s.operations + j] = gaussian<float>(double(s.step[j].values[sample * s.stages + s.stage]));
-}
-
-// The grey of a thread's pixels in a tile, where at(channel, y, x) is a pixel.
-template <class At>
-__device__ __forceinline__ double sum_of_gray(const Stage& s, const Spot& at, const At& pixel) {
+// The grey of a thread's pixels in a tile.
+__device__ __forceinline__ double sum_of_gray(const Stage& s, int64_t sample, const Spot& at) {
   double total = 0;
   for (int c = 0; c < s.channels; ++c) {
     const double share = double(gray_share<float>(c, s.channels));
+    const int64_t first = plane_of(s, sample, c) + int64_t(at.y) * s.width + at.x;
 #pragma unroll
     for (int k = 0; k < kRows; ++k)
-      if (at.x < s.width && at.y + k < s.height) total += share * double(pixel(c, at.y + k, at.x));
+      if (at.x < s.width && at.y + k < s.height) total += share * double(value_at(s.image, first + int64_t(k) * s.width));
   }
   return total;
+}
+
+__device__ __forceinline__ void leave_gray(const Stage& s, int64_t slot, double mine) {
+  if (!s.contrast) return;
+  const double total = block_sum(mine);
+  if (threadIdx.x == 0) s.sums[slot] = total;
 }
 
 // Calls run(channel, row, column, place) for each pixel of the small image of an operation whose window begins in a

@@ -5,6 +5,10 @@
 
 namespace deal {
 namespace cuda {
+
+// What is done once for all stages.
+const char* prepare(const Stage&, int device, CUstream_st*);
+
 namespace {
 
 constexpr const char* kTooMany = "the CUDA kernels take a mixture of at most 48 operations";
@@ -64,7 +68,7 @@ struct Plan {
       all.contrast = all.contrast || step.kind == Degradation::contrast;
       all.sharpness = all.sharpness || step.kind == Degradation::sharpness;
       all.blur = all.blur || step.kind == Degradation::gaussian_blur;
-      all.looks = all.looks || resized || all.contrast || all.blur;
+      all.looks = all.looks || resized || all.contrast;
     }
   }
 
@@ -95,7 +99,7 @@ inline int64_t bytes_of_images(const Mixture& a) {
 
 inline void take_room(Stage& all, int64_t small, Pieces& pieces) {
   all.sums = pieces.take<double>(all.batch * all.blocks);
-  all.taps = pieces.take<Taps<float>>(all.batch * all.operations);
+  all.taps = pieces.take<Taps<float>>(all.batch * all.stages * all.operations);
   all.small = pieces.take<float>(small);
 }
 

@@ -61,7 +61,7 @@ class ForwardWorker {
       if (!resizes(plan_.steps[j].kind)) continue;
       for (int64_t at = (begin + r.factor - 1) / r.factor; at < r.height && at * r.factor < end; ++at)
         for (int64_t c = 0; c < a_.channels; ++c)
-          shrink(plan_, desk_, plan_.steps[j], image_, c, at, small_ + r.place + (c * r.height + at) * r.pitch, nullptr);
+          shrink(plan_, desk_, plan_.steps[j], image_, c, at, small_ + r.place + (c * r.height + at) * r.pitch, Places<S>{});
     }
   }
 

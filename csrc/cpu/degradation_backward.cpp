@@ -21,7 +21,8 @@ struct Backward {
         dots(rooms * a.mixture.height * a.mixture.operations),
         small(rooms * plan.small),
         small_grads(rooms * plan.small),
-        places(rooms * plan.small) {}
+        rows(rooms * plan.small),
+        columns(rooms * plan.small) {}
 
   const MixtureBackward& a;
   const Plan<S> plan;
@@ -29,8 +30,8 @@ struct Backward {
   Block<S> offsets;     // what is still to be added to all pixels of a channel of these
   Block<double> sums, through_mean;
   Block<double> dots;   // of every row and operation: the gradient times what the operation makes
-  Block<S> small, small_grads;
-  Block<Place> places;
+  Block<S> small, small_grads, rows;  // of small images: their values, gradients, and where the maxima were
+  Block<int> columns;
 };
 
 template <class S>
@@ -84,10 +85,11 @@ class BackwardWorker {
         for (int64_t c = 0; c < a_.channels; ++c) {
           const int64_t row = small_row(r, c, at);
           S *const value = call_.small.get() + row, *const grad = call_.small_grads.get() + row;
-          shrink(plan_, desk_, step, image_, c, at, value, call_.places.get() + row);
+          shrink(plan_, desk_, step, image_, c, at, value, places_at(row));
           narrow_gradient(plan_, desk_, r, grad_, c, at, grad);
-          for (int64_t i = 0; i < r.width; ++i) desk_.line[i] = value[i] * grad[i];
-          dots_[at * r.factor * a_.operations + j] += sum(desk_.line, int(r.width));
+          S* const product = desk_.line;
+          each_vector<S>(int(r.width), [=](int i) DEAL_FLAT { store(product + i, load(value + i) * load(grad + i)); });
+          dots_[at * r.factor * a_.operations + j] += sum(product, int(r.width));
         }
     }
   }
@@ -139,6 +141,7 @@ class BackwardWorker {
   static constexpr int kHeld = 4;  // rows that sharpness needs, and more
 
   int64_t small_row(const Resize<S>& r, int64_t c, int64_t at) const { return small_ + r.place + (c * r.height + at) * r.pitch; }
+  Places<S> places_at(int64_t row) const { return {call_.rows.get() + row, call_.columns.get() + row}; }
   S* softened(int64_t c, int64_t y) const { return softened_[c * kHeld + (y + kHeld) % kHeld]; }
   S* result(int64_t c, int64_t y) const { return results_[c * kHeld + (y + kHeld) % kHeld]; }
 
@@ -147,9 +150,10 @@ class BackwardWorker {
     images_.read_to(y + (plan_.sharpness ? 1 : 0));
     grads_.read_to(y + (plan_.sharpness && reach ? reach - 1 : reach));
     for (int64_t c = 0; c < a_.channels; ++c) {
-      clear(softened(c, y), 0, plan_.count);
       clear(result(c, y), 0, plan_.count);
-      if (!plan_.sharpness || y < 0 || y >= a_.height) continue;
+      if (!plan_.sharpness) continue;
+      clear(softened(c, y), 0, plan_.count);
+      if (y < 0 || y >= a_.height) continue;
       const auto at = [&](int k) { return images_.row(c, y + k); };
       smooth_row(plan_, y, at, scratch_.row, scratch_.flat);
       for (int j = 0; j < a_.operations; ++j) {
@@ -344,11 +348,12 @@ class BackwardWorker {
     S* const to = result(c, y);
     const int64_t at = y / r.factor;
     if (step.kind == Degradation::bicubic)
-      return add_cubic_gradient(plan_, r, call_.small_grads.get() + small_row(r, c, 0), y, weight, to);
+      return add_cubic_gradient(plan_, r, call_.small_grads.get() + small_row(r, c, 0), y, weight, scratch_.row, scratch_.flat,
+                                to);
     if (at >= r.height) return;
     const int64_t row = small_row(r, c, at);
     const S* const grad = call_.small_grads.get() + row;
-    if (step.kind == Degradation::max_pool) add_max_gradient(r, grad, call_.places.get() + row, y, weight, to);
+    if (step.kind == Degradation::max_pool) add_max_gradient(r, grad, places_at(row), y, weight, scratch_.row, to);
     else add_average_gradient(r, grad, weight, to);
   }
 

@@ -6,9 +6,11 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-// Where in the image a maximum was.
-struct Place {
-  int row, column;
+// Where the maxima of a row of windows were: their rows in the window and their columns in the image.
+template <class S>
+struct Places {
+  S* rows;
+  int* columns;
 };
 
 constexpr int kAtOnce = 16;  // rows that are reduced to one at a time
@@ -70,16 +72,17 @@ void take_largest(const Plan<S>& plan, const Desk<S>& desk, const Rows<S>& rows,
   });
 }
 
-// The largest of as many neighbours as a window has columns, for all of a row. With `places`, also where it was.
+// The largest of as many neighbours as a window has columns, for all of a row. Where `places` has rows, also where it was.
 template <class S>
 void shrink_max(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& r, const Image<S>& image, int64_t channel,
-                int64_t at, S* to, Place* places) {
+                int64_t at, S* to, const Places<S>& places) {
+  const bool wanted = places.rows;
   Rows<S> rows;
   for (int64_t row = 0; row < r.factor; ++row) {
     rows.add(plan, desk, image, channel, at * r.factor + row, S(1));
     if (rows.count < kAtOnce && row + 1 < r.factor) continue;
     const int64_t first = row + 1 - rows.count;
-    places ? take_largest<true>(plan, desk, rows, first) : take_largest<false>(plan, desk, rows, first);
+    wanted ? take_largest<true>(plan, desk, rows, first) : take_largest<false>(plan, desk, rows, first);
     rows.count = 0;
   }
   S *const fold = desk.fold, *const whose = desk.whose, *const column = desk.line;
@@ -88,7 +91,7 @@ void shrink_max(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& r, co
     Pack<S> best = load(fold + i), row = load(whose + i), shift{};
     for (int k = 1; k < factor; ++k) {
       const Pack<S> value = load(fold + i + k), mine = load(whose + i + k);
-      if (places) {
+      if (wanted) {
         const auto second = at_second(best, value, row, mine);
         row = select(second, mine, row);
         shift = select(second, Pack<S>{} + S(k), shift);
@@ -96,15 +99,14 @@ void shrink_max(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& r, co
       best = larger(best, value);
     }
     store(fold + i, best);
-    if (!places) return;
+    if (!wanted) return;
     store(whose + i, row);
     store(column + i, shift);
   });
   thin_out(fold, r, to);
-  for (int j = 0; places && j < int(r.width); ++j) {
-    const int left = j * factor;
-    places[j] = {int(at) * factor + int(whose[left]), left + int(column[left])};
-  }
+  if (!wanted) return;
+  thin_out(whose, r, places.rows);
+  for (int j = 0; j < int(r.width); ++j) places.columns[j] = j * factor + int(column[j * factor]);
 }
 
 template <class S>
@@ -148,10 +150,10 @@ void shrink_cubic(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& r, 
   }
 }
 
-// Row `at` of the small image. With `places`, of a maximum also where it was.
+// Row `at` of the small image. Of a maximum, where `places` has rows, also where it was.
 template <class S>
 void shrink(const Plan<S>& plan, const Desk<S>& desk, const Step<S>& step, const Image<S>& image, int64_t channel,
-            int64_t at, S* to, Place* places) {
+            int64_t at, S* to, const Places<S>& places) {
   const Resize<S>& r = step.resize;
   if (step.kind == Degradation::max_pool) shrink_max(plan, desk, r, image, channel, at, to, places);
   else if (step.kind == Degradation::average_pool) shrink_average(plan, desk, r, image, channel, at, to);
@@ -186,24 +188,36 @@ void narrow_gradient(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& 
     if (rows.count == kAtOnce) add_rows(plan, desk, rows);
   }
   add_rows(plan, desk, rows);
-  const S *const fold = desk.fold, *const share = r.share;
+  S *const fold = desk.fold, *const seconds = desk.line;
+  const S* const share = r.share;
+  each_vector<S>(plan.count, [=](int i) DEAL_FLAT {
+    const Pack<S> value = load(fold + i), second = value * load(share + i);
+    store(seconds + i, second);
+    store(fold + i, value - second);
+  });
+  S from_before = 0;
   const int* const begin = r.begin;
   const int count = int(r.width);
   for (int j = 0; j < count; ++j) {
-    S before = 0, behind = 0;
-    for (int x = j ? begin[j - 1] : begin[0]; x < begin[j]; ++x) before += fold[x] * share[x];
-    if (j + 1 < count)
-      for (int x = begin[j]; x < begin[j + 1]; ++x) behind += fold[x] * (S(1) - share[x]);
-    else
-      for (int x = begin[j]; x < begin[j + 1]; ++x) behind += fold[x];
-    to[j] = before + behind;
+    S first = 0, second = 0;
+    for (int x = begin[j]; x < begin[j + 1]; ++x) first += fold[x], second += seconds[x];
+    to[j] = from_before + first;
+    from_before = second;
   }
+  to[count - 1] += from_before;
 }
 
 // Adds what row y of the image's gradient has from the small image's, times a weight.
 template <class S>
-void add_max_gradient(const Resize<S>& r, const S* grad, const Place* places, int64_t y, S weight, S* to) {
-  for (int64_t j = 0; j < r.width; ++j) to[places[j].column] += places[j].row == y ? grad[j] * weight : S(0);
+void add_max_gradient(const Resize<S>& r, const S* grad, const Places<S>& places, int64_t y, S weight,
+                      S* passing, S* to) {
+  const S *const rows = places.rows, row = S(y % r.factor);
+  each_vector<S>(int(r.width), [=](int i) DEAL_FLAT {
+    const Pack<S> mine = load(rows + i);
+    store(passing + i, select((mine >= row) & (mine <= row), load(grad + i) * weight, Pack<S>{}));
+  });
+  const int *const columns = places.columns, count = int(r.width);
+  for (int j = 0; j < count; ++j) to[columns[j]] += passing[j];
 }
 
 template <class S>
@@ -214,8 +228,10 @@ void add_average_gradient(const Resize<S>& r, const S* grad, S weight, S* to) {
 }
 
 template <class S>
-void add_cubic_gradient(const Plan<S>& plan, const Resize<S>& r, const S* grad, int64_t y, S weight, S* to) {
+void add_cubic_gradient(const Plan<S>& plan, const Resize<S>& r, const S* grad, int64_t y, S weight, S* passing, S* wide, S* to) {
+  const int count = int(r.width);
   const int64_t from = y / r.factor - 4;
+  clear(passing, 0, count + kMargin);
   for (int64_t at = from < 0 ? 0 : from; at < r.height; ++at) {
     const Cubic<S> rows = cubic(at, S(plan.a.height) / S(r.height));
     if (rows.first > y) break;
@@ -223,10 +239,18 @@ void add_cubic_gradient(const Plan<S>& plan, const Resize<S>& r, const S* grad, 
     for (int k = 0; k < 4; ++k)
       if (within(rows.first + k, plan.a.height) == y) share += rows.weight[k];
     if (share == 0) continue;
-    for (int64_t j = 0; j < r.width; ++j)
-      for (int k = 0; k < 4; ++k)
-        to[within(r.cubic[j].first + k, plan.width)] += grad[at * r.pitch + j] * weight * share * r.cubic[j].weight[k];
+    const S *const row = grad + at * r.pitch, part = share * weight;
+    each_vector<S>(count, [=](int i) DEAL_FLAT { store(passing + i, load(passing + i) + load(row + i) * part); });
   }
+  clear(wide, -1, plan.width + 1);
+  for (int j = 0; j < count; ++j) {
+    const Cubic<S>& columns = r.cubic[j];
+    S* const four = wide + columns.first;
+    for (int k = 0; k < 4; ++k) four[k] += passing[j] * columns.weight[k];
+  }
+  wide[0] += wide[-1];
+  wide[plan.width - 1] += wide[plan.width];
+  each_vector<S>(plan.width, [=](int i) DEAL_FLAT { store(to + i, load(to + i) + load(wide + i)); });
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // The entry points of the CUDA kernels. Each returns nullptr, or what went wrong.
 #pragma once
+#include "../degradation.h"
 #include "../ssim.h"
 #include "../tdbn.h"
 
@@ -22,6 +23,11 @@ const char* channel_moments(const ChannelMoments&, float* workspace, int device,
 const char* channel_normalise(const ChannelNormalise&, int device, CUstream_st*);
 const char* channel_gradient_sums(const ChannelGradientSums&, float* workspace, int device, CUstream_st*);
 const char* channel_gradient(const ChannelGradient&, int device, CUstream_st*);
+
+// The bytes of a workspace, which begins on a multiple of 16.
+int64_t mixture_workspace(const Mixture&, bool backward);
+const char* mixture_forward(const MixtureForward&, void* workspace, int device, CUstream_st*);
+const char* mixture_backward(const MixtureBackward&, void* workspace, int device, CUstream_st*);
 
 // How many values ssim() writes as the loss, which is their sum and the offset.
 int64_t ssim_blocks(int64_t planes, int64_t height, int64_t width, bool gradient);

@@ -2,8 +2,8 @@
 // registers. Each row is filtered along itself through shared memory, then down in the thread. Where a gradient is
 // wanted the same happens to the slopes of the map, five rows behind: nothing but the results leaves the block.
 #include "../math/ssim.h"
+#include "block_sum.h"
 #include "kernels.h"
-#include "launch.h"
 #include "memory.h"
 
 namespace deal {
@@ -46,19 +46,6 @@ __device__ __forceinline__ float value_at(const void* image, int64_t at) {
 template <class T>
 __device__ __forceinline__ void set(void* image, int64_t at, float value) {
   narrow(value, static_cast<T*>(image)[at]);
-}
-
-// The sum of what the threads of a block have, in the first of them.
-__device__ __forceinline__ double block_sum(double mine) {
-  double* const sums = static_cast<double*>(block_memory());
-  const int me = int(threadIdx.x);
-  __syncthreads();
-  sums[me] = mine;
-  for (int half = kBlock / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (me < half) sums[me] += sums[me + half];
-  }
-  return sums[me];
 }
 
 template <class T, bool gradient>

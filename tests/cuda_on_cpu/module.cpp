@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include <vector>
+
 namespace deal {
 namespace cuda {
 alignas(16) uint4 shared_words[3072];
@@ -23,6 +25,22 @@ LifInput input_of(const double* neuron, const int64_t* n) {
           {pointer(n[7]), n[8], n[11]}, {pointer(n[9]), n[10], n[11]},
           {of_norm(n[12]), of_norm(n[13]), of_norm(n[14]), pointer(n[17])}};
 }
+
+// Of n: the sizes, the addresses of x and weights, how many operations, and of each its kind, whether it is straight
+// through, and its values; f has their strengths.
+struct Mixing {
+  std::vector<Operation> operations;
+  Mixture mixture;
+  const int64_t* rest;
+
+  Mixing(const double* f, const int64_t* n) : rest(n + 9 + 3 * n[8]) {
+    for (int j = 0; j < int(n[8]); ++j) {
+      const int64_t* const each = n + 9 + 3 * j;
+      operations.push_back({Degradation(each[0]), f[j], each[1] != 0, pointer(each[2])});
+    }
+    mixture = {DType(n[0]), n[1], n[2], n[3], n[4], n[5], int(n[8]), operations.data(), pointer(n[6]), pointer(n[7])};
+  }
+};
 
 Channels channels_of(const int64_t* n) { return {DType(n[0]), n[1], n[2], n[3], n[4], n[5], pointer(n[6])}; }
 
@@ -72,5 +90,23 @@ extern "C" const char* ssim(const double* f, const int64_t* n) {
 }
 
 extern "C" int ssim_blocks(const int64_t* n) { return int(cuda::ssim_blocks(n[0], n[1], n[2], n[3] != 0)); }
+
+extern "C" int64_t mixture_workspace(const double* f, const int64_t* n) {
+  const Mixing call(f, n);
+  return cuda::mixture_workspace(call.mixture, call.rest[0] != 0);
+}
+
+extern "C" const char* mixture_forward(const double* f, const int64_t* n) {
+  const Mixing call(f, n);
+  const int64_t* const r = call.rest;
+  return cuda::mixture_forward({call.mixture, pointer(r[0]), pointer(r[1])}, pointer(r[2]), int(r[3]), nullptr);
+}
+
+extern "C" const char* mixture_backward(const double* f, const int64_t* n) {
+  const Mixing call(f, n);
+  const int64_t* const r = call.rest;
+  const MixtureBackward a = {call.mixture, pointer(r[0]), pointer(r[1]), pointer(r[2]), pointer(r[3])};
+  return cuda::mixture_backward(a, pointer(r[4]), int(r[5]), nullptr);
+}
 
 extern "C" int device() { return current_device; }

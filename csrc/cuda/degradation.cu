@@ -1,0 +1,269 @@
+// The forward pass of a degradation mixture.
+#include "mixture_plan.h"
+
+namespace deal {
+namespace cuda {
+namespace {
+
+constexpr int kRun = 4;  // rows of a column that a thread blurs at once
+constexpr int kBytesOfSums = kBlock * int(sizeof(double)), kBytesOfRows = kTile * kPitch * int(sizeof(float));
+
+int bytes_of_thread(int channels) {
+  return (kBytesOfSums + kBytesOfRows + channels * kPlane * int(sizeof(float))) / kBlock;
+}
+
+// Finds the windows of the blurs of all samples and stages.
+__global__ void __launch_bounds__(kBlock) find_taps(const Stage s) {
+  const int64_t number = first_of_thread(1);
+  if (number >= s.batch * s.stages) return;
+  for (int j = 0; j < s.operations; ++j)
+    if (s.step[j].kind == Degradation::gaussian_blur)
+      s.taps[number * s.operations + j] = gaussian<float>(double(s.step[j].values[number]));
+}
+
+// A window's largest value; NaN if one of them is.
+__device__ __forceinline__ float largest(const Stage& s, const Step& step, int64_t window) {
+  float best = value_at(s.image, window);
+  for (int y = 0; y < step.factor; ++y)
+    for (int x = 0; x < step.factor; ++x) best = larger(best, value_at(s.image, window + int64_t(y) * s.width + x));
+  return best;
+}
+
+__device__ __forceinline__ float average(const Stage& s, const Step& step, int64_t window) {
+  float total = 0;
+  for (int x = 0; x < step.factor; ++x) {
+    float column = 0;
+    for (int y = 0; y < step.factor; ++y) column += value_at(s.image, window + int64_t(y) * s.width + x);
+    total += column;
+  }
+  return total / float(step.factor * step.factor);
+}
+
+__device__ __forceinline__ float bicubic(const Stage& s, const Step& step, int64_t plane, int row, int column) {
+  const Cubic<float> down = cubic(row, float(s.height) / float(step.height));
+  const Cubic<float> across = cubic(column, float(s.width) / float(step.width));
+  float parts[4];
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const int64_t from = plane + within(int(across.first) + j, s.width);
+    float total = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      total += value_at(s.image, from + int64_t(within(int(down.first) + i, s.height)) * s.width) * down.weight[i];
+    parts[j] = total * across.weight[j];
+  }
+  return (parts[0] + parts[1]) + (parts[2] + parts[3]);
+}
+
+__global__ void __launch_bounds__(kBlock) look(const Stage s) {
+  const Share share(s);
+  const auto shrink = [&](int64_t plane, const Step& step, int row, int column) {
+    if (step.kind == Degradation::bicubic) return bicubic(s, step, plane, row, column);
+    const int64_t window = plane + (int64_t(row) * s.width + column) * step.factor;
+    return step.kind == Degradation::max_pool ? largest(s, step, window) : average(s, step, window);
+  };
+  double gray = 0;
+  for (int tile = share.begin; tile < share.end; ++tile) {
+    const Spot at(s, tile);
+    if (s.contrast) gray += sum_of_gray(s, share.sample, at);
+    for (int j = 0; j < s.operations; ++j) {
+      const Step& step = s.step[j];
+      if (!resizes(step.kind)) continue;
+      each_small(s, step, share.sample, at, [&](int channel, int row, int column, int64_t place) {
+        s.small[place] = shrink(plane_of(s, share.sample, channel), step, row, column);
+      });
+    }
+  }
+  leave_gray(s, share.slot, gray);
+}
+
+// A thread's pixels of a channel: where they are in their plane in shared memory, their values, and the result's.
+struct Pixels {
+  const float* tile;
+  float x[kRows], to[kRows];
+
+  __device__ __forceinline__ explicit Pixels(const float* tile) : tile(tile) {
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) {
+      x[k] = tile[k * kPitch];
+      to[k] = 0;
+    }
+  }
+
+  // Adds body(value, number) of each.
+  template <class Body>
+  __device__ __forceinline__ void add(float weight, const Body& body) {
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) to[k] = to[k] + body(x[k], k) * weight;
+  }
+};
+
+// The tile blurred down its columns and those beside it, into rows as long as those of the plane.
+__device__ __forceinline__ void blur_down(const float* plane, const Taps<float>& taps, float* rows) {
+  for (int i = int(threadIdx.x); i < kPitch * kTile / kRun; i += kBlock) {
+    const int run = i / kPitch, at = run * kRun * kPitch + i - run * kPitch;
+    float window[kRun + 2 * kBlurReach];
+#pragma unroll
+    for (int k = 0; k < kRun + 2 * kBlurReach; ++k) window[k] = plane[at + k * kPitch];
+#pragma unroll
+    for (int k = 0; k < kRun; ++k)
+      rows[at + k * kPitch] = blurred<float>([&](int i) { return window[k + kBlurReach + i]; }, taps);
+  }
+}
+
+__device__ __forceinline__ void add_resized(const Step& step, const float* small, const Spot& at, float weight,
+                                            Pixels& pixels) {
+  const Between<float> across = between(at.x, step.columns, step.width);
+  const auto row = [&](int64_t y) {
+    const float* const from = small + y * step.width;
+    return from[across.low] * (1.0f - across.share) + from[across.high] * across.share;
+  };
+  pixels.add(weight, [&](float, int k) {
+    const Between<float> down = between(at.y + k, step.rows, step.height);
+    return row(down.low) * (1.0f - down.share) + row(down.high) * down.share;
+  });
+}
+
+struct Place {
+  int64_t sample;
+  int channel;
+  Spot at;
+  float mean;
+  const float* planes;  // of all channels, at the thread's first pixel
+  float* rows;          // of the blur
+};
+
+__device__ __forceinline__ void add_operation(const Stage& s, int j, const Place& p, Pixels& pixels) {
+  const Step& step = s.step[j];
+  const Spot& at = p.at;
+  const int64_t number = p.sample * s.stages + s.stage;
+  const float weight = s.weights[number * s.operations + j], share = step.share, rest = step.rest;
+  const int x = within(at.x, s.width);
+  switch (step.kind) {
+    case Degradation::identity: return pixels.add(weight, [](float v, int) { return v; });
+    case Degradation::contrast:
+      return pixels.add(weight, [&](float v, int) { return clamped(blended(v, p.mean, share, rest)); });
+    case Degradation::saturation:
+      return pixels.add(weight, [&](float v, int k) {
+        const float* const red = p.planes + k * kPitch;
+        return clamped(blended(v, gray(red[0], red[kPlane], red[2 * kPlane]), share, rest));
+      });
+    case Degradation::sharpness:
+      return pixels.add(weight, [&](float v, int k) {
+        const float flat = on_border(s, at.y + k, at.x) ? v : smooth(pixels.tile + k * kPitch);
+        return clamped(blended(v, flat, share, rest));
+      });
+    case Degradation::gaussian_blur: {
+      const Taps<float> taps = s.taps[number * s.operations + j];
+      __syncthreads();
+      blur_down(pixels.tile - at.in_tile() - kOrigin, taps, p.rows);
+      __syncthreads();
+      const float* const rows = p.rows + at.in_tile() + kBlurReach;
+      return pixels.add(weight, [&](float, int k) {
+        return blurred<float>([&](int i) { return rows[k * kPitch + i]; }, taps);
+      });
+    }
+    case Degradation::max_pool:
+    case Degradation::average_pool:
+    case Degradation::bicubic: {
+      const int64_t plane = p.sample * s.channels + p.channel;
+      return add_resized(step, s.small + step.small + plane * step.height * step.width, at, weight, pixels);
+    }
+    case Degradation::posterize: return pixels.add(weight, [&](float v, int) { return posterized(v, step.level); });
+    case Degradation::column_stripes: {
+      const float offset = step.values[number * s.width + x];
+      return pixels.add(weight, [&](float v, int) { return v + offset; });
+    }
+    case Degradation::row_stripes: {
+      const float* const offsets = step.values + number * s.height;
+      return pixels.add(weight, [&](float v, int k) { return v + offsets[within(at.y + k, s.height)]; });
+    }
+    case Degradation::column_gain: {
+      const float gain = step.values[number * s.width + x];
+      return pixels.add(weight, [&](float v, int) { return v * gain; });
+    }
+    case Degradation::noise: {
+      const float* const offsets = step.values + plane_of(s, number, p.channel) + x;
+      return pixels.add(weight, [&](float v, int k) { return v + offsets[int64_t(within(at.y + k, s.height)) * s.width]; });
+    }
+  }
+}
+
+__global__ void __launch_bounds__(kBlock) mix(const Stage s) {
+  const Share share(s);
+  const float mean = float(mean_of_blocks(s, s.contrast ? s.sums : nullptr, share.sample));
+  char* const memory = static_cast<char*>(block_memory());
+  float* const rows = reinterpret_cast<float*>(memory + kBytesOfSums);
+  float* const planes = reinterpret_cast<float*>(memory + kBytesOfSums + kBytesOfRows) + kOrigin;
+  const int reach = s.blur ? kBlurReach : s.sharpness ? 1 : 0;
+  for (int tile = share.begin; tile < share.end; ++tile) {
+    const Spot at(s, tile);
+    __syncthreads();
+    with_data(s.image.dtype, s.image.data, [&](auto* data) {
+      for (int c = 0; c < s.channels; ++c)
+        read_tile(data + plane_of(s, share.sample, c), s, at, reach, true, 0.0f, planes + c * kPlane);
+    });
+    __syncthreads();
+    for (int c = 0; c < s.channels; ++c) {
+      Pixels pixels(planes + c * kPlane + at.in_tile());
+      const Place place = {share.sample, c, at, mean, planes + at.in_tile(), rows};
+      for (int j = 0; j < s.operations; ++j) add_operation(s, j, place, pixels);
+      const int64_t first = plane_of(s, share.sample, c) + int64_t(at.y) * s.width + at.x;
+      with_data(s.result_dtype, s.result, [&](auto* data) { write_rows(data + first, s, at, pixels.to); });
+    }
+  }
+}
+
+const char* run_stage(const Stage& s, int64_t threads, int device, CUstream_st* stream) {
+  const char* const error = s.looks ? launch(look, s, threads, kBytesOfSums / kBlock, device, stream) : nullptr;
+  return error ? error : launch(mix, s, threads, bytes_of_thread(s.channels), device, stream);
+}
+
+}  // namespace
+
+const char* prepare(const Stage& s, int device, CUstream_st* stream) {
+  return s.blur ? launch(find_taps, s, s.batch * s.stages, 0, device, stream) : nullptr;
+}
+
+int64_t mixture_workspace(const Mixture& a, bool backward) {
+  Plan plan(a);
+  Pieces pieces(nullptr);
+  if (backward) {
+    BackwardRoom(plan, pieces);
+  } else {
+    take_room(plan.all, plan.small, pieces);
+    pieces.take<char>(bytes_of_images(a));
+  }
+  return pieces.bytes;
+}
+
+const char* mixture_forward(const MixtureForward& call, void* workspace, int device, CUstream_st* stream) {
+  const Mixture& a = call.mixture;
+  if (const char* error = refused(a)) return error;
+  Plan plan(a);
+  Pieces pieces(workspace);
+  take_room(plan.all, plan.small, pieces);
+  const int64_t bytes = bytes_of_images(a);
+  char* const between = pieces.take<char>(bytes);
+  // The stages' results are kept, or lie in turn in y and in the workspace.
+  const auto result = [&](int64_t stage) -> void* {
+    if (stage == a.stages - 1) return call.y;
+    if (call.inputs) return static_cast<char*>(call.inputs) + stage * bytes;
+    return (a.stages - 1 - stage) % 2 ? between : call.y;
+  };
+  const void* image = a.x;
+  const char* error = prepare(plan.all, device, stream);
+  for (int64_t stage = 0; stage < a.stages && !error; ++stage) {
+    Stage& s = plan.all;
+    s.stage = stage;
+    s.image = {a.dtype, image, nullptr};
+    s.result_dtype = a.dtype;
+    s.result = result(stage);
+    error = run_stage(s, plan.threads(), device, stream);
+    image = s.result;
+  }
+  return error;
+}
+
+}  // namespace cuda
+}  // namespace deal

@@ -74,7 +74,7 @@ class ForwardWorker {
       for (int64_t c = 0; c < a_.channels; ++c) {
         clear(results_[c], 0, plan_.count);
         for (int j = 0; j < a_.operations; ++j) add(j, c, y);
-        write(a_.dtype, results_[c], result_, result_at_ + (c * a_.height + y) * a_.width, plan_.width);
+        write_row(a_.dtype, results_[c], result_, result_at_ + (c * a_.height + y) * a_.width, plan_.width);
       }
     }
   }
@@ -130,7 +130,7 @@ class ForwardWorker {
         const S* const row = scratch_.row;
         blur_down(plan_, taps, y, [&](int64_t k) { return ring_.row(c, k); }, scratch_.row);
         reflect_ends(scratch_.row, plan_.width);
-        return add_each(to, weight, [&](int i) DEAL_FLAT { return blurred_along(row + i, taps); });
+        return add_each(to, weight, [&](int i) DEAL_FLAT { return blurred_along<Pack<S>>(row + i, taps); });
       }
       case Degradation::max_pool:
       case Degradation::average_pool:
@@ -161,7 +161,7 @@ class ForwardWorker {
   }
 
   const S* value_row(const S* from) const {
-    read(from, scratch_.values, plan_.width);
+    read_row(from, scratch_.values, plan_.width);
     return scratch_.values;
   }
 

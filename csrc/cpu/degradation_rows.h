@@ -54,7 +54,11 @@ template <class S>
 void sum_rows(const Plan<S>& plan, const Image<S>& image, const Desk<S>& desk, int64_t begin, int64_t end, double* sums) {
   for (int64_t y = begin; y < end; ++y)
     for (int64_t c = 0; c < plan.a.channels; ++c) {
-      sums[y * plan.a.channels + c] = sum(row_of(plan, image, c, y, desk.line), plan.count);
+      const S* const row = row_of(plan, image, c, y, desk.line);
+      Wide<S> lanes{};
+      for (int i = 0; i < plan.count; i += Wide<S>::lanes) lanes = lanes + read<Wide<S>>(row + i);
+      double& total = sums[y * plan.a.channels + c];
+      add_lanes(total = 0, lanes);
     }
 }
 
@@ -95,10 +99,10 @@ void reflect_ends(S* row, int width) {
   }
 }
 
-// The blur of vectors along a row.
-template <class S>
-DEAL_INLINE Pack<S> blurred_along(const S* p, const Taps<S>& taps) {
-  return blurred<Pack<S>>([=](int k) DEAL_FLAT { return load(p + k); }, taps);
+// The blur of values along a row.
+template <class V, class S>
+DEAL_INLINE V blurred_along(const S* p, const Taps<S>& taps) {
+  return blurred<V>([=](int k) DEAL_FLAT { return read<V>(p + k); }, taps);
 }
 
 // Two neighbouring rows of a small image as wide as the image, and how they are mixed in row y of that.

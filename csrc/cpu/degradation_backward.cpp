@@ -1,7 +1,7 @@
 // A stage in two passes over the rows of a sample. The first finds the mean of the grey, the small images and their
 // gradients; the second holds the last rows of the image and of the result's gradient, and adds up what all operations
-// pass on in one row of the image's gradient. What passes through the mean is the same for all pixels of a channel: it is
-// added where that gradient is read.
+// pass on in one row of the image's gradient. What passes through the mean is the same for all pixels of a channel: it
+// is added where that gradient is read.
 #include "degradation_rows.h"
 #include "kernels.h"
 
@@ -105,7 +105,8 @@ class BackwardWorker {
       for (int64_t c = 0; c < a_.channels; ++c) {
         if (!result_data_) continue;
         if (plan_.sharpness) add_softened(c, y);
-        write_row(result_.dtype, result(c, y), result_data_, result_.first + (c * a_.height + y) * a_.width, plan_.width);
+        const int64_t pixel = result_.first + (c * a_.height + y) * a_.width;
+        write_row(result_.dtype, result(c, y), result_data_, pixel, plan_.width);
       }
     }
   }
@@ -130,8 +131,9 @@ class BackwardWorker {
     if (!result_.offset) return;
     for (int64_t c = 0; c < a_.channels; ++c)
       for (int64_t y = begin; y < end; ++y) {
+        const int64_t pixel = sample_ * plan_.pixels() + (c * a_.height + y) * a_.width;
         fetch(plan_, result_, c, y, desk_.line);
-        write_row(a_.dtype, desk_.line, call_.a.grad_x, sample_ * plan_.pixels() + (c * a_.height + y) * a_.width, plan_.width);
+        write_row(a_.dtype, desk_.line, call_.a.grad_x, pixel, plan_.width);
       }
   }
 
@@ -150,7 +152,9 @@ class BackwardWorker {
 
   static constexpr int kHeld = 4;  // rows that sharpness needs, and more
 
-  int64_t small_row(const Resize<S>& r, int64_t c, int64_t at) const { return small_ + r.place + (c * r.height + at) * r.pitch; }
+  int64_t small_row(const Resize<S>& r, int64_t c, int64_t at) const {
+    return small_ + r.place + (c * r.height + at) * r.pitch;
+  }
   Places<S> places_at(int64_t row) const { return {call_.rows.get() + row, call_.columns.get() + row}; }
   S* softened(int64_t c, int64_t y) const { return softened_[c * kHeld + (y + kHeld) % kHeld]; }
   S* result(int64_t c, int64_t y) const { return results_[c * kHeld + (y + kHeld) % kHeld]; }
@@ -162,16 +166,17 @@ class BackwardWorker {
     for (int64_t c = 0; c < a_.channels; ++c) {
       clear(result(c, y), 0, plan_.count);
       if (!plan_.sharpness) continue;
-      clear(softened(c, y), 0, plan_.count);
+      S *const soft = softened(c, y), *const to = result(c, y);
+      clear(soft, 0, plan_.count);
       if (y < 0 || y >= a_.height) continue;
       const auto at = [&](int k) { return images_.row(c, y + k); };
       smooth_row(plan_, y, at, scratch_.row, scratch_.flat);
       for (int j = 0; j < a_.operations; ++j) {
         if (plan_.steps[j].kind != Degradation::sharpness) continue;
-        const double dot = add_blend(plan_.steps[j], held_[j].weight, c, y, scratch_.flat, softened(c, y), result(c, y));
+        const double dot = add_blend(plan_.steps[j], held_[j].weight, c, y, scratch_.flat, soft, to);
         if (y >= begin && y < end) dots_[y * a_.operations + j] += dot;
       }
-      unsoften_border(y, softened(c, y), result(c, y));
+      unsoften_border(y, soft, to);
     }
   }
 
@@ -206,7 +211,7 @@ class BackwardWorker {
   void add_softened(int64_t c, int64_t y) const {
     S *const to = result(c, y), *const column = scratch_.row;
     const S *const above = softened(c, y - 1), *const own = softened(c, y), *const below = softened(c, y + 1);
-    each_vector<S>(plan_.count, [=](int i) DEAL_FLAT { store(column + i, load(above + i) + load(own + i) + load(below + i)); });
+    add_three(above, own, below, column, plan_.count);
     column[-1] = column[plan_.count] = 0;
     each_vector<S>(plan_.count, [=](int i) DEAL_FLAT {
       const Pack<S> nine = (load(column + i - 1) + load(column + i + 1)) + load(column + i);
@@ -302,7 +307,9 @@ class BackwardWorker {
   double add_saturation(const Step<S>& step, S weight, int64_t c, int64_t y) const {
     const S *const red = images_.row(0, y), *const green = images_.row(1, y), *const blue = images_.row(2, y);
     S *const flat = scratch_.flat, *const passes = scratch_.row;
-    each_vector<S>(plan_.count, [=](int i) DEAL_FLAT { store(flat + i, gray(load(red + i), load(green + i), load(blue + i))); });
+    each_vector<S>(plan_.count, [=](int i) DEAL_FLAT {
+      store(flat + i, gray(load(red + i), load(green + i), load(blue + i)));
+    });
     clear(passes, 0, plan_.count);
     const double dot = add_blend(step, weight, c, y, flat, passes, result(c, y));
     for (int64_t k = 0; k < a_.channels; ++k) {
@@ -357,14 +364,13 @@ class BackwardWorker {
     const Resize<S>& r = step.resize;
     S* const to = result(c, y);
     const int64_t at = y / r.factor;
+    const S* const grads = call_.small_grads.get() + small_row(r, c, 0);
     if (step.kind == Degradation::bicubic)
-      return add_cubic_gradient(plan_, r, call_.small_grads.get() + small_row(r, c, 0), y, weight, scratch_.row, scratch_.flat,
-                                to);
+      return add_cubic_gradient(plan_, r, grads, y, weight, scratch_.row, scratch_.flat, to);
     if (at >= r.height) return;
-    const int64_t row = small_row(r, c, at);
-    const S* const grad = call_.small_grads.get() + row;
-    if (step.kind == Degradation::max_pool) add_max_gradient(r, grad, places_at(row), y, weight, scratch_.row, to);
-    else add_average_gradient(r, grad, weight, to);
+    const S* const grad = grads + at * r.pitch;
+    if (step.kind == Degradation::average_pool) add_average_gradient(r, grad, weight, to);
+    else add_max_gradient(r, grad, places_at(small_row(r, c, at)), y, weight, scratch_.row, to);
   }
 
   const Backward<S>& call_;

@@ -23,7 +23,7 @@ DEAL_INLINE void each_vector(int count, const Body& body) {
   for (int i = 0; i < count; i += Pack<S>::lanes) body(i);
 }
 
-// The sum of the products of two rows, which have zeros or each other's up to a whole number of wide values.
+// The sum of the products of two rows, one of which is zero behind its last value.
 template <class S>
 double dot(const S* a, const S* b, int count) {
   Wide<S> products{};
@@ -100,7 +100,7 @@ class Plan {
   int64_t pixels() const { return a.channels * a.height * a.width; }
 
   const Mixture& a;
-  const int width, count;  // of a row, and with the rest of its last values at once
+  const int width, count;  // of a row, and in whole vectors of the widest kind
   const int64_t pitch;     // of a row in a buffer
   Block<Step<S>> steps;
   int64_t small = 0;  // values of all small images
@@ -232,10 +232,10 @@ class Ring {
 };
 
 // Runs the stages of every sample with workers, in this order or from the last to the first. Each stage is two passes
-// over the rows, as the second needs all of what the first found; settle() is told that they are done, and finish() that
-// all stages are. What a worker works at it is told by start(sample, stage, room): samples are worked at side by side
-// where there are enough for all threads, and rooms are the threads' own; else the rows of all samples are shared out,
-// and each sample has a room.
+// over the rows, look() and work(), as the second needs all of what the first found; settle() comes when a sample's
+// stage is done, and finish() when all stages are. start(sample, stage, room) tells a worker what it works at. Samples
+// are worked at side by side where there are enough for all threads, and rooms are the threads' own; else the rows of
+// all samples are `shared` out, and each sample has a room.
 template <class Worker, class Call>
 void each_stage(const Mixture& a, const Call& call, int threads, bool shared, bool reverse) {
   const auto stage = [&](int64_t i) { return reverse ? a.stages - 1 - i : i; };

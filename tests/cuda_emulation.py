@@ -65,8 +65,9 @@ class Rooms:
         self.rooms.append((room, begin, begin + tensor.numel()))
         return placed
 
-    def result(self, *shape, dtype=torch.float32):
-        return self.place(torch.full(shape, 255 if dtype is torch.uint8 else math.nan, dtype=dtype), self.skew[1])
+    def result(self, *shape, dtype=torch.float32, skew=None):
+        skew = self.skew[1] if skew is None else skew
+        return self.place(torch.full(shape, 255 if dtype is torch.uint8 else math.nan, dtype=dtype), skew)
 
     def check(self):
         for room, begin, end in self.rooms:

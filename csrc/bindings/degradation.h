@@ -13,44 +13,63 @@ namespace bindings {
 // Kind, strength, straight through, values.
 using Operations = std::vector<std::tuple<int, double, bool, Address>>;
 
-inline std::vector<Operation> read_operations(const Operations& operations) {
-  std::vector<Operation> result;
-  for (const auto& [kind, strength, straight_through, values] : operations)
-    result.push_back({Degradation(kind), strength, straight_through, pointer(values)});
-  return result;
-}
+// A mixture and the operations it points to.
+class GivenMixture {
+ public:
+  GivenMixture(int dtype, int64_t batch, int64_t channels, int64_t height, int64_t width, int64_t stages,
+               const Operations& operations, Address x, Address weights) {
+    for (const auto& [kind, strength, straight_through, values] : operations)
+      operations_.push_back({Degradation(kind), strength, straight_through, pointer(values)});
+    mixture_ = {DType(dtype), batch, channels, height, width, stages, int(operations_.size()), operations_.data(),
+                pointer(x), pointer(weights)};
+  }
+  const Mixture& get() const { return mixture_; }
+
+ private:
+  std::vector<Operation> operations_;
+  Mixture mixture_;
+};
 
 // Where is what the kernel runs on: a thread count, or a workspace, a device and a stream.
-template <class... Where, class Forward, class Backward>
-void define_mixture(py::module_& m, const char* forward, const char* backward, const Forward& run_forward,
-                    const Backward& run_backward) {
+template <class... Where, class Run>
+void define_mixture_forward(py::module_& m, const char* name, const Run& run) {
   m.def(
-      forward,
-      [run_forward](int dtype, int64_t batch, int64_t channels, int64_t height, int64_t width, int64_t stages,
-                    const Operations& operations, Address x, Address weights, Address y, Address inputs, Where... where) {
-        const std::vector<Operation> each = read_operations(operations);
-        const Mixture mixture = {DType(dtype), batch, channels, height, width, stages, int(each.size()), each.data(),
-                                 pointer(x), pointer(weights)};
-        run_forward(MixtureForward{mixture, pointer(y), pointer(inputs)}, where...);
+      name,
+      [run](int dtype, int64_t batch, int64_t channels, int64_t height, int64_t width, int64_t stages,
+            const Operations& operations, Address x, Address weights, Address y, Address inputs, Where... where) {
+        const GivenMixture mixture(dtype, batch, channels, height, width, stages, operations, x, weights);
+        run(MixtureForward{mixture.get(), pointer(y), pointer(inputs)}, where...);
       },
       ReleaseGil());
+}
+
+template <class... Where, class Run>
+void define_mixture_backward(py::module_& m, const char* name, const Run& run) {
   m.def(
-      backward,
-      [run_backward](int dtype, int64_t batch, int64_t channels, int64_t height, int64_t width, int64_t stages,
-                     const Operations& operations, Address x, Address weights, Address inputs, Address grad,
-                     Address grad_x, Address grad_weights, Where... where) {
-        const std::vector<Operation> each = read_operations(operations);
-        const Mixture mixture = {DType(dtype), batch, channels, height, width, stages, int(each.size()), each.data(),
-                                 pointer(x), pointer(weights)};
-        run_backward(MixtureBackward{mixture, pointer(inputs), pointer(grad), pointer(grad_x), pointer(grad_weights)},
-                     where...);
+      name,
+      [run](int dtype, int64_t batch, int64_t channels, int64_t height, int64_t width, int64_t stages,
+            const Operations& operations, Address x, Address weights, Address inputs, Address grad, Address grad_x,
+            Address grad_weights, Where... where) {
+        const GivenMixture mixture(dtype, batch, channels, height, width, stages, operations, x, weights);
+        run(MixtureBackward{mixture.get(), pointer(inputs), pointer(grad), pointer(grad_x), pointer(grad_weights)},
+            where...);
       },
       ReleaseGil());
 }
 
 inline void define_mixture(py::module_& m) {
-  define_mixture<int>(m, "mixture_forward", "mixture_backward", on_cpu(&Kernels::mixture_forward),
-                      on_cpu(&Kernels::mixture_backward));
+  define_mixture_forward<int>(m, "mixture_forward", on_cpu(&Kernels::mixture_forward));
+  define_mixture_backward<int>(m, "mixture_backward", on_cpu(&Kernels::mixture_backward));
+#if defined(DEAL_CUDA)
+  m.def("cuda_mixture_workspace",
+        [](int dtype, int64_t batch, int64_t channels, int64_t height, int64_t width, int64_t stages,
+           const Operations& operations, bool backward) {
+          const GivenMixture mixture(dtype, batch, channels, height, width, stages, operations, 0, 0);
+          return cuda::mixture_workspace(mixture.get(), backward);
+        });
+  define_mixture_forward<Address, int, Address>(m, "cuda_mixture_forward", on_gpu_with_room(cuda::mixture_forward));
+  define_mixture_backward<Address, int, Address>(m, "cuda_mixture_backward", on_gpu_with_room(cuda::mixture_backward));
+#endif
 }
 
 }  // namespace bindings

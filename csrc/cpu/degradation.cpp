@@ -57,11 +57,12 @@ class ForwardWorker {
   void look(int64_t begin, int64_t end) {
     if (plan_.contrast) sum_rows(plan_, image_, desk_, begin, end, sums_);
     for (int j = 0; j < a_.operations; ++j) {
-      const Resize<S>& r = plan_.steps[j].resize;
-      if (!resizes(plan_.steps[j].kind)) continue;
+      const Step<S>& step = plan_.steps[j];
+      const Resize<S>& r = step.resize;
+      if (!resizes(step.kind)) continue;
       for (int64_t at = (begin + r.factor - 1) / r.factor; at < r.height && at * r.factor < end; ++at)
         for (int64_t c = 0; c < a_.channels; ++c)
-          shrink(plan_, desk_, plan_.steps[j], image_, c, at, small_ + r.place + (c * r.height + at) * r.pitch, Places<S>{});
+          shrink(plan_, desk_, step, image_, c, at, small_ + r.place + (c * r.height + at) * r.pitch, Places<S>{});
     }
   }
 
@@ -74,7 +75,7 @@ class ForwardWorker {
       for (int64_t c = 0; c < a_.channels; ++c) {
         clear(results_[c], 0, plan_.count);
         for (int j = 0; j < a_.operations; ++j) add(j, c, y);
-        write(a_.dtype, results_[c], result_, result_at_ + (c * a_.height + y) * a_.width, plan_.width);
+        write_row(a_.dtype, results_[c], result_, result_at_ + (c * a_.height + y) * a_.width, plan_.width);
       }
     }
   }
@@ -130,14 +131,16 @@ class ForwardWorker {
         const S* const row = scratch_.row;
         blur_down(plan_, taps, y, [&](int64_t k) { return ring_.row(c, k); }, scratch_.row);
         reflect_ends(scratch_.row, plan_.width);
-        return add_each(to, weight, [&](int i) DEAL_FLAT { return blurred_along(row + i, taps); });
+        return add_each(to, weight, [&](int i) DEAL_FLAT { return blurred_along<Pack<S>>(row + i, taps); });
       }
       case Degradation::max_pool:
       case Degradation::average_pool:
       case Degradation::bicubic: {
-        const Pair<S> two = widened(plan_, step.resize, small_ + step.resize.place, held, wide_, 2 * a_.channels * j, c, y);
+        const int64_t line = 2 * a_.channels * j;
+        const Pair<S> two = widened(plan_, step.resize, small_ + step.resize.place, held, wide_, line, c, y);
         const S share = two.share, rest = S(1) - share;
-        return add_each(to, weight, [=](int i) DEAL_FLAT { return load(two.low + i) * rest + load(two.high + i) * share; });
+        const auto mixed = [=](int i) DEAL_FLAT { return load(two.low + i) * rest + load(two.high + i) * share; };
+        return add_each(to, weight, mixed);
       }
       case Degradation::posterize: {
         const S level = step.level;
@@ -161,7 +164,7 @@ class ForwardWorker {
   }
 
   const S* value_row(const S* from) const {
-    read(from, scratch_.values, plan_.width);
+    read_row(from, scratch_.values, plan_.width);
     return scratch_.values;
   }
 

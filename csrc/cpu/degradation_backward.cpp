@@ -1,7 +1,7 @@
 // A stage in two passes over the rows of a sample. The first finds the mean of the grey, the small images and their
 // gradients; the second holds the last rows of the image and of the result's gradient, and adds up what all operations
-// pass on in one row of the image's gradient. What passes through the mean is the same for all pixels of a channel: it is
-// added where that gradient is read.
+// pass on in one row of the image's gradient. What passes through the mean is the same for all pixels of a channel: it
+// is added where that gradient is read.
 #include "degradation_rows.h"
 #include "kernels.h"
 
@@ -87,9 +87,7 @@ class BackwardWorker {
           S *const value = call_.small.get() + row, *const grad = call_.small_grads.get() + row;
           shrink(plan_, desk_, step, image_, c, at, value, places_at(row));
           narrow_gradient(plan_, desk_, r, grad_, c, at, grad);
-          S* const product = desk_.line;
-          each_vector<S>(int(r.width), [=](int i) DEAL_FLAT { store(product + i, load(value + i) * load(grad + i)); });
-          dots_[at * r.factor * a_.operations + j] += sum(product, int(r.width));
+          dots_[at * r.factor * a_.operations + j] += dot(value, grad, int(r.width));
         }
     }
   }
@@ -107,7 +105,8 @@ class BackwardWorker {
       for (int64_t c = 0; c < a_.channels; ++c) {
         if (!result_data_) continue;
         if (plan_.sharpness) add_softened(c, y);
-        write(result_.dtype, result(c, y), result_data_, result_.first + (c * a_.height + y) * a_.width, plan_.width);
+        const int64_t pixel = result_.first + (c * a_.height + y) * a_.width;
+        write_row(result_.dtype, result(c, y), result_data_, pixel, plan_.width);
       }
     }
   }
@@ -132,15 +131,30 @@ class BackwardWorker {
     if (!result_.offset) return;
     for (int64_t c = 0; c < a_.channels; ++c)
       for (int64_t y = begin; y < end; ++y) {
+        const int64_t pixel = sample_ * plan_.pixels() + (c * a_.height + y) * a_.width;
         fetch(plan_, result_, c, y, desk_.line);
-        write(a_.dtype, desk_.line, call_.a.grad_x, sample_ * plan_.pixels() + (c * a_.height + y) * a_.width, plan_.width);
+        write_row(a_.dtype, desk_.line, call_.a.grad_x, pixel, plan_.width);
       }
   }
 
  private:
+  using V = Wide<S>;  // wherever there is a sum
+
+  template <class Body>
+  DEAL_INLINE void each_value(const Body& body) const {
+    for (int i = 0; i < plan_.count; i += V::lanes) body(i);
+  }
+  static double lanes_sum(const V& lanes) {
+    double total = 0;
+    add_lanes(total, lanes);
+    return total;
+  }
+
   static constexpr int kHeld = 4;  // rows that sharpness needs, and more
 
-  int64_t small_row(const Resize<S>& r, int64_t c, int64_t at) const { return small_ + r.place + (c * r.height + at) * r.pitch; }
+  int64_t small_row(const Resize<S>& r, int64_t c, int64_t at) const {
+    return small_ + r.place + (c * r.height + at) * r.pitch;
+  }
   Places<S> places_at(int64_t row) const { return {call_.rows.get() + row, call_.columns.get() + row}; }
   S* softened(int64_t c, int64_t y) const { return softened_[c * kHeld + (y + kHeld) % kHeld]; }
   S* result(int64_t c, int64_t y) const { return results_[c * kHeld + (y + kHeld) % kHeld]; }
@@ -152,16 +166,17 @@ class BackwardWorker {
     for (int64_t c = 0; c < a_.channels; ++c) {
       clear(result(c, y), 0, plan_.count);
       if (!plan_.sharpness) continue;
-      clear(softened(c, y), 0, plan_.count);
+      S *const soft = softened(c, y), *const to = result(c, y);
+      clear(soft, 0, plan_.count);
       if (y < 0 || y >= a_.height) continue;
       const auto at = [&](int k) { return images_.row(c, y + k); };
       smooth_row(plan_, y, at, scratch_.row, scratch_.flat);
       for (int j = 0; j < a_.operations; ++j) {
         if (plan_.steps[j].kind != Degradation::sharpness) continue;
-        const double dot = add_blend(plan_.steps[j], held_[j].weight, c, y, scratch_.flat, softened(c, y), result(c, y));
+        const double dot = add_blend(plan_.steps[j], held_[j].weight, c, y, scratch_.flat, soft, to);
         if (y >= begin && y < end) dots_[y * a_.operations + j] += dot;
       }
-      unsoften_border(y, softened(c, y), result(c, y));
+      unsoften_border(y, soft, to);
     }
   }
 
@@ -169,15 +184,15 @@ class BackwardWorker {
   double add_blend(const Step<S>& step, S weight, int64_t c, int64_t y, const S* flat, S* to_flat, S* to) const {
     const S *const x = images_.row(c, y), *const g = grads_.row(c, y);
     const S share = step.share, rest = step.rest, own = share * weight, other = rest * weight;
-    Pack<S> dot{};
-    each_vector<S>(plan_.count, [&](int i) DEAL_FLAT {
-      const Pack<S> grad = load(g + i), blend = blended(load(x + i), load(flat + i), share, rest);
-      const Pack<S> pass = passed(blend, grad);
+    V dot{};
+    each_value([&](int i) DEAL_FLAT {
+      const V grad = read<V>(g + i), blend = blended(read<V>(x + i), read<V>(flat + i), share, rest);
+      const V pass = passed(blend, grad);
       dot = dot + grad * clamped(blend);
-      store(to + i, load(to + i) + pass * own);
-      store(to_flat + i, load(to_flat + i) + pass * other);
+      store(to + i, read<V>(to + i) + pass * own);
+      store(to_flat + i, read<V>(to_flat + i) + pass * other);
     });
-    return sum(dot);
+    return lanes_sum(dot);
   }
 
   // On the border the flat image is the image itself.
@@ -196,7 +211,7 @@ class BackwardWorker {
   void add_softened(int64_t c, int64_t y) const {
     S *const to = result(c, y), *const column = scratch_.row;
     const S *const above = softened(c, y - 1), *const own = softened(c, y), *const below = softened(c, y + 1);
-    each_vector<S>(plan_.count, [=](int i) DEAL_FLAT { store(column + i, load(above + i) + load(own + i) + load(below + i)); });
+    add_three(above, own, below, column, plan_.count);
     column[-1] = column[plan_.count] = 0;
     each_vector<S>(plan_.count, [=](int i) DEAL_FLAT {
       const Pack<S> nine = (load(column + i - 1) + load(column + i + 1)) + load(column + i);
@@ -212,7 +227,7 @@ class BackwardWorker {
     const S *const x = images_.row(c, y), *const g = grads_.row(c, y), weight = held.weight;
     S* const to = result(c, y);
     switch (step.kind) {
-      case Degradation::identity: return add_through(x, g, weight, to, [](Pack<S> v, int) DEAL_FLAT { return v; });
+      case Degradation::identity: return add_through(x, g, weight, to, [](const V& v, int) DEAL_FLAT { return v; });
       case Degradation::contrast: return add_contrast(step, weight, c, y);
       case Degradation::saturation: return add_saturation(step, weight, c, y);
       case Degradation::sharpness: return 0;  // added before
@@ -223,15 +238,15 @@ class BackwardWorker {
       case Degradation::posterize: return add_posterized(step, weight, x, g, to);
       case Degradation::row_stripes: {
         const S offset = held.values[y];
-        return add_through(x, g, weight, to, [=](Pack<S> v, int) DEAL_FLAT { return v + offset; });
+        return add_through(x, g, weight, to, [=](const V& v, int) DEAL_FLAT { return v + offset; });
       }
       case Degradation::column_gain: return add_gain(held, x, g, to);
       case Degradation::column_stripes:
       case Degradation::noise: {
         const bool noise = step.kind == Degradation::noise;
         const S* const values = scratch_.values;
-        read(held.values + (noise ? (c * a_.height + y) * a_.width : 0), scratch_.values, plan_.width);
-        return add_through(x, g, weight, to, [=](Pack<S> v, int i) DEAL_FLAT { return v + load(values + i); });
+        read_row(held.values + (noise ? (c * a_.height + y) * a_.width : 0), scratch_.values, plan_.width);
+        return add_through(x, g, weight, to, [=](const V& v, int i) DEAL_FLAT { return v + read<V>(values + i); });
       }
     }
     return 0;
@@ -240,59 +255,61 @@ class BackwardWorker {
   // Of an operation that only adds to the image.
   template <class Body>
   DEAL_INLINE double add_through(const S* x, const S* g, S weight, S* to, const Body& body) const {
-    Pack<S> dot{};
-    each_vector<S>(plan_.count, [&](int i) DEAL_FLAT {
-      const Pack<S> grad = load(g + i);
-      dot = dot + grad * body(load(x + i), i);
-      store(to + i, load(to + i) + grad * weight);
+    V dot{};
+    each_value([&](int i) DEAL_FLAT {
+      const V grad = read<V>(g + i);
+      dot = dot + grad * body(read<V>(x + i), i);
+      store(to + i, read<V>(to + i) + grad * weight);
     });
-    return sum(dot);
+    return lanes_sum(dot);
   }
 
   double add_gain(const Held<S>& held, const S* x, const S* g, S* to) const {
     const S *const values = scratch_.values, weight = held.weight;
-    read(held.values, scratch_.values, plan_.width);
-    Pack<S> dot{};
-    each_vector<S>(plan_.count, [&](int i) DEAL_FLAT {
-      const Pack<S> grad = load(g + i), gain = load(values + i);
-      dot = dot + grad * (load(x + i) * gain);
-      store(to + i, load(to + i) + grad * gain * weight);
+    read_row(held.values, scratch_.values, plan_.width);
+    V dot{};
+    each_value([&](int i) DEAL_FLAT {
+      const V grad = read<V>(g + i), gain = read<V>(values + i);
+      dot = dot + grad * (read<V>(x + i) * gain);
+      store(to + i, read<V>(to + i) + grad * gain * weight);
     });
-    return sum(dot);
+    return lanes_sum(dot);
   }
 
   double add_posterized(const Step<S>& step, S weight, const S* x, const S* g, S* to) const {
     const S level = step.level;
     const bool through = step.straight_through;
-    Pack<S> dot{};
-    each_vector<S>(plan_.count, [&](int i) DEAL_FLAT {
-      const Pack<S> own = load(x + i), grad = load(g + i);
+    V dot{};
+    each_value([&](int i) DEAL_FLAT {
+      const V own = read<V>(x + i), grad = read<V>(g + i);
       dot = dot + grad * posterized(own, level);
-      if (through) store(to + i, load(to + i) + passed(own, grad) * weight);
+      if (through) store(to + i, read<V>(to + i) + passed(own, grad) * weight);
     });
-    return sum(dot);
+    return lanes_sum(dot);
   }
 
   double add_contrast(const Step<S>& step, S weight, int64_t c, int64_t y) const {
     const S *const x = images_.row(c, y), *const g = grads_.row(c, y);
     S* const to = result(c, y);
     const S share = step.share, rest = step.rest, own = share * weight;
-    const Pack<S> mean = Pack<S>{} + mean_;
-    Pack<S> dot{}, passes{};
-    each_vector<S>(plan_.count, [&](int i) DEAL_FLAT {
-      const Pack<S> grad = load(g + i), blend = blended(load(x + i), mean, share, rest), pass = passed(blend, grad);
+    const V mean = V{} + mean_;
+    V dot{}, passes{};
+    each_value([&](int i) DEAL_FLAT {
+      const V grad = read<V>(g + i), blend = blended(read<V>(x + i), mean, share, rest), pass = passed(blend, grad);
       dot = dot + grad * clamped(blend);
       passes = passes + pass;
-      store(to + i, load(to + i) + pass * own);
+      store(to + i, read<V>(to + i) + pass * own);
     });
-    through_mean_[y] += double(rest) * double(weight) * sum(passes);
-    return sum(dot);
+    through_mean_[y] += double(rest) * double(weight) * lanes_sum(passes);
+    return lanes_sum(dot);
   }
 
   double add_saturation(const Step<S>& step, S weight, int64_t c, int64_t y) const {
     const S *const red = images_.row(0, y), *const green = images_.row(1, y), *const blue = images_.row(2, y);
     S *const flat = scratch_.flat, *const passes = scratch_.row;
-    each_vector<S>(plan_.count, [=](int i) DEAL_FLAT { store(flat + i, gray(load(red + i), load(green + i), load(blue + i))); });
+    each_vector<S>(plan_.count, [=](int i) DEAL_FLAT {
+      store(flat + i, gray(load(red + i), load(green + i), load(blue + i)));
+    });
     clear(passes, 0, plan_.count);
     const double dot = add_blend(step, weight, c, y, flat, passes, result(c, y));
     for (int64_t k = 0; k < a_.channels; ++k) {
@@ -313,13 +330,13 @@ class BackwardWorker {
     else blur_down_border(taps, y, at, row);
     clear(row, -2 * kBlurReach, 0);
     clear(row, plan_.width, plan_.count + 2 * kBlurReach);
-    Pack<S> total{};
-    each_vector<S>(plan_.count, [&](int i) DEAL_FLAT {
-      const Pack<S> part = blurred_along(row + i, taps);
-      total = total + part * load(x + i);
-      store(to + i, load(to + i) + part * weight);
+    V total{};
+    each_value([&](int i) DEAL_FLAT {
+      const V part = blurred_along<V>(row + i, taps);
+      total = total + part * read<V>(x + i);
+      store(to + i, read<V>(to + i) + part * weight);
     });
-    double dot = sum(total);
+    double dot = lanes_sum(total);
     for (int k = 1; k <= kBlurReach; ++k)
       for (int from = 0; from + k <= kBlurReach; ++from) {
         const int last = plan_.width - 1;
@@ -347,14 +364,13 @@ class BackwardWorker {
     const Resize<S>& r = step.resize;
     S* const to = result(c, y);
     const int64_t at = y / r.factor;
+    const S* const grads = call_.small_grads.get() + small_row(r, c, 0);
     if (step.kind == Degradation::bicubic)
-      return add_cubic_gradient(plan_, r, call_.small_grads.get() + small_row(r, c, 0), y, weight, scratch_.row, scratch_.flat,
-                                to);
+      return add_cubic_gradient(plan_, r, grads, y, weight, scratch_.row, scratch_.flat, to);
     if (at >= r.height) return;
-    const int64_t row = small_row(r, c, at);
-    const S* const grad = call_.small_grads.get() + row;
-    if (step.kind == Degradation::max_pool) add_max_gradient(r, grad, places_at(row), y, weight, scratch_.row, to);
-    else add_average_gradient(r, grad, weight, to);
+    const S* const grad = grads + at * r.pitch;
+    if (step.kind == Degradation::average_pool) add_average_gradient(r, grad, weight, to);
+    else add_max_gradient(r, grad, places_at(small_row(r, c, at)), y, weight, scratch_.row, to);
   }
 
   const Backward<S>& call_;

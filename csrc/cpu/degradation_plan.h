@@ -7,6 +7,7 @@
 #include "../math/degradation.h"
 #include "parallel.h"
 #include "rows.h"
+#include "twice.h"
 
 namespace deal {
 namespace DEAL_ISA {
@@ -20,6 +21,16 @@ constexpr int kRing = 16;    // rows of an image that are held: more than a wind
 template <class S, class Body>
 DEAL_INLINE void each_vector(int count, const Body& body) {
   for (int i = 0; i < count; i += Pack<S>::lanes) body(i);
+}
+
+// The sum of the products of two rows, one of which is zero behind its last value.
+template <class S>
+double dot(const S* a, const S* b, int count) {
+  Wide<S> products{};
+  for (int i = 0; i < count; i += Wide<S>::lanes) products = products + read<Wide<S>>(a + i) * read<Wide<S>>(b + i);
+  double total = 0;
+  add_lanes(total, products);
+  return total;
 }
 
 // Zeroed memory.
@@ -70,7 +81,7 @@ class Plan {
   explicit Plan(const Mixture& a)
       : a(a),
         width(int(a.width)),
-        count((width + Pack<S>::lanes - 1) / Pack<S>::lanes * Pack<S>::lanes),
+        count((width + Wide<S>::lanes - 1) / Wide<S>::lanes * Wide<S>::lanes),
         pitch(count + 2 * kMargin),
         steps(a.operations),
         ints_(a.operations * (2 * a.width + 1)),
@@ -89,7 +100,7 @@ class Plan {
   int64_t pixels() const { return a.channels * a.height * a.width; }
 
   const Mixture& a;
-  const int width, count;  // of a row, and in whole vectors
+  const int width, count;  // of a row, and in whole vectors of the widest kind
   const int64_t pitch;     // of a row in a buffer
   Block<Step<S>> steps;
   int64_t small = 0;  // values of all small images
@@ -156,7 +167,7 @@ struct Image {
 
 template <class S>
 void fetch(const Plan<S>& plan, const Image<S>& image, int64_t channel, int64_t y, S* to) {
-  read(image.dtype, image.data, image.first + (channel * plan.a.height + y) * plan.a.width, to, plan.width);
+  read_row(image.dtype, image.data, image.first + (channel * plan.a.height + y) * plan.a.width, to, plan.width);
   if (!image.offset || image.offset[channel] == 0) return;
   const S offset = image.offset[channel];
   for (int i = 0; i < plan.width; i += Pack<S>::lanes) store(to + i, load(to + i) + offset);
@@ -221,10 +232,10 @@ class Ring {
 };
 
 // Runs the stages of every sample with workers, in this order or from the last to the first. Each stage is two passes
-// over the rows, as the second needs all of what the first found; settle() is told that they are done, and finish() that
-// all stages are. What a worker works at it is told by start(sample, stage, room): samples are worked at side by side
-// where there are enough for all threads, and rooms are the threads' own; else the rows of all samples are shared out,
-// and each sample has a room.
+// over the rows, look() and work(), as the second needs all of what the first found; settle() comes when a sample's
+// stage is done, and finish() when all stages are. start(sample, stage, room) tells a worker what it works at. Samples
+// are worked at side by side where there are enough for all threads, and rooms are the threads' own; else the rows of
+// all samples are `shared` out, and each sample has a room.
 template <class Worker, class Call>
 void each_stage(const Mixture& a, const Call& call, int threads, bool shared, bool reverse) {
   const auto stage = [&](int64_t i) { return reverse ? a.stages - 1 - i : i; };

@@ -72,7 +72,8 @@ void take_largest(const Plan<S>& plan, const Desk<S>& desk, const Rows<S>& rows,
   });
 }
 
-// The largest of as many neighbours as a window has columns, for all of a row. Where `places` has rows, also where it was.
+// A row of windows' largest values, and where they were if `places` has rows. What begins at other columns than a
+// window is found too, and thrown away.
 template <class S>
 void shrink_max(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& r, const Image<S>& image, int64_t channel,
                 int64_t at, S* to, const Places<S>& places) {
@@ -174,8 +175,8 @@ void widen_row(const Resize<S>& r, const S* from, S* to, int width) {
 
 // Row `at` of the gradient of the small image, from that of the large one.
 template <class S>
-void narrow_gradient(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& r, const Image<S>& grad, int64_t channel,
-                     int64_t at, S* to) {
+void narrow_gradient(const Plan<S>& plan, const Desk<S>& desk, const Resize<S>& r, const Image<S>& grad,
+                     int64_t channel, int64_t at, S* to) {
   Rows<S> rows;
   clear(desk.fold, 0, plan.count);
   int64_t y = (at - 1) * r.factor;
@@ -228,7 +229,8 @@ void add_average_gradient(const Resize<S>& r, const S* grad, S weight, S* to) {
 }
 
 template <class S>
-void add_cubic_gradient(const Plan<S>& plan, const Resize<S>& r, const S* grad, int64_t y, S weight, S* passing, S* wide, S* to) {
+void add_cubic_gradient(const Plan<S>& plan, const Resize<S>& r, const S* grad, int64_t y, S weight, S* passing,
+                        S* wide, S* to) {
   const int count = int(r.width);
   const int64_t from = y / r.factor - 4;
   clear(passing, 0, count + kMargin);

@@ -51,11 +51,21 @@ S mean_of_gray(const Mixture& a, const double* sums) {
 }
 
 template <class S>
-void sum_rows(const Plan<S>& plan, const Image<S>& image, const Desk<S>& desk, int64_t begin, int64_t end, double* sums) {
+void sum_rows(const Plan<S>& plan, const Image<S>& image, const Desk<S>& desk, int64_t begin, int64_t end,
+              double* sums) {
   for (int64_t y = begin; y < end; ++y)
     for (int64_t c = 0; c < plan.a.channels; ++c) {
-      sums[y * plan.a.channels + c] = sum(row_of(plan, image, c, y, desk.line), plan.count);
+      const S* const row = row_of(plan, image, c, y, desk.line);
+      Wide<S> lanes{};
+      for (int i = 0; i < plan.count; i += Wide<S>::lanes) lanes = lanes + read<Wide<S>>(row + i);
+      double& total = sums[y * plan.a.channels + c];
+      add_lanes(total = 0, lanes);
     }
+}
+
+template <class S>
+void add_three(const S* above, const S* own, const S* below, S* to, int count) {
+  each_vector<S>(count, [=](int i) DEAL_FLAT { store(to + i, load(above + i) + load(own + i) + load(below + i)); });
 }
 
 // What sharpness blends row y of a channel with, from the rows at(-1), at(0) and at(1).
@@ -67,7 +77,7 @@ void smooth_row(const Plan<S>& plan, int64_t y, const At& at, S* column, S* to) 
     return;
   }
   const S *const above = at(-1), *const below = at(1);
-  each_vector<S>(plan.count, [=](int i) DEAL_FLAT { store(column + i, load(above + i) + load(own + i) + load(below + i)); });
+  add_three(above, own, below, column, plan.count);
   each_vector<S>(plan.count, [=](int i) DEAL_FLAT {
     store(to + i, smoothed((load(column + i - 1) + load(column + i + 1)) + load(column + i), load(own + i)));
   });
@@ -95,10 +105,10 @@ void reflect_ends(S* row, int width) {
   }
 }
 
-// The blur of vectors along a row.
-template <class S>
-DEAL_INLINE Pack<S> blurred_along(const S* p, const Taps<S>& taps) {
-  return blurred<Pack<S>>([=](int k) DEAL_FLAT { return load(p + k); }, taps);
+// The blur of values along a row.
+template <class V, class S>
+DEAL_INLINE V blurred_along(const S* p, const Taps<S>& taps) {
+  return blurred<V>([=](int k) DEAL_FLAT { return read<V>(p + k); }, taps);
 }
 
 // Two neighbouring rows of a small image as wide as the image, and how they are mixed in row y of that.
@@ -108,10 +118,10 @@ struct Pair {
   S share;
 };
 
-// The wide rows of the small image of one operation that a worker holds.
+// The rows of a small image between which row y lies. A worker holds two of each channel, from `line` on.
 template <class S>
-Pair<S> widened(const Plan<S>& plan, const Resize<S>& r, const S* small, Held<S>& held, const Lines<S>& wide, int64_t line,
-                int64_t channel, int64_t y) {
+Pair<S> widened(const Plan<S>& plan, const Resize<S>& r, const S* small, Held<S>& held, const Lines<S>& wide,
+                int64_t line, int64_t channel, int64_t y) {
   const Between<S> place = between(y, r.rows, r.height);
   for (int64_t row = place.low; row <= place.high; ++row) {
     int64_t& known = held.widened_rows[row % 2];

@@ -8,7 +8,7 @@ namespace DEAL_ISA {
 namespace {
 
 template <class S, class T>
-void read(const T* from, S* to, int count) {
+void read_row(const T* from, S* to, int count) {
   constexpr int lanes = Pack<S>::lanes;
   int i = 0;
   for (; i + lanes <= count; i += lanes) store(to + i, load(from + i));
@@ -19,7 +19,7 @@ void read(const T* from, S* to, int count) {
 }
 
 template <class S, class T>
-void write(const S* from, T* to, int count) {
+void write_row(const S* from, T* to, int count) {
   constexpr int lanes = Pack<S>::lanes;
   int i = 0;
   for (; i + lanes <= count; i += lanes) store(to + i, load(from + i));
@@ -30,19 +30,19 @@ void write(const S* from, T* to, int count) {
 }
 
 template <class S>
-void read(DType dtype, const void* from, int64_t at, S* to, int count) {
-  if constexpr (sizeof(S) == 8) return read(static_cast<const S*>(from) + at, to, count);
-  else if (dtype == DType::float32) return read(static_cast<const S*>(from) + at, to, count);
-  else if (dtype == DType::float16) return read(static_cast<const Half*>(from) + at, to, count);
-  else return read(static_cast<const BFloat*>(from) + at, to, count);
+void read_row(DType dtype, const void* from, int64_t at, S* to, int count) {
+  if constexpr (sizeof(S) == 8) return read_row(static_cast<const S*>(from) + at, to, count);
+  else if (dtype == DType::float32) return read_row(static_cast<const S*>(from) + at, to, count);
+  else if (dtype == DType::float16) return read_row(static_cast<const Half*>(from) + at, to, count);
+  else return read_row(static_cast<const BFloat*>(from) + at, to, count);
 }
 
 template <class S>
-void write(DType dtype, const S* from, void* to, int64_t at, int count) {
-  if constexpr (sizeof(S) == 8) return write(from, static_cast<S*>(to) + at, count);
-  else if (dtype == DType::float32) return write(from, static_cast<S*>(to) + at, count);
-  else if (dtype == DType::float16) return write(from, static_cast<Half*>(to) + at, count);
-  else return write(from, static_cast<BFloat*>(to) + at, count);
+void write_row(DType dtype, const S* from, void* to, int64_t at, int count) {
+  if constexpr (sizeof(S) == 8) return write_row(from, static_cast<S*>(to) + at, count);
+  else if (dtype == DType::float32) return write_row(from, static_cast<S*>(to) + at, count);
+  else if (dtype == DType::float16) return write_row(from, static_cast<Half*>(to) + at, count);
+  else return write_row(from, static_cast<BFloat*>(to) + at, count);
 }
 
 template <class S>

@@ -125,8 +125,8 @@ class Walk {
       clear(row, 0, begin);
       clear(row, end, kWidth);
     }
-    read(a_.dtype, a_.a, pixel(y, left + begin), a + begin, end - begin);
-    read(a_.dtype, a_.b, pixel(y, left + begin), b + begin, end - begin);
+    read_row(a_.dtype, a_.a, pixel(y, left + begin), a + begin, end - begin);
+    read_row(a_.dtype, a_.b, pixel(y, left + begin), b + begin, end - begin);
     for (int i = 0; i < all; i += Pack<S>::lanes) {
       const Pack<S> one = load(a + i), other = load(b + i);
       store(squares + i, one * one + other * other);
@@ -169,7 +169,7 @@ class Walk {
     const S c1 = S(a_.c1), c2 = S(a_.c2);
     const int begin = map_begin(), end = map_end();
     for (int r = 0; gradient && a_.grad_of_map && r < rows; ++r)
-      if (in_map(y + r)) read(a_.dtype, a_.grad, map_pixel(y + r) + begin, u_.weights[r] + begin, end - begin);
+      if (in_map(y + r)) read_row(a_.dtype, a_.grad, map_pixel(y + r) + begin, u_.weights[r] + begin, end - begin);
     each_vector(u_.images, slot, rows, count_, true, true, [&](int r, int i, int k) DEAL_FLAT {
       const auto down = [&](int image) DEAL_FLAT { return load(u_.down[image][r] + k); };
       const Moments<Pack<S>> m = {down(0), down(1), down(2), down(3)};
@@ -192,7 +192,7 @@ class Walk {
     const int count = (own + width_ < map_end() ? own + width_ : map_end()) - begin;
     if (count <= 0) return;
     if (sums_) sums_[y] += a_.structure * sum(map + begin, count);
-    if (a_.map) write(a_.dtype, map + begin, a_.map, map_pixel(y) + begin, count);
+    if (a_.map) write_row(a_.dtype, map + begin, a_.map, map_pixel(y) + begin, count);
   }
 
   // Filters a row of slopes, which are zero where the map has no value.
@@ -213,8 +213,8 @@ class Walk {
   void gradient_rows(int64_t y, int rows, int slot) {
     const S distance = S(a_.pixel) * factor_;
     for (int r = 0; r < rows; ++r) {
-      read(a_.dtype, a_.a, pixel(y + r, begin_), u_.a[r], width_);
-      read(a_.dtype, a_.b, pixel(y + r, begin_), u_.b[r], width_);
+      read_row(a_.dtype, a_.a, pixel(y + r, begin_), u_.a[r], width_);
+      read_row(a_.dtype, a_.b, pixel(y + r, begin_), u_.b[r], width_);
     }
     each_vector(u_.slopes, slot, rows, width_, a_.grad_a, a_.grad_b, [&](int r, int i, int k) DEAL_FLAT {
       const auto down = [&](int image) DEAL_FLAT { return load(u_.down[image][r] + k); };
@@ -224,8 +224,8 @@ class Walk {
       if (a_.grad_b) store(u_.b[r] + i, similarity_gradient(down(1), squares, product, b, a) - apart);
     });
     for (int r = 0; r < rows; ++r) {
-      if (a_.grad_a) write(a_.dtype, u_.a[r], a_.grad_a, pixel(y + r, begin_), width_);
-      if (a_.grad_b) write(a_.dtype, u_.b[r], a_.grad_b, pixel(y + r, begin_), width_);
+      if (a_.grad_a) write_row(a_.dtype, u_.a[r], a_.grad_a, pixel(y + r, begin_), width_);
+      if (a_.grad_b) write_row(a_.dtype, u_.b[r], a_.grad_b, pixel(y + r, begin_), width_);
     }
   }
 

@@ -69,6 +69,10 @@ DEAL_INLINE Twice<V> at_least(scalar_t<Twice<V>> bound, const Twice<V>& x) {
   return {at_least(bound, x.a), at_least(bound, x.b)};
 }
 template <class V>
+DEAL_INLINE Twice<V> at_most(scalar_t<Twice<V>> bound, const Twice<V>& x) {
+  return {at_most(bound, x.a), at_most(bound, x.b)};
+}
+template <class V>
 DEAL_INLINE Twice<V> scaled(const Twice<V>& x, const Twice<V>& shifted) {
   return {scaled(x.a, shifted.a), scaled(x.b, shifted.b)};
 }
@@ -97,6 +101,28 @@ template <class V, class T>
 DEAL_INLINE void prefetch(const T* p) {
   for (int i = 0; i < V::lanes; i += V::lanes / V::vectors) __builtin_prefetch(p + i);
 }
+// As many values on every instruction set, so that sums of them are the same.
+#if DEAL_VECTOR_BYTES == 64
+template <class S>
+using Wide = Pack<S>;
+#elif DEAL_VECTOR_BYTES == 32
+template <class S>
+using Wide = Twice<Pack<S>>;
+#else
+template <class S>
+using Wide = Twice<Twice<Pack<S>>>;
+#endif
+
+// Adds the lanes to a total, one after the other.
+template <class S>
+DEAL_INLINE void add_lanes(double& total, const Pack<S>& x) {
+  for (int i = 0; i < Pack<S>::lanes; ++i) total += double(x.v[i]);
+}
+template <class V>
+DEAL_INLINE void add_lanes(double& total, const Twice<V>& x) {
+  add_lanes(total, x.a), add_lanes(total, x.b);
+}
+
 template <class V>
 DEAL_INLINE uint64_t lane_bits(const Twice<V>& x) {
   return uint64_t(lane_bits(x.a)) | uint64_t(lane_bits(x.b)) << V::lanes;

@@ -40,8 +40,8 @@ __device__ __forceinline__ float average(const Stage& s, const Step& step, int64
 }
 
 __device__ __forceinline__ float bicubic(const Stage& s, const Step& step, int64_t plane, int row, int column) {
-  const Cubic<float> down = cubic(row, float(s.height) / float(step.height));
-  const Cubic<float> across = cubic(column, float(s.width) / float(step.width));
+  const Cubic<float> down = cubic(row, step.tall);
+  const Cubic<float> across = cubic(column, step.wide);
   float parts[4];
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
@@ -136,7 +136,7 @@ struct Place {
 __device__ __forceinline__ void add_operation(const Stage& s, int j, const Place& p, Pixels& pixels) {
   const Step& step = s.step[j];
   const Spot& at = p.at;
-  const int64_t number = p.sample * s.stages + s.stage;
+  const int64_t number = number_of(s, p.sample);
   const float weight = s.weights[number * s.operations + j], share = step.share, rest = step.rest;
   const int x = within(at.x, s.width);
   switch (step.kind) {

@@ -24,10 +24,11 @@ constexpr int kMostBlocks = 1024;                          // of a sample
 struct Step {
   Degradation kind;
   float share, rest;    // of a blend
-  float level;          // of posterize
+  float level;          // of posterize; or one divided by the pixels of a window
   bool straight_through;
   int factor, height, width;  // of the small image
   float rows, columns;        // its size divided by the image's
+  float tall, wide;           // the image's size divided by its
   int64_t small;              // where the small images of all samples begin
   const float* values;
 };
@@ -58,6 +59,9 @@ struct Stage {
   Step step[kMostOperations];
 };
 static_assert(sizeof(Stage) <= 4096, "the arguments of a kernel have 4 KiB");
+
+// What a stage says of the sample's operations, [samples, stages, ...].
+__device__ __forceinline__ int64_t number_of(const Stage& s, int64_t sample) { return sample * s.stages + s.stage; }
 
 // Where a thread works: its first pixel in the tile and in the image, and the tile's.
 struct Spot {
@@ -188,7 +192,7 @@ __device__ __forceinline__ void each_small(const Stage& s, const Step& step, int
   }
 }
 
-// What sharpness blends with; the pixel is not on the border.
+// The nine of a plane around a pixel, as sharpness counts them.
 __device__ __forceinline__ float smooth(const float* pixel) {
   const auto column = [=](int k) { return (pixel[k - kPitch] + pixel[k]) + pixel[k + kPitch]; };
   return smoothed((column(-1) + column(1)) + column(0), pixel[0]);

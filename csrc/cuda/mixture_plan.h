@@ -39,6 +39,9 @@ inline int64_t add_small(const Mixture& a, const Operation& operation, int64_t s
   step.width = int(a.width) / step.factor;
   step.rows = float(step.height) / float(a.height);
   step.columns = float(step.width) / float(a.width);
+  step.tall = float(a.height) / float(step.height);
+  step.wide = float(a.width) / float(step.width);
+  step.level = 1.0f / float(step.factor * step.factor);
   step.small = small;
   return small + a.batch * a.channels * step.height * step.width;
 }

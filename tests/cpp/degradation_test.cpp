@@ -109,7 +109,8 @@ Image applied(const Image& x, const Operation& o, int64_t place) {
         const auto taps = gaussian<double>(values[place]);
         for (int a = -kBlurReach; a <= kBlurReach; ++a)
           for (int b = -kBlurReach; b <= kBlurReach; ++b)
-            total += taps.at[std::abs(a)] * taps.at[std::abs(b)] * x(c, reflected(i + a, s.height), reflected(k + b, s.width));
+            total += taps.at[std::abs(a)] * taps.at[std::abs(b)] *
+                     x(c, reflected(i + a, s.height), reflected(k + b, s.width));
         return total;
       }
       case Degradation::posterize: {
@@ -166,8 +167,8 @@ Results run(const Case& a, DType dtype, int threads) {
   const Shape& s = a.s;
   const Block<T> x(a.x), weights(a.weights), grad(a.grad), y(x.count), inputs((s.stages - 1) * x.count), again(x.count);
   const Block<T> grad_x(x.count), grad_weights(weights.count), alone(weights.count);
-  const Mixture mixture = {dtype, s.batch, s.channels, s.height, s.width, s.stages, int(operations.size()), operations.data(),
-                           x.get(), weights.get()};
+  const Mixture mixture = {dtype, s.batch, s.channels, s.height, s.width, s.stages, int(operations.size()),
+                           operations.data(), x.get(), weights.get()};
   kernels().mixture_forward({mixture, again.get(), nullptr}, threads);
   kernels().mixture_forward({mixture, y.get(), inputs.get()}, threads);
   kernels().mixture_backward({mixture, inputs.get(), grad.get(), nullptr, alone.get()}, threads);
@@ -217,15 +218,20 @@ void check(Case a, int threads) {
     expect_near("y in float32", s, single.y[i], loops[i], 1e-5 * (1 + std::fabs(loops[i])));
     expect_near("gradient of x in float32", s, single.grad_x[i], exact.grad_x[i], 1e-5 * largest);
   }
+  const double of_weight = 1e-4 * largest * double(s.height);
   for (size_t i = 0; i < exact.grad_weights.size(); ++i)
-    expect_near("gradient of weights in float32", s, single.grad_weights[i], exact.grad_weights[i], 1e-4 * largest * double(s.height));
+    expect_near("gradient of weights in float32", s, single.grad_weights[i], exact.grad_weights[i], of_weight);
   // A small step of everything changes the result by the gradient. It is so small that no value crosses a bound in it.
   std::mt19937 random(7);
   const double step = 1e-8;
   Case low = a, high = a;
-  const std::vector<double> of_x = drawn(random, int64_t(a.x.size()), -1, 1), of_weights = drawn(random, int64_t(a.weights.size()), -1, 1);
-  for (size_t i = 0; i < of_x.size(); ++i) low.x[i] -= step * of_x[i], high.x[i] += step * of_x[i];
-  for (size_t i = 0; i < of_weights.size(); ++i) low.weights[i] -= step * of_weights[i], high.weights[i] += step * of_weights[i];
+  const std::vector<double> of_x = drawn(random, int64_t(a.x.size()), -1, 1);
+  const std::vector<double> of_weights = drawn(random, int64_t(a.weights.size()), -1, 1);
+  const auto add = [](std::vector<double>& to, const std::vector<double>& steps, double size) {
+    for (size_t i = 0; i < to.size(); ++i) to[i] += size * steps[i];
+  };
+  add(low.x, of_x, -step), add(high.x, of_x, step);
+  add(low.weights, of_weights, -step), add(high.weights, of_weights, step);
   const double change = (dot(a.grad, expected(high)) - dot(a.grad, expected(low))) / (2 * step);
   const double claimed = dot(exact.grad_x, of_x) + dot(exact.grad_weights, of_weights);
   expect_near("gradient", s, claimed, change, 1e-5 * (largest + std::fabs(change)));
@@ -238,8 +244,12 @@ Case make(const Shape& s, const std::vector<std::pair<Degradation, double>>& ope
   a.weights = drawn(random, places * int64_t(operations.size()), -0.2, 0.5);
   for (const auto& [kind, strength] : operations) {
     a.operations.push_back({kind, strength, false, nullptr});
-    const int64_t each = kind == Degradation::noise ? s.image() : kind == Degradation::row_stripes ? s.height : kind == Degradation::gaussian_blur ? 1 : s.width;
-    a.values.push_back(kind == Degradation::gaussian_blur ? drawn(random, places, 0.8, 2) : drawn(random, places * each, -0.2, 0.2));
+    if (kind == Degradation::gaussian_blur) {
+      a.values.push_back(drawn(random, places, 0.8, 2));
+      continue;
+    }
+    const int64_t each = kind == Degradation::noise ? s.image() : kind == Degradation::row_stripes ? s.height : s.width;
+    a.values.push_back(drawn(random, places * each, -0.2, 0.2));
   }
   return a;
 }
@@ -250,7 +260,7 @@ void check_halves(DType dtype, int64_t width) {
   Block<uint16_t> x(count), y(count), inputs(count), grad_x(count);
   const Block<float> weights(std::vector<double>{0.25, 0.75, 1, 0}), grad_weights(4);
   for (int64_t i = 0; i < count; ++i) x.data[i] = uint16_t((dtype == DType::float16 ? 0x3000 : 0x3e00) + i % 64);
-  const Operation operations[] = {{Degradation::identity, 0, false, nullptr}, {Degradation::identity, 0, false, nullptr}};
+  const Operation same = {Degradation::identity, 0, false, nullptr}, operations[] = {same, same};
   const Mixture mixture = {dtype, 1, 3, 2, width, 2, 2, operations, x.get(), weights.get()};
   kernels().mixture_forward({mixture, y.get(), inputs.get()}, 1);
   kernels().mixture_backward({mixture, inputs.get(), x.get(), grad_x.get(), grad_weights.get()}, 1);
@@ -264,20 +274,22 @@ void check_halves(DType dtype, int64_t width) {
 
 int main() {
   using D = Degradation;
-  const std::vector<std::pair<D, double>> pixels = {{D::identity, 0}, {D::contrast, 0.5}, {D::contrast, 0.9}, {D::saturation, 0.7},
-                                                    {D::sharpness, 0.3}, {D::sharpness, 1.5}, {D::column_stripes, 0},
-                                                    {D::row_stripes, 0}, {D::column_gain, 0}, {D::noise, 0}};
+  const std::vector<std::pair<D, double>> pixels = {
+      {D::identity, 0},    {D::contrast, 0.5},     {D::contrast, 0.9},  {D::saturation, 0.7}, {D::sharpness, 0.3},
+      {D::sharpness, 1.5}, {D::column_stripes, 0}, {D::row_stripes, 0}, {D::column_gain, 0},  {D::noise, 0}};
+  const std::vector<std::pair<D, double>> windows = {
+      {D::gaussian_blur, 0}, {D::gaussian_blur, 0}, {D::max_pool, 2}, {D::max_pool, 3},
+      {D::average_pool, 2},  {D::bicubic, 2},       {D::bicubic, 4}};
   std::vector<std::pair<D, double>> all = pixels;
-  for (const auto& more : {std::pair<D, double>{D::gaussian_blur, 0}, {D::gaussian_blur, 0}, {D::max_pool, 2}, {D::max_pool, 3},
-                           {D::average_pool, 2}, {D::bicubic, 2}, {D::bicubic, 4}})
-    all.push_back(more);
+  all.insert(all.end(), windows.begin(), windows.end());
   unsigned seed = 0;
   for (int64_t channels : {1, 3})
     for (int threads : {1, 2, 3}) {
       for (int64_t height : {1, 2, 3})
         for (int64_t width : {1, 2, 3, 17}) check(make({2, channels, height, width, 2}, pixels, ++seed), threads);
       for (int64_t height : {5, 6, 9, 23})
-        for (int64_t width : {5, 8, 37, 259}) check(make({1 + height % 2, channels, height, width, 2}, all, ++seed), threads);
+        for (int64_t width : {5, 8, 37, 259})
+          check(make({1 + height % 2, channels, height, width, 2}, all, ++seed), threads);
     }
   for (const auto& one : all) check(make({3, 3, 12, 24, 1}, {one}, ++seed), 2);
   for (int64_t width = 1; width < 40; ++width)

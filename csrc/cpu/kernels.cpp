@@ -11,7 +11,8 @@ namespace {
 
 #define DEAL_SET(isa)                                                                                   \
   Kernels{#isa, isa::lif_forward, isa::lif_backward, isa::channel_moments, isa::channel_normalise,       \
-          isa::channel_gradient_sums, isa::channel_gradient, isa::ssim}
+          isa::channel_gradient_sums, isa::channel_gradient, isa::ssim,              \
+          isa::conv_spectrum, isa::conv_forward, isa::conv_backward}
 
 #if defined(__x86_64__)
 const Kernels sets[] = {DEAL_SET(avx512), DEAL_SET(avx2), DEAL_SET(baseline)};

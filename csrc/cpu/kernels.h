@@ -1,5 +1,6 @@
 // The entry points of the CPU kernels, one copy per instruction set, and the one in use.
 #pragma once
+#include "../conv.h"
 #include "../lif.h"
 #include "../ssim.h"
 #include "../tdbn.h"
@@ -12,7 +13,10 @@
   of_each(channel_normalise, ChannelNormalise)           \
   of_each(channel_gradient_sums, ChannelGradientSums)    \
   of_each(channel_gradient, ChannelGradient)              \
-  of_each(ssim, Ssim)
+  of_each(ssim, Ssim)                                     \
+  of_each(conv_spectrum, ConvSpectrum)                    \
+  of_each(conv_forward, ConvForward)                      \
+  of_each(conv_backward, ConvBackward)
 
 namespace deal {
 

@@ -43,12 +43,28 @@ const Kernels& choose() {
   throw std::runtime_error(std::string("DEAL_KERNELS_ISA=") + named + " is not one of " + known);
 }
 
+struct Workspace {
+  float* floats = nullptr;
+  int64_t count = 0;
+  ~Workspace() { std::free(floats); }
+};
+thread_local Workspace owned;
+
 bool in_forked_child = false;
 const int registered = pthread_atfork(nullptr, nullptr, [] { in_forked_child = true; });
 
 }  // namespace
 
 bool forked() { return in_forked_child; }
+
+float* workspace(int64_t floats) {
+  if (floats > owned.count) {
+    std::free(owned.floats);
+    owned.count = (floats + 1023) / 1024 * 1024;
+    owned.floats = static_cast<float*>(std::aligned_alloc(4096, size_t(owned.count) * sizeof(float)));
+  }
+  return owned.floats;
+}
 
 const Kernels& kernels() {
   static const Kernels& chosen = choose();

@@ -43,4 +43,8 @@ struct Kernels {
 // when that one is unknown or the machine cannot run it.
 const Kernels& kernels();
 
+// Memory of the calling thread, aligned to its lines. It holds until the thread asks for more: the next call returns it
+// again.
+float* workspace(int64_t floats);
+
 }  // namespace deal

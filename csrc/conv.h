@@ -64,7 +64,7 @@ inline int64_t conv_spectrum_floats(int64_t in_channels, int64_t out_channels, i
 inline int conv_tile(const Conv& a) {
   double least = 0;
   int best = 0;
-  for (int tile : {16, 32}) {
+  for (int tile = 16; tile <= 32; tile *= 2) {
     const int64_t down = tile - a.kernel_h + 1, across = tile - a.kernel_w + 1;
     if (down < 1 || across < 1) continue;
     const int64_t rows = (a.out_height() + a.dilation_h - 1) / a.dilation_h, columns = (a.out_width() + a.dilation_w - 1) / a.dilation_w;

@@ -94,9 +94,9 @@ DEAL_INLINE Block<rows> product(const Tiles& x, int k, const Halves& in, const f
 template <int rows>
 void apply_weights(const Tiles& x, const Halves& in, const float* weight, int64_t out, float* result) {
   for (int64_t column = 0; column < out; column += kWide) {
-    const Block<rows> one = product<rows>(x, 0, in, weight + column, out);
-    write(result + column, 2 * out, one - product<rows>(x, 2, in, weight + column, out));
-    write(result + out + column, 2 * out, one + product<rows>(x, 1, in, weight + column, out));
+    const Block<rows> both = product<rows>(x, 2, in, weight + column, out);
+    write(result + column, 2 * out, both - product<rows>(x, 1, in, weight + column, out));
+    write(result + out + column, 2 * out, both + product<rows>(x, 0, in, weight + column, out));
   }
   for (int i = 0; i < rows; ++i) __builtin_memcpy(x.at + i * x.apart, result + i * 2 * out, sizeof(float) * size_t(2 * out));
 }

@@ -25,7 +25,7 @@ DEAL_INLINE void put(float* to, int64_t plane, vector_f re, vector_f im, float s
   const auto write = [=](int i, vector_f a) DEAL_FLAT { store(to + i * plane, Pack<float>{a}); };
   if constexpr (planes == Planes::weights) {
     re *= scale, im *= scale;
-    write(0, re), write(1, -im - re), write(2, re - im);
+    write(0, -im - re), write(1, re - im), write(2, re);
   } else {
     write(0, re), write(1, im), write(2, planes == Planes::sum ? re + im : re - im);
   }

@@ -63,9 +63,9 @@ struct Sink {
   const Frame* frame;            // takes pixels that are not in the image; or null
 };
 
-// Three planes of numbers from a spectrum (r, i): with r + i or r - i beside them, and of weights (r, i), conjugated
-// and scaled, what makes a complex product of three: y = x w is k1 - k3, k1 + k2 with k1 = (r + i) * first,
-// k2 = r * second, k3 = i * third.
+// Three planes of numbers from a spectrum (r, i): with r + i or r - i beside them; and of weights, which are conjugated
+// and scaled, what makes a complex product of three. With k = plane by plane the product of (r, i, r + i) and weights
+// (r, i) as (i - r, r + i, r), it is (k[2] - k[1], k[2] + k[0]).
 enum class Planes { sum, difference, weights };
 
 // A spectrum in memory: number `apart` of a frequency, `plane` of a plane.

@@ -39,6 +39,8 @@ struct Tiling {
   }
 };
 
+constexpr int64_t kEndless = int64_t(1) << 40;
+
 // Pixels from `first` on, of an image with `before` pixels of padding before it and `after` behind.
 Axis axis(int64_t first, int64_t step, int count, int64_t length, int64_t before, int64_t after, Padding mode) {
   Axis axis;

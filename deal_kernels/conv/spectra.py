@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -12,9 +13,9 @@ from deal_kernels import backend as backends
 
 
 class Kept(NamedTuple):
-    """Of one weight. Its values are compared, as a version does not tell of changes through `.data` or another view."""
+    """Of one weight. Its bits are compared, as a version does not tell of changes through `.data` or another view."""
 
-    values: Tensor
+    bits: numpy.ndarray
     spectra: dict[tuple[int, bool], Tensor]  # by tile, and whether they are the input gradient's
 
 
@@ -25,13 +26,18 @@ def of(weight: Tensor, tile: int, transposed: bool, keep: bool) -> Tensor:
     """The spectrum of a weight [O, C, kH, kW] for tiles of a size; with `keep` for as long as the weight lives."""
     if not keep:
         return computed(weight, tile, transposed)
-    kept = _kept.get(weight)
-    if kept is None or not torch.equal(kept.values, weight):
-        kept = _kept[weight] = Kept(weight.detach().clone(), {})
+    kept, bits = _kept.get(weight), bits_of(weight)
+    if kept is None or not numpy.array_equal(kept.bits, bits):
+        kept = _kept[weight] = Kept(bits.copy(), {})
     spectrum = kept.spectra.get((tile, transposed))
     if spectrum is None:
         spectrum = kept.spectra[tile, transposed] = computed(weight, tile, transposed)
     return spectrum
+
+
+def bits_of(weight: Tensor) -> numpy.ndarray:
+    """A view. NumPy compares in one thread: those of torch do not exist in a process that forked."""
+    return weight.detach().view(torch.int16 if weight.itemsize == 2 else torch.int32).numpy()
 
 
 def computed(weight: Tensor, tile: int, transposed: bool) -> Tensor:

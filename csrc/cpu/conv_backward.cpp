@@ -30,18 +30,18 @@ class Backward {
                 {frame_.top + a.height + frame_.bottom, a.dilation_h, a.tile - int(a.kernel_h) + 1},
                 {frame_.left + a.width + frame_.right, a.dilation_w, a.tile - int(a.kernel_w) + 1}},
         frequencies_(conv_frequencies(a.tile)),
-        x_tile_(a.grad_weight ? 3 * in_.both() : 0),
-        tile_(a.grad_x && 2 * in_.both() > 3 * out_.both() ? 2 * in_.both() : 3 * out_.both()),
+        x_tile_(a.grad_weight ? 2 * in_.both() : 0),
+        tile_(2 * (a.grad_x && in_.padded > out_.padded ? in_.both() : out_.both())),
         most_(tiles_of_a_sum(a.tile)) {}
 
   void run() {
     const int64_t sums = a_.grad_weight ? frequencies_ * 2 * a_.in_channels * out_.both() : 0;
-    const int64_t results = kTall * 2 * in_.both(), pixels = frame_.count() * a_.in_channels;
-    float* const room = workspace(frequencies_ * most_ * (x_tile_ + tile_) + sums + threads_ * results);
+    const int64_t each = scratch(), pixels = frame_.count() * a_.in_channels;
+    float* const room = workspace(frequencies_ * most_ * (x_tile_ + tile_) + sums + threads_ * each);
     x_ = room;
     g_ = x_ + frequencies_ * most_ * x_tile_;
     sums_ = g_ + frequencies_ * most_ * tile_;
-    results_ = sums_ + sums;
+    scratch_ = sums_ + sums;
     for (int64_t i = 0; i < sums; ++i) sums_[i] = 0;
     frames_ = framed_ && a_.grad_x ? static_cast<float*>(malloc(sizeof(float) * size_t(a_.batch * pixels + 1))) : nullptr;
     const int64_t tiles = tiling_.count();
@@ -60,6 +60,12 @@ class Backward {
   }
 
  private:
+  // Room of a thread, for what is needed of a frequency.
+  int64_t scratch() const {
+    const int64_t one = apply_weights_room(int(most_), out_, in_.both()), other = add_correlation_room(int(most_), in_, out_);
+    return one > other ? one : other;
+  }
+
   void read(int64_t begin, int count) {
     const int64_t each = a_.grad_weight ? 2 : 1;
     parallel_for(count * each, each, threads_, [&](int64_t first, int64_t last, int) {
@@ -81,7 +87,7 @@ class Backward {
                            steps_of(a_.out_channels, height, width, a_.channels_last),
                            axis(spot.y, a_.dilation_h, a_.tile, height, above, kEndless, Padding::zeros),
                            axis(spot.x, a_.dilation_w, a_.tile, width, before, kEndless, Padding::zeros)};
-    analyse(a_.tile, source, Planes::sum, to);
+    analyse(a_.tile, source, Planes::pixels, to);
   }
 
   // Only the pixels that the tile yields.
@@ -93,18 +99,19 @@ class Backward {
         steps_of(a_.in_channels, a_.height, a_.width, a_.channels_last),
         axis(spot.y, a_.dilation_h, tiling_.rows.yields(spot.y), a_.height, frame_.top, frame_.bottom, a_.mode),
         axis(spot.x, a_.dilation_w, tiling_.columns.yields(spot.x), a_.width, frame_.left, frame_.right, a_.mode)};
-    analyse(a_.tile, source, Planes::difference, to);
+    analyse(a_.tile, source, Planes::pixels, to);
   }
 
   void multiply(int count) {
     const float scale = 1.0f / float(4 * a_.tile * a_.tile);
     parallel_for(frequencies_, 1, threads_, [&](int64_t begin, int64_t end, int thread) {
+      float* const room = scratch_ + thread * scratch();
       for (int64_t f = begin; f < end; ++f) {
-        const Tiles x = {x_ + f * most_ * x_tile_, x_tile_, in_.both()}, g = {g_ + f * most_ * tile_, tile_, out_.both()};
-        if (a_.grad_weight) add_correlation(x, g, count, in_, scale, sums_ + f * 2 * a_.in_channels * out_.both(), out_.both());
+        const Tiles x = {x_ + f * most_ * x_tile_, x_tile_, in_.both()};
+        const Tiles g = {g_ + f * most_ * tile_, tile_, out_.both()};
+        if (a_.grad_weight) add_correlation(x, g, count, in_, scale, sums_ + f * 2 * a_.in_channels * out_.both(), room);
         if (a_.grad_x)
-          apply_weights(g, count, out_, a_.spectrum + f * 3 * a_.out_channels * in_.both(), in_.both(),
-                        results_ + thread * kTall * 2 * in_.both());
+          apply_weights(g, count, out_, a_.spectrum + f * 3 * a_.out_channels * in_.both(), in_.both(), room);
       }
     });
   }
@@ -176,7 +183,7 @@ class Backward {
   const int64_t frequencies_;
   const int64_t x_tile_, tile_;  // from a tile's spectrum to the next one's
   const int64_t most_;           // tiles at a time
-  float *x_, *g_, *sums_, *results_, *frames_;
+  float *x_, *g_, *sums_, *scratch_, *frames_;
 };
 
 // The gradients that are sums over pixels or the pixels themselves.

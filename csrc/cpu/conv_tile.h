@@ -63,10 +63,10 @@ struct Sink {
   const Frame* frame;            // takes pixels that are not in the image; or null
 };
 
-// Three planes of numbers from a spectrum (r, i): with r + i or r - i beside them; and of weights, which are conjugated
-// and scaled, what makes a complex product of three. With k = plane by plane the product of (r, i, r + i) and weights
-// (r, i) as (i - r, r + i, r), it is (k[2] - k[1], k[2] + k[0]).
-enum class Planes { sum, difference, weights };
+// Two planes of a spectrum, (r, i); of weights, which are conjugated and scaled, the three that make a complex product
+// of three. With k[0], k[1], k[2] the products of r, i, r + i and weights (r, i) as i - r, r + i, r, it is
+// (k[2] - k[1], k[2] + k[0]).
+enum class Planes { pixels, weights };
 
 // A spectrum in memory: number `apart` of a frequency, `plane` of a plane.
 struct Place {

@@ -18,7 +18,7 @@ from deal_kernels.conv.reference import MODES, Geometry
 from deal_kernels.layout import arranged, empty
 from deal_kernels.lif import op as lif_op
 
-_NOT_BUILT = backends.unavailable("cpp", "cpu")  # found here, where nothing traces
+NOT_BUILT = backends.unavailable("cpp", "cpu")  # found here, where nothing traces
 _GEOMETRY = "SymInt[4] padding, str padding_mode, SymInt[2] dilation"
 
 library = torch.library.Library("deal_kernels", "FRAGMENT")
@@ -31,12 +31,15 @@ library.define(
 )
 
 
-def chosen(named: str | None, x: Tensor, weight: Tensor, residual: Tensor | None, g: Geometry, relu: bool) -> str:
+def chosen(named: str | None, x: Tensor, weight: Tensor, g: Geometry, trains: bool) -> str:
     """Which backend runs this convolution. DEAL_KERNELS_BACKEND names one as far as there is a choice."""
     named = named or (backends.FORCED if backends.FORCED in ("cpp", "torch") else None)
     if named in (None, "auto"):
-        can = x.is_cpu and not _engine_lacks(x, weight)
-        return "cpp" if can and cost.engine_is_faster(x, weight, residual, g, relu) else "torch"
+        if not x.is_cpu or _engine_lacks(x, weight):
+            return "torch"
+        # A compiled or exported program is not to depend on the size of its images: they are taken to be large.
+        shape = (1, x.shape[1], 512, 512) if torch.compiler.is_compiling() else x.shape
+        return "cpp" if cost.engine_is_faster(shape, weight.shape, g, trains) else "torch"
     if named in ("cuda", "triton"):
         reason: str | None = "convolution has no kernel of its own there; backend 'torch' runs on any device"
     elif named in ("cpp", "torch"):
@@ -54,7 +57,7 @@ def _engine_lacks(x: Tensor, weight: Tensor) -> str | None:
         return "it has no float64; backend 'torch' has"
     if max(weight.shape[2:]) > cost.LARGEST_KERNEL:
         return f"it has kernels up to {cost.LARGEST_KERNEL} pixels wide; backend 'torch' has all"
-    return _NOT_BUILT if x.is_cpu else backends.unavailable("cpp", x.device.type)
+    return NOT_BUILT if x.is_cpu else backends.unavailable("cpp", x.device.type)
 
 
 def is_channels_last(x: Tensor) -> bool:

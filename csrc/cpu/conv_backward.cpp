@@ -3,7 +3,8 @@
 // the tiles', whatever the threads: they share the tiles, then the frequencies.
 #include <cstdlib>
 
-#include "conv_product.h"
+#include "conv_bias.h"
+#include "conv_correlation.h"
 #include "conv_tiling.h"
 #include "kernels.h"
 #include "parallel.h"
@@ -184,53 +185,6 @@ class Backward {
   const int64_t x_tile_, tile_;  // from a tile's spectrum to the next one's
   const int64_t most_;           // tiles at a time
   float *x_, *g_, *sums_, *scratch_, *frames_;
-};
-
-// The gradients that are sums over pixels or the pixels themselves.
-class Pixels {
- public:
-  Pixels(const ConvBackward& a, int threads) : a_(a), threads_(threads), height_(a.out_height()), width_(a.out_width()) {}
-
-  void run() const {
-    const int64_t parts = (height_ + kRows - 1) / kRows, items = a_.batch * parts;
-    double* const sums = static_cast<double*>(calloc(size_t(items * a_.out_channels), sizeof(double)));
-    parallel_for(items, 1, threads_, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) part(i / parts, i % parts * kRows, sums + i * a_.out_channels);
-    });
-    for (int64_t c = 0; a_.grad_bias && c < a_.out_channels; ++c) {
-      double total = 0;
-      for (int64_t i = 0; i < items; ++i) total += sums[i * a_.out_channels + c];
-      a_.grad_bias[c] = float(total);
-    }
-    free(sums);
-  }
-
- private:
-  static constexpr int64_t kRows = 16;  // whose sums are found together
-
-  void part(int64_t image, int64_t top, double* sums) const {
-    const int64_t rows = height_ - top < kRows ? height_ - top : kRows, channels = a_.out_channels;
-    const int64_t first = image * channels * height_ * width_;
-    if (a_.channels_last) {
-      for (int64_t p = 0; p < rows * width_; ++p) {
-        const int64_t at = first + (top * width_ + p) * channels;
-        for (int64_t c = 0; c < channels; ++c) sums[c] += double(let_through(at + c));
-      }
-    } else {
-      for (int64_t c = 0; c < channels; ++c)
-        for (int64_t p = 0; p < rows * width_; ++p) sums[c] += double(let_through(first + (c * height_ + top) * width_ + p));
-    }
-  }
-
-  DEAL_INLINE float let_through(int64_t at) const {
-    const float grad = !a_.out || a_.out[at] > 0 ? a_.grad[at] : 0.0f;
-    if (a_.grad_residual) a_.grad_residual[at] = grad;
-    return grad;
-  }
-
-  const ConvBackward& a_;
-  const int threads_;
-  const int64_t height_, width_;
 };
 
 }  // namespace

@@ -7,14 +7,22 @@
 #include <string>
 
 namespace deal {
+
+#define DEAL_ENTRY(name, Argument) , name
+#define DEAL_SET(isa)                                       \
+  namespace isa {                                           \
+  const Kernels set = {#isa DEAL_EACH_KERNEL(DEAL_ENTRY)};  \
+  }
+DEAL_SET(baseline)
+#if defined(__x86_64__)
+DEAL_SET(avx2)
+DEAL_SET(avx512)
+#endif
+
 namespace {
 
-#define DEAL_SET(isa)                                                                                   \
-  Kernels{#isa, isa::lif_forward, isa::lif_backward, isa::channel_moments, isa::channel_normalise,       \
-          isa::channel_gradient_sums, isa::channel_gradient, isa::ssim, isa::mixture_forward, isa::mixture_backward}
-
 #if defined(__x86_64__)
-const Kernels sets[] = {DEAL_SET(avx512), DEAL_SET(avx2), DEAL_SET(baseline)};
+const Kernels sets[] = {avx512::set, avx2::set, baseline::set};
 
 bool runs_here(const std::string& isa) {
   __builtin_cpu_init();
@@ -25,7 +33,7 @@ bool runs_here(const std::string& isa) {
   return isa == "avx2" ? avx2 : true;
 }
 #else
-const Kernels sets[] = {DEAL_SET(baseline)};
+const Kernels sets[] = {baseline::set};
 bool runs_here(const std::string&) { return true; }
 #endif
 
@@ -42,12 +50,28 @@ const Kernels& choose() {
   throw std::runtime_error(std::string("DEAL_KERNELS_ISA=") + named + " is not one of " + known);
 }
 
+struct Workspace {
+  float* floats = nullptr;
+  int64_t count = 0;
+  ~Workspace() { std::free(floats); }
+};
+thread_local Workspace owned;
+
 bool in_forked_child = false;
 const int registered = pthread_atfork(nullptr, nullptr, [] { in_forked_child = true; });
 
 }  // namespace
 
 bool forked() { return in_forked_child; }
+
+float* workspace(int64_t floats) {
+  if (floats > owned.count) {
+    std::free(owned.floats);
+    owned.count = (floats + 1023) / 1024 * 1024;
+    owned.floats = static_cast<float*>(std::aligned_alloc(4096, size_t(owned.count) * sizeof(float)));
+  }
+  return owned.floats;
+}
 
 const Kernels& kernels() {
   static const Kernels& chosen = choose();

@@ -6,6 +6,8 @@ import pytest
 
 import deal_kernels.backend
 import deal_kernels.compat.spikingjelly
+import deal_kernels.degradation
+import deal_kernels.degradation.sampling
 import deal_kernels.lif
 import deal_kernels.tdbn
 import deal_kernels.tdbn.functional
@@ -14,6 +16,8 @@ import deal_kernels.tdbn.modules
 MODULES = (
     deal_kernels.backend,
     deal_kernels.compat.spikingjelly,
+    deal_kernels.degradation,
+    deal_kernels.degradation.sampling,
     deal_kernels.lif,
     deal_kernels.tdbn,
     deal_kernels.tdbn.functional,

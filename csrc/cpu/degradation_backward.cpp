@@ -138,19 +138,13 @@ class BackwardWorker {
   }
 
  private:
-  using V = Wide<S>;  // wherever there is a sum
+  using V = Wide<S>;               // wherever there is a sum
+  static constexpr int kHeld = 4;  // rows that sharpness needs, and more
 
   template <class Body>
   DEAL_INLINE void each_value(const Body& body) const {
     for (int i = 0; i < plan_.count; i += V::lanes) body(i);
   }
-  static double lanes_sum(const V& lanes) {
-    double total = 0;
-    add_lanes(total, lanes);
-    return total;
-  }
-
-  static constexpr int kHeld = 4;  // rows that sharpness needs, and more
 
   int64_t small_row(const Resize<S>& r, int64_t c, int64_t at) const {
     return small_ + r.place + (c * r.height + at) * r.pitch;
@@ -192,7 +186,7 @@ class BackwardWorker {
       store(to + i, read<V>(to + i) + pass * own);
       store(to_flat + i, read<V>(to_flat + i) + pass * other);
     });
-    return lanes_sum(dot);
+    return sum_of_lanes(dot);
   }
 
   // On the border the flat image is the image itself.
@@ -261,7 +255,7 @@ class BackwardWorker {
       dot = dot + grad * body(read<V>(x + i), i);
       store(to + i, read<V>(to + i) + grad * weight);
     });
-    return lanes_sum(dot);
+    return sum_of_lanes(dot);
   }
 
   double add_gain(const Held<S>& held, const S* x, const S* g, S* to) const {
@@ -273,7 +267,7 @@ class BackwardWorker {
       dot = dot + grad * (read<V>(x + i) * gain);
       store(to + i, read<V>(to + i) + grad * gain * weight);
     });
-    return lanes_sum(dot);
+    return sum_of_lanes(dot);
   }
 
   double add_posterized(const Step<S>& step, S weight, const S* x, const S* g, S* to) const {
@@ -285,7 +279,7 @@ class BackwardWorker {
       dot = dot + grad * posterized(own, level);
       if (through) store(to + i, read<V>(to + i) + passed(own, grad) * weight);
     });
-    return lanes_sum(dot);
+    return sum_of_lanes(dot);
   }
 
   double add_contrast(const Step<S>& step, S weight, int64_t c, int64_t y) const {
@@ -300,8 +294,8 @@ class BackwardWorker {
       passes = passes + pass;
       store(to + i, read<V>(to + i) + pass * own);
     });
-    through_mean_[y] += double(rest) * double(weight) * lanes_sum(passes);
-    return lanes_sum(dot);
+    through_mean_[y] += double(rest) * double(weight) * sum_of_lanes(passes);
+    return sum_of_lanes(dot);
   }
 
   double add_saturation(const Step<S>& step, S weight, int64_t c, int64_t y) const {
@@ -336,7 +330,7 @@ class BackwardWorker {
       total = total + part * read<V>(x + i);
       store(to + i, read<V>(to + i) + part * weight);
     });
-    double dot = lanes_sum(total);
+    double dot = sum_of_lanes(total);
     for (int k = 1; k <= kBlurReach; ++k)
       for (int from = 0; from + k <= kBlurReach; ++from) {
         const int last = plan_.width - 1;

@@ -23,14 +23,19 @@ DEAL_INLINE void each_vector(int count, const Body& body) {
   for (int i = 0; i < count; i += Pack<S>::lanes) body(i);
 }
 
+template <class V>
+double sum_of_lanes(const V& lanes) {
+  double total = 0;
+  add_lanes(total, lanes);
+  return total;
+}
+
 // The sum of the products of two rows, one of which is zero behind its last value.
 template <class S>
 double dot(const S* a, const S* b, int count) {
   Wide<S> products{};
   for (int i = 0; i < count; i += Wide<S>::lanes) products = products + read<Wide<S>>(a + i) * read<Wide<S>>(b + i);
-  double total = 0;
-  add_lanes(total, products);
-  return total;
+  return sum_of_lanes(products);
 }
 
 // Zeroed memory.
@@ -85,7 +90,7 @@ class Plan {
         pitch(count + 2 * kMargin),
         steps(a.operations),
         ints_(a.operations * (2 * a.width + 1)),
-        shares_(a.operations * a.width),
+        shares_(a.operations * a.width + kMargin),
         cubics_(a.operations * a.width) {
     for (int j = 0; j < a.operations; ++j) {
       steps[j] = step(a.operation[j]);
@@ -152,7 +157,7 @@ class Plan {
   }
 
   Block<int> ints_;
-  Block<S> shares_;
+  Block<S> shares_;  // with room for a whole last vector
   Block<Cubic<S>> cubics_;
 };
 

@@ -58,8 +58,7 @@ void sum_rows(const Plan<S>& plan, const Image<S>& image, const Desk<S>& desk, i
       const S* const row = row_of(plan, image, c, y, desk.line);
       Wide<S> lanes{};
       for (int i = 0; i < plan.count; i += Wide<S>::lanes) lanes = lanes + read<Wide<S>>(row + i);
-      double& total = sums[y * plan.a.channels + c];
-      add_lanes(total = 0, lanes);
+      sums[y * plan.a.channels + c] = sum_of_lanes(lanes);
     }
 }
 

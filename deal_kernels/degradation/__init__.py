@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from deal_kernels.degradation import op
@@ -91,7 +92,7 @@ def apply(
     params = (
         None if values is None else {name: values[:, None] if isinstance(values, Tensor) and values.dim() else values}
     )
-    weights = x.new_ones((len(x), 1, 1), dtype=STATE[x.dtype])
+    weights = torch.ones((len(x), 1, 1), dtype=STATE[x.dtype], device=x.device)
     prepared = prepared_values(x, 1, ops, params)
     return op.mixture(x, weights, prepared, Settings(ops, bool(straight_through), backend), False)
 

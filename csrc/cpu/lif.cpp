@@ -68,12 +68,29 @@ void write_spikes(const LifForward& a, Tile<S>& tile, const Source& source, Segm
            [&](int i, int t, auto&, auto& s) DEAL_FLAT { put(out + t * a.neurons + i, s, streaming); });
 }
 
+// Calls next(kind) compiled for its reset, and for the neuron that is used most.
+template <class S, class Next>
+DEAL_INLINE void split_usual(const Neuron& neuron, const Next& next) {
+  const bool usual = neuron.charge == Charge::decay_input && neuron.fire == Fire::ge && neuron.multiply;
+  split_reset<S>(neuron, [&](Neuron kind) DEAL_FLAT {
+    if constexpr (kCopies<S>) {
+      if (usual) {
+        kind.charge = Charge::decay_input;
+        kind.fire = Fire::ge;
+        kind.multiply = true;
+        return next(kind);
+      }
+    }
+    next(kind);
+  });
+}
+
 template <class T, class Source, class S>
 void write_mean(const LifForward& a, Tile<S>& tile, Row<S>& counts, const Source& source, Segment segment, bool streaming) {
   using V = Block<S>;
   T* const out = static_cast<T*>(a.out) + tile.first;
   const bool last = segment.from + segment.steps == a.steps;
-  split_reset<S>(tile.neuron, [&](const Neuron& kind) DEAL_FLAT {
+  split_usual<S>(tile.neuron, [&](const Neuron& kind) DEAL_FLAT {
     tile.template each<V>([&](int i) DEAL_FLAT {
       V v = read<V>(tile.v.at + i);
       V count = segment.from > 0 ? read<V>(counts.at + i) : V{};

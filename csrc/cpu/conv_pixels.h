@@ -28,6 +28,10 @@ DEAL_INLINE Pack<float> load_some(const float* from, int64_t step, int count) {
   return load(some);
 }
 
+DEAL_INLINE Pack<float> load_row(const float* from, int step) {
+  return step == 2 ? every_second(from) : load_some(from, step, kLanes);
+}
+
 DEAL_INLINE void store_some(float* to, int64_t step, int count, Pack<float> a) {
   if (step == 1 && count == kLanes) return store(to, a);
   float some[kLanes];
@@ -49,7 +53,7 @@ DEAL_INLINE void read_pixels(const float* row, const Steps& steps, const Axis& c
     Pack<float> block[kLanes];
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i)
-      block[i].v = i < lanes.count ? load(from + columns.at[x] + i * steps.channel).v : vector_f{};
+      block[i] = i < lanes.count ? load_row(from + columns.at[x] + i * steps.channel, columns.step) : Pack<float>{};
     transpose(block);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) to[2 * (x + i)] = block[i].v;

@@ -23,11 +23,11 @@ struct Steps {
   int64_t channel, row, column;
 };
 
-// The pixels of a tile along one axis: their places in the image, or -1 for a zero. Those from `begin` to `end` are
-// neighbours.
+// The pixels of a tile along one axis: their places in the image, or -1 for a zero. Those from `begin` to `end` lie
+// `step` apart.
 struct Axis {
   int at[kMostTile];
-  int begin, end;
+  int begin, end, step;
 };
 
 struct Source {

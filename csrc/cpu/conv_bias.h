@@ -22,7 +22,9 @@ struct Exact {
 };
 
 DEAL_INLINE double value(const Exact<float>& s) { return double(s.sum) + double(s.lost); }
-DEAL_INLINE double value(const Exact<Pack<float>>& s, int lane) { return double(s.sum.v[lane]) + double(s.lost.v[lane]); }
+DEAL_INLINE double value(const Exact<Pack<float>>& s, int lane) {
+  return double(s.sum.v[lane]) + double(s.lost.v[lane]);
+}
 
 class Pixels {
  public:

@@ -14,7 +14,8 @@ struct Cuts {
 
   int64_t count() const {
     int64_t total = 0;
-    for (int64_t phase = 0; phase < dilation; ++phase) total += ((length - phase + dilation - 1) / dilation + step - 1) / step;
+    for (int64_t phase = 0; phase < dilation; ++phase)
+      total += ((length - phase + dilation - 1) / dilation + step - 1) / step;
     return total;
   }
   int64_t first(int64_t tile) const { return tile / dilation * step * dilation + tile % dilation; }

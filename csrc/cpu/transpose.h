@@ -36,7 +36,9 @@ DEAL_INLINE Pack<float> every_second(const float* p, Indices<i...>) {
   constexpr int lanes = sizeof...(i);
   return {DEAL_SHUFFLE(load(p).v, load(p + lanes - 1).v, (2 * i < lanes ? 2 * i : 2 * i + 1)...)};
 }
-DEAL_INLINE Pack<float> every_second(const float* p) { return every_second(p, IndicesUpTo<Pack<float>::lanes>::type()); }
+DEAL_INLINE Pack<float> every_second(const float* p) {
+  return every_second(p, IndicesUpTo<Pack<float>::lanes>::type());
+}
 #undef DEAL_SHUFFLE
 
 template <int step, int lanes>

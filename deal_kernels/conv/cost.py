@@ -51,34 +51,42 @@ def filled(channels: int) -> int:
 
 def work(shape: Sequence[int], weight: Sequence[int], g: Geometry, tile: int, trains: bool) -> Work:
     """For images and a weight of some shapes, with tiles of a size."""
-    tiles = shape[0]
+    count = shape[0]
     for size, kernel, dilation in zip(g.size_of_result(shape[2:], weight[2:]), weight[2:], g.dilation, strict=True):
         phases = min(dilation, size)
-        tiles *= phases * -(-size // (phases * (tile - kernel + 1)))
+        count *= phases * -(-size // (phases * (tile - kernel + 1)))
     outputs, inputs = weight[:2]
     transform = 5 * tile * tile * 2 * round(math.log2(tile)) // 2  # of one channel, as half of a complex transform
     frequencies = tile * tile // 2 + 2
     # Training transforms the images and the gradient of the result for that of the weight once more.
     ends = filled(inputs) + filled(outputs)
-    transforms = tiles * transform * ends * (3 if trains else 1)
-    products = tiles * frequencies * 6 * inputs * filled(outputs) * (3 if trains else 1)
-    reads = -(-tiles // TILES_AT_ONCE) * frequencies * 3 * inputs * filled(outputs) * (3 if trains else 1)
+    transforms = count * transform * ends * (3 if trains else 1)
+    products = count * frequencies * 6 * inputs * filled(outputs) * (3 if trains else 1)
+    reads = -(-count // TILES_AT_ONCE) * frequencies * 3 * inputs * filled(outputs) * (3 if trains else 1)
     return Work(transforms, products, 3 * transform * inputs * filled(outputs) if trains else 0, reads)
 
 
-def works(shape: Sequence[int], weight: Sequence[int], g: Geometry, trains: bool) -> list[Work]:
-    """With each tile that is large enough."""
-    return [work(shape, weight, g, tile, trains) for tile in TILES if tile >= max(weight[2:])]
+def tiles(weight: Sequence[int]) -> list[int]:
+    """Sizes of tiles that are large enough."""
+    return [tile for tile in TILES if tile >= max(weight[2:])]
 
 
 def operations(shape: Sequence[int], weight: Sequence[int], g: Geometry, trains: bool) -> int:
     """The fewest that the engine can do."""
-    return min(w.transforms + w.products + w.weights for w in works(shape, weight, g, trains))
+    found = (work(shape, weight, g, tile, trains) for tile in tiles(weight))
+    return min(w.transforms + w.products + w.weights for w in found)
 
 
-def engine_time(shape: Sequence[int], weight: Sequence[int], g: Geometry, trains: bool) -> float:
-    """In nanoseconds of one thread."""
-    return min(sum(map(operator.mul, w, NANOSECONDS)) for w in works(shape, weight, g, trains))
+def engine_time(
+    shape: Sequence[int], weight: Sequence[int], g: Geometry, trains: bool, tile: int | None = None
+) -> float:
+    """In nanoseconds of one thread, with the best tile or this one."""
+    found = (work(shape, weight, g, each, trains) for each in (tiles(weight) if tile is None else [tile]))
+    return min(sum(map(operator.mul, w, NANOSECONDS)) for w in found)
+
+
+def best_tile(shape: Sequence[int], weight: Sequence[int], g: Geometry, trains: bool) -> int:
+    return min(tiles(weight), key=lambda tile: engine_time(shape, weight, g, trains, tile))
 
 
 def torch_time(shape: Sequence[int], weight: Sequence[int], g: Geometry, trains: bool) -> float:

@@ -51,7 +51,8 @@ class Forward {
   }
 
   void write(const Spot& spot, const Place& from) const {
-    const int64_t height = a_.out_height(), width = a_.out_width(), image = spot.image * a_.out_channels * height * width;
+    const int64_t height = a_.out_height(), width = a_.out_width();
+    const int64_t image = spot.image * a_.out_channels * height * width;
     const Sink sink = {a_.out + image,
                        a_.bias,
                        a_.residual ? a_.residual + image : nullptr,

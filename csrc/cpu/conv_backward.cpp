@@ -26,7 +26,13 @@ class Backward {
         grad_(a.grad_residual && a.out ? a.grad_residual : a.grad),
         mask_(a.grad_residual ? nullptr : a.out),
         framed_(a.mode != Padding::zeros),
-        frame_{nullptr, framed_ ? a.top : 0, framed_ ? a.bottom : 0, framed_ ? a.left : 0, framed_ ? a.right : 0, a.height, a.width},
+        frame_{nullptr,
+               framed_ ? a.top : 0,
+               framed_ ? a.bottom : 0,
+               framed_ ? a.left : 0,
+               framed_ ? a.right : 0,
+               a.height,
+               a.width},
         tiling_{a.batch,
                 {frame_.top + a.height + frame_.bottom, a.dilation_h, a.tile - int(a.kernel_h) + 1},
                 {frame_.left + a.width + frame_.right, a.dilation_w, a.tile - int(a.kernel_w) + 1}},
@@ -44,7 +50,8 @@ class Backward {
     sums_ = g_ + frequencies_ * most_ * tile_;
     scratch_ = sums_ + sums;
     for (int64_t i = 0; i < sums; ++i) sums_[i] = 0;
-    frames_ = framed_ && a_.grad_x ? static_cast<float*>(malloc(sizeof(float) * size_t(a_.batch * pixels + 1))) : nullptr;
+    const bool frames = framed_ && a_.grad_x;
+    frames_ = frames ? static_cast<float*>(malloc(sizeof(float) * size_t(a_.batch * pixels + 1))) : nullptr;
     const int64_t tiles = tiling_.count();
     for (int64_t begin = 0; begin < tiles; begin += most_) {
       const int count = int(tiles - begin < most_ ? tiles - begin : most_);
@@ -52,7 +59,8 @@ class Backward {
       multiply(count);
       if (!a_.grad_x) continue;
       parallel_for(count, 1, threads_, [&](int64_t first, int64_t last, int) {
-        for (int64_t i = first; i < last; ++i) write_input(tiling_[begin + i], {g_ + i * tile_, most_ * tile_, in_.both()});
+        for (int64_t i = first; i < last; ++i)
+          write_input(tiling_[begin + i], {g_ + i * tile_, most_ * tile_, in_.both()});
       });
     }
     if (a_.grad_weight) write_weight();
@@ -63,7 +71,8 @@ class Backward {
  private:
   // Room of a thread, for what is needed of a frequency.
   int64_t scratch() const {
-    const int64_t one = apply_weights_room(int(most_), out_, in_.both()), other = add_correlation_room(int(most_), in_, out_);
+    const int64_t one = apply_weights_room(int(most_), out_, in_.both());
+    const int64_t other = add_correlation_room(int(most_), in_, out_);
     return one > other ? one : other;
   }
 
@@ -79,7 +88,8 @@ class Backward {
   }
 
   void read_gradient(const Spot& spot, const Place& to) const {
-    const int64_t height = a_.out_height(), width = a_.out_width(), image = spot.image * a_.out_channels * height * width;
+    const int64_t height = a_.out_height(), width = a_.out_width();
+    const int64_t image = spot.image * a_.out_channels * height * width;
     const int64_t above = a_.dilation_h * (a_.kernel_h - 1) - a_.top + frame_.top;
     const int64_t before = a_.dilation_w * (a_.kernel_w - 1) - a_.left + frame_.left;
     const Source source = {grad_ + image,
@@ -110,7 +120,8 @@ class Backward {
       for (int64_t f = begin; f < end; ++f) {
         const Tiles x = {x_ + f * most_ * x_tile_, x_tile_, in_.both()};
         const Tiles g = {g_ + f * most_ * tile_, tile_, out_.both()};
-        if (a_.grad_weight) add_correlation(x, g, count, in_, scale, sums_ + f * 2 * a_.in_channels * out_.both(), room);
+        if (a_.grad_weight)
+          add_correlation(x, g, count, in_, scale, sums_ + f * 2 * a_.in_channels * out_.both(), room);
         if (a_.grad_x)
           apply_weights(g, count, out_, a_.spectrum + f * 3 * a_.out_channels * in_.both(), in_.both(), room);
       }
@@ -141,8 +152,9 @@ class Backward {
     const int64_t places = a_.kernel_h * a_.kernel_w, row = out_.both();
     parallel_for(a_.in_channels, 1, threads_, [&](int64_t begin, int64_t end, int) {
       for (int64_t c = begin; c < end; ++c) {
-        const Sink sink = {a_.grad_weight + c * places + places - 1, nullptr, nullptr, false, a_.out_channels,
-                           {a_.in_channels * places, -a_.kernel_w, -1}, 0, 0, 1, 1, int(a_.kernel_h), int(a_.kernel_w), nullptr};
+        const Steps reversed = {a_.in_channels * places, -a_.kernel_w, -1};
+        const Sink sink = {a_.grad_weight + c * places + places - 1, nullptr, nullptr, false, a_.out_channels, reversed,
+                           0, 0, 1, 1, int(a_.kernel_h), int(a_.kernel_w), nullptr};
         synthesise(a_.tile, {sums_ + c * row, 2 * a_.in_channels * row, a_.in_channels * row}, sink);
       }
     });

@@ -11,8 +11,8 @@ constexpr int kChannels = 4;  // rows of a block of the result
 // Adds scale * the sum over tiles of conj(x) g to planes [2, in, out]. With x and g as (r, i) it is r (r + i) without
 // (r - i) i, and without (r + i) r.
 template <int rows>
-void add_correlation(const Tiles& x, const float* differences, const float* sums, const Tiles& g, const float* g_sums, int count,
-                     float scale, float* to, int64_t plane, int64_t out) {
+void add_correlation(const Tiles& x, const float* differences, const float* sums, const Tiles& g, const float* g_sums,
+                     int count, float scale, float* to, int64_t plane, int64_t out) {
   float both[rows * kWide], part[rows * kWide];
   for (int64_t column = 0; column < out; column += kWide) {
     const auto sum = [&](const float* numbers, int64_t next, const float* b, int64_t b_next) DEAL_FLAT {
@@ -31,7 +31,9 @@ void add_correlation(const Tiles& x, const float* differences, const float* sums
   }
 }
 
-int64_t add_correlation_room(int count, const Halves& in, const Halves& out) { return count * (2 * in.both() + out.both()); }
+int64_t add_correlation_room(int count, const Halves& in, const Halves& out) {
+  return count * (2 * in.both() + out.both());
+}
 
 void add_correlation(const Tiles& x, const Tiles& g, int count, const Halves& in, float scale, float* to, float* room) {
   float *const differences = room, *const sums = room + count * x.plane, *const g_sums = sums + count * x.plane;

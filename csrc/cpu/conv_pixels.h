@@ -28,6 +28,10 @@ DEAL_INLINE Pack<float> load_some(const float* from, int64_t step, int count) {
   return load(some);
 }
 
+DEAL_INLINE Pack<float> load_row(const float* from, int step) {
+  return step == 2 ? every_second(from) : load_some(from, step, kLanes);
+}
+
 DEAL_INLINE void store_some(float* to, int64_t step, int count, Pack<float> a) {
   if (step == 1 && count == kLanes) return store(to, a);
   float some[kLanes];
@@ -36,11 +40,14 @@ DEAL_INLINE void store_some(float* to, int64_t step, int count, Pack<float> a) {
 }
 
 // One half of the channels, as the real or the imaginary part of a row: `to` is its first.
-DEAL_INLINE void read_pixels(const float* row, const Steps& steps, const Axis& columns, int tile, Lanes lanes, vector_f* to) {
+DEAL_INLINE void read_pixels(const float* row, const Steps& steps, const Axis& columns, int tile, Lanes lanes,
+                             vector_f* to) {
   const float* const from = row + lanes.first * steps.channel;
   const auto one_by_one = [&](int begin, int end) DEAL_FLAT {
-    for (int x = begin; x < end; ++x)
-      to[2 * x] = columns.at[x] < 0 ? vector_f{} : load_some(from + columns.at[x] * steps.column, steps.channel, lanes.count).v;
+    for (int x = begin; x < end; ++x) {
+      const int at = columns.at[x];
+      to[2 * x] = at < 0 ? vector_f{} : load_some(from + at * steps.column, steps.channel, lanes.count).v;
+    }
   };
   if (steps.column != 1 || columns.end - columns.begin < kLanes) return one_by_one(0, tile);
   one_by_one(0, columns.begin);
@@ -49,7 +56,7 @@ DEAL_INLINE void read_pixels(const float* row, const Steps& steps, const Axis& c
     Pack<float> block[kLanes];
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i)
-      block[i].v = i < lanes.count ? load(from + columns.at[x] + i * steps.channel).v : vector_f{};
+      block[i] = i < lanes.count ? load_row(from + columns.at[x] + i * steps.channel, columns.step) : Pack<float>{};
     transpose(block);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) to[2 * (x + i)] = block[i].v;

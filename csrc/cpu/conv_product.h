@@ -29,7 +29,8 @@ struct Sum {
 
 // A block of a result, its rows `row` apart: the sum, or base + sign * the sum.
 template <int rows>
-__attribute__((noinline)) void product(const Sum& s, float* to, int64_t row, const float* base = nullptr, float sign = 0) {
+__attribute__((noinline)) void product(const Sum& s, float* to, int64_t row, const float* base = nullptr,
+                                       float sign = 0) {
   vector_f left[rows] = {}, right[rows] = {};
   const float *a = s.a, *b = s.b;
   const int64_t a_row = s.row, a_next = s.next, b_next = s.b_next, b_ahead = s.b_ahead;
@@ -73,7 +74,8 @@ struct Tiles {
 
 // Puts the product with the weights, planes [3, in, out], in the place of the tiles' spectra, planes [2, out].
 template <int rows>
-void apply_weights(const Tiles& x, const float* sums, const Halves& in, const float* weight, int64_t out, float* result) {
+void apply_weights(const Tiles& x, const float* sums, const Halves& in, const float* weight, int64_t out,
+                   float* result) {
   const int64_t channels = in.first + in.second, plane = channels * out;
   const auto sum = [&](const float* numbers, int64_t apart, const float* b) DEAL_FLAT {
     return Sum{numbers, apart, 1, b, out, 3 * plane, in.first, in.padded - in.first, in.second};
@@ -85,7 +87,8 @@ void apply_weights(const Tiles& x, const float* sums, const Halves& in, const fl
     product<rows>(sum(x.at, x.apart, w), im, 2 * out, re, 1);
     product<rows>(sum(x.at + x.plane, x.apart, w + plane), re, 2 * out, re, -1);
   }
-  for (int i = 0; i < rows; ++i) __builtin_memcpy(x.at + i * x.apart, result + i * 2 * out, sizeof(float) * size_t(2 * out));
+  for (int i = 0; i < rows; ++i)
+    __builtin_memcpy(x.at + i * x.apart, result + i * 2 * out, sizeof(float) * size_t(2 * out));
 }
 
 int64_t apply_weights_room(int count, const Halves& in, int64_t out) { return count * in.both() + kTiles * 2 * out; }
@@ -95,7 +98,8 @@ void apply_weights(const Tiles& x, int count, const Halves& in, const float* wei
   x.mix(count, 1, room);
   int i = 0;
   const auto some = [&](auto apply, int rows) DEAL_FLAT {
-    for (; i + rows <= count; i += rows) apply({x.at + i * x.apart, x.apart, x.plane}, room + i * x.plane, in, weight, out, result);
+    for (; i + rows <= count; i += rows)
+      apply({x.at + i * x.apart, x.apart, x.plane}, room + i * x.plane, in, weight, out, result);
   };
   some(apply_weights<kTiles>, kTiles);
   some(apply_weights<2>, 2);

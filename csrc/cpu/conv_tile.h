@@ -1,6 +1,6 @@
-// Tiles of n x n pixels and their spectra. Channels are the lanes: those of the first half of them are real parts, those
-// of the second half imaginary parts of one transform, which tells the two apart afterwards. Only frequencies whose
-// conjugates are not there already are kept.
+// Tiles of n x n pixels and their spectra. Channels are the lanes: those of the first half of them are real parts,
+// those of the second half imaginary parts of one transform, whose results are told apart afterwards. Only frequencies
+// whose conjugates are not there already are kept.
 #pragma once
 #include "../conv.h"
 #include "fft.h"
@@ -13,7 +13,9 @@ constexpr int kMostTile = 32;
 // Channels in memory: two halves, each filled up with zeros to whole vectors.
 struct Halves {
   explicit Halves(int64_t channels)
-      : first((channels + 1) / 2), second(channels - first), padded((first + Pack<float>::lanes - 1) / Pack<float>::lanes * Pack<float>::lanes) {}
+      : first((channels + 1) / 2),
+        second(channels - first),
+        padded((first + Pack<float>::lanes - 1) / Pack<float>::lanes * Pack<float>::lanes) {}
   int64_t first, second, padded;
   int64_t both() const { return 2 * padded; }
 };
@@ -23,11 +25,11 @@ struct Steps {
   int64_t channel, row, column;
 };
 
-// The pixels of a tile along one axis: their places in the image, or -1 for a zero. Those from `begin` to `end` are
-// neighbours.
+// The pixels of a tile along one axis: their places in the image, or -1 for a zero. Those from `begin` to `end` lie
+// `step` apart.
 struct Axis {
   int at[kMostTile];
-  int begin, end;
+  int begin, end, step;
 };
 
 struct Source {

@@ -89,12 +89,12 @@ def shape_of_image(grad: Tensor, weight: Tensor, g: Geometry) -> tuple[int, ...]
     return grad.shape[0], weight.shape[1], *g.size_of_image(grad.shape[2:], weight.shape[2:])
 
 
-def _numbers(shape: Sequence[int], weight: Tensor, g: Geometry, channels_last: bool) -> tuple[Any, ...]:
+def _numbers(shape: Sequence[int], weight: Tensor, g: Geometry, channels_last: bool, trains: bool) -> tuple[Any, ...]:
     """What the engine takes first, for images of a shape; csrc/bindings/conv.h names it. The tile is last but one."""
     out_channels, in_channels, *kernel = weight.shape
     sizes = shape[0], in_channels, out_channels, *shape[2:], *kernel, *g.dilation, *g.padding
     sizes = *sizes, MODES.index(g.padding_mode)
-    return *sizes, backends.extension().conv_tile(*sizes, 0, channels_last), channels_last
+    return *sizes, cost.best_tile(shape, weight.shape, g, trains), channels_last
 
 
 def _engine_runs(grad: Tensor, shape: Sequence[int]) -> bool:
@@ -108,7 +108,7 @@ def forward(
     last, shape = is_channels_last(x), shape_of_result(x, weight, g)
     if not _engine_runs(x, x.shape):
         return images(shape, last, x, x.dtype).copy_(reference.conv2d(x, weight, bias, residual, g, relu))
-    numbers = _numbers(x.shape, weight, g, last)
+    numbers = _numbers(x.shape, weight, g, last, not keep)
     spectrum = spectra.of(weight, numbers[-2], False, keep)
     bias = None if bias is None else bias.float().contiguous()
     residual = None if residual is None else _prepared(residual, last)
@@ -145,7 +145,7 @@ def backward(
     if not _engine_runs(grad, shape):
         _reference_gradients(grad, x, weight, y, g, results)
     else:
-        numbers = _numbers(shape, weight, g, channels_last)
+        numbers = _numbers(shape, weight, g, channels_last, not keep)
         spectrum = spectra.of(weight, numbers[-2], True, keep) if wanted[0] else None
         read = [None if each is None else _prepared(each, channels_last) for each in (x, grad, y)]
         addresses = map(lif_op._address, (*read, spectrum, *results))

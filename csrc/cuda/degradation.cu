@@ -6,7 +6,7 @@ namespace cuda {
 namespace {
 
 constexpr int kRun = 4;  // rows of a column that a thread blurs at once
-constexpr int kBytesOfSums = kBlock * int(sizeof(double)), kBytesOfRows = kTile * kPitch * int(sizeof(float));
+constexpr int kBytesOfSums = kBlock * int(sizeof(double)), kBytesOfRows = kTall * kPitch * int(sizeof(float));
 
 int bytes_of_thread(int channels) {
   return (kBytesOfSums + kBytesOfRows + channels * kPlane * int(sizeof(float))) / kBlock;
@@ -100,7 +100,7 @@ struct Pixels {
 
 // The tile blurred down its columns and those beside it, into rows as long as those of the plane.
 __device__ __forceinline__ void blur_down(const float* plane, const Taps<float>& taps, float* rows) {
-  for (int i = int(threadIdx.x); i < kPitch * kTile / kRun; i += kBlock) {
+  for (int i = int(threadIdx.x); i < kPitch * kTall / kRun; i += kBlock) {
     const int run = i / kPitch, at = run * kRun * kPitch + i - run * kPitch;
     float window[kRun + 2 * kBlurReach];
 #pragma unroll
@@ -199,10 +199,7 @@ __global__ void __launch_bounds__(kBlock) mix(const Stage s) {
   for (int tile = share.begin; tile < share.end; ++tile) {
     const Spot at(s, tile);
     __syncthreads();
-    with_data(s.image.dtype, s.image.data, [&](auto* data) {
-      for (int c = 0; c < s.channels; ++c)
-        read_tile(data + plane_of(s, share.sample, c), s, at, reach, true, 0.0f, planes + c * kPlane);
-    });
+    read_tiles(s, s.image, share.sample, at, {reach, true}, 0, planes);
     __syncthreads();
     for (int c = 0; c < s.channels; ++c) {
       Pixels pixels(planes + c * kPlane + at.in_tile());

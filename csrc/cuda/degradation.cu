@@ -55,7 +55,7 @@ __device__ __forceinline__ float bicubic(const Stage& s, const Step& step, int64
   return (parts[0] + parts[1]) + (parts[2] + parts[3]);
 }
 
-__global__ void __launch_bounds__(kBlock) look(const Stage s) {
+__global__ void __launch_bounds__(kBlock, 8) look(const Stage s) {
   const Share share(s);
   const auto shrink = [&](int64_t plane, const Step& step, int row, int column) {
     if (step.kind == Degradation::bicubic) return bicubic(s, step, plane, row, column);
@@ -165,10 +165,8 @@ __device__ __forceinline__ void add_operation(const Stage& s, int j, const Place
     }
     case Degradation::max_pool:
     case Degradation::average_pool:
-    case Degradation::bicubic: {
-      const int64_t plane = p.sample * s.channels + p.channel;
-      return add_resized(step, s.small + step.small + plane * step.height * step.width, at, weight, pixels);
-    }
+    case Degradation::bicubic:
+      return add_resized(step, s.small + small_of(s, step, p.sample, p.channel), at, weight, pixels);
     case Degradation::posterize: return pixels.add(weight, [&](float v, int) { return posterized(v, step.level); });
     case Degradation::column_stripes: {
       const float offset = step.values[number * s.width + x];
@@ -184,7 +182,8 @@ __device__ __forceinline__ void add_operation(const Stage& s, int j, const Place
     }
     case Degradation::noise: {
       const float* const offsets = step.values + plane_of(s, number, p.channel) + x;
-      return pixels.add(weight, [&](float v, int k) { return v + offsets[int64_t(within(at.y + k, s.height)) * s.width]; });
+      return pixels.add(
+          weight, [&](float v, int k) { return v + offsets[int64_t(within(at.y + k, s.height)) * s.width]; });
     }
   }
 }

@@ -47,14 +47,15 @@ __device__ __forceinline__ float small_gradient(const Stage& s, const Step& step
     for (int y = top; y < s.height; ++y) {
       const Between<float> place = between(y, step.rows, step.height);
       if (place.low > row) break;
-      if (place.high >= row) down += (value_at(s.grad, plane + int64_t(y) * s.width + x) + offset) * share_of(row, place);
+      if (place.high < row) continue;
+      down += (value_at(s.grad, plane + int64_t(y) * s.width + x) + offset) * share_of(row, place);
     }
     total += down * share_of(column, across);
   }
   return total;
 }
 
-__global__ void __launch_bounds__(kBlock) look_back(const Stage s) {
+__global__ void __launch_bounds__(kBlock, 8) look_back(const Stage s) {
   const Share share(s);
   const double through = mean_of_blocks(s, s.grad.through, share.sample);
   double gray = 0;
@@ -93,7 +94,7 @@ __device__ __forceinline__ void add_parts(float* parts, int count, bool first, d
   __syncthreads();
 }
 
-__global__ void __launch_bounds__(kBlock, 4) mix_back(const Stage s) {
+__global__ void __launch_bounds__(kBlock, 3) mix_back(const Stage s) {
   const Share share(s);
   const float mean = float(mean_of_blocks(s, s.contrast ? s.sums : nullptr, share.sample));
   const double still = mean_of_blocks(s, s.grad.through, share.sample);

@@ -128,7 +128,7 @@ __device__ __forceinline__ void write_rows(T* to, const Stage& s, const Spot& at
     if (at.x < s.width && at.y + k < s.height) narrow(values[k], to[int64_t(k) * s.width]);
 }
 
-// How a tile is read: with how many pixels around it, and whether the image is continued there by reflection or by zeros.
+// How a tile is read: with how many pixels around it, and whether reflection or zeros continue the image there.
 struct Window {
   int reach;
   bool reflect;
@@ -182,7 +182,8 @@ __device__ __forceinline__ double sum_of_gray(const Stage& s, int64_t sample, co
     const int64_t first = plane_of(s, sample, c) + int64_t(at.y) * s.width + at.x;
 #pragma unroll
     for (int k = 0; k < kRows; ++k)
-      if (at.x < s.width && at.y + k < s.height) total += share * double(value_at(s.image, first + int64_t(k) * s.width));
+      if (at.x < s.width && at.y + k < s.height)
+        total += share * double(value_at(s.image, first + int64_t(k) * s.width));
   }
   return total;
 }
@@ -191,6 +192,11 @@ __device__ __forceinline__ void leave_gray(const Stage& s, int64_t slot, double 
   if (!s.contrast) return;
   const double total = block_sum(mine);
   if (threadIdx.x == 0) s.sums[slot] = total;
+}
+
+// Where a channel's small image begins.
+__device__ __forceinline__ int64_t small_of(const Stage& s, const Step& step, int64_t sample, int channel) {
+  return step.small + (sample * s.channels + channel) * step.height * step.width;
 }
 
 // Calls run(channel, row, column, place) for each pixel of the small image of an operation whose window begins in a
@@ -207,8 +213,7 @@ __device__ __forceinline__ void each_small(const Stage& s, const Step& step, int
   for (int i = int(threadIdx.x); i < s.channels * rows * columns; i += kBlock) {
     const int line = i / columns, channel = line / rows;
     const int row = top + line - channel * rows, column = left + i - line * columns;
-    run(channel, row, column,
-        step.small + ((sample * s.channels + channel) * step.height + row) * step.width + column);
+    run(channel, row, column, small_of(s, step, sample, channel) + int64_t(row) * step.width + column);
   }
 }
 

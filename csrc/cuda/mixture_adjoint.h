@@ -1,5 +1,5 @@
-// What each operation of a degradation mixture passes on to a thread's pixels. As its linear operations are, the gradient
-// with what they make is the image with what they pass on.
+// What each operation of a degradation mixture passes on to a thread's pixels. Of a linear one the gradient with what it
+// makes is the image with what it passes on.
 #pragma once
 #include "mixture.h"
 
@@ -184,15 +184,16 @@ __device__ __forceinline__ float add_saturation(const Stage& s, const Step& step
   return dot;
 }
 
-__device__ __forceinline__ float add_pooled(const Step& step, const Place& p, int64_t plane, const Stage& s, float weight,
+__device__ __forceinline__ float add_pooled(const Stage& s, const Step& step, const Place& p, float weight,
                                             Pixels& pixels) {
   const bool average = step.kind == Degradation::average_pool;
+  const int64_t small = small_of(s, step, p.sample, p.channel);
   const int column = p.at.x / step.factor, place = p.at.x - column * step.factor;
   int row = p.at.y / step.factor, place_row = p.at.y - row * step.factor;
   return pixels.add_linear(weight, [&](int) {
     float part = 0;
     if (column < step.width && row < step.height) {
-      const int64_t at = step.small + (plane * step.height + row) * step.width + column;
+      const int64_t at = small + int64_t(row) * step.width + column;
       if (average) part = s.small[at] * step.level;
       else if (s.places[at] == place_row * step.factor + place) part = s.small[at];
     }
@@ -225,9 +226,9 @@ struct Readers {
   }
 };
 
-__device__ __forceinline__ float add_bicubic(const Step& step, const Place& p, int64_t plane, const Stage& s, float weight,
+__device__ __forceinline__ float add_bicubic(const Stage& s, const Step& step, const Place& p, float weight,
                                              Pixels& pixels) {
-  const float* const small = s.small + step.small + plane * step.height * step.width;
+  const float* const small = s.small + small_of(s, step, p.sample, p.channel);
   const Readers across(p.at.x, s.width, step.width, step.wide, step.columns);
   float* const parts = p.rows + p.at.in_tile();
   __syncthreads();
@@ -254,7 +255,7 @@ __device__ __forceinline__ float add_bicubic(const Step& step, const Place& p, i
 __device__ __forceinline__ float add_operation(const Stage& s, int j, const Place& p, Pixels& pixels, double& through) {
   const Step& step = s.step[j];
   const Spot& at = p.at;
-  const int64_t number = number_of(s, p.sample), plane = p.sample * s.channels + p.channel;
+  const int64_t number = number_of(s, p.sample);
   const float weight = s.weights[number * s.operations + j];
   const int x = within(at.x, s.width);
   switch (step.kind) {
@@ -264,8 +265,8 @@ __device__ __forceinline__ float add_operation(const Stage& s, int j, const Plac
     case Degradation::sharpness: return add_sharpness(s, step, p, weight, pixels);
     case Degradation::gaussian_blur: return add_blur(s, p, s.taps[number * s.operations + j], weight, pixels);
     case Degradation::max_pool:
-    case Degradation::average_pool: return add_pooled(step, p, plane, s, weight, pixels);
-    case Degradation::bicubic: return add_bicubic(step, p, plane, s, weight, pixels);
+    case Degradation::average_pool: return add_pooled(s, step, p, weight, pixels);
+    case Degradation::bicubic: return add_bicubic(s, step, p, weight, pixels);
     case Degradation::posterize:
       return pixels.add(
           weight, [&](int k) { return posterized(pixels.x[k], step.level); },

@@ -143,13 +143,12 @@ __global__ void __launch_bounds__(kBlock) finish(const Stage s) {
     for (int c = 0; c < s.channels; ++c) {
       const int64_t first = plane_of(s, share.sample, c) + int64_t(at.y) * s.width + at.x;
       const float offset = offset_of(s, c, through);
-      float values[kRows];
-#pragma unroll
-      for (int k = 0; k < kRows; ++k) {
-        const bool there = at.x < s.width && at.y + k < s.height;
-        values[k] = there ? value_at(s.image, first + int64_t(k) * s.width) + offset : 0.0f;
+#pragma unroll 1
+      for (int k = 0; k < kRows && at.x < s.width && at.y + k < s.height; ++k) {
+        const int64_t place = first + int64_t(k) * s.width;
+        const float value = value_at(s.image, place) + offset;
+        with_data(s.result_dtype, s.result, [&](auto* data) { narrow(value, data[place]); });
       }
-      with_data(s.result_dtype, s.result, [&](auto* data) { write_rows(data + first, s, at, values); });
     }
   }
 }

@@ -1,5 +1,5 @@
-// What each operation of a degradation mixture passes on to a thread's pixels. Of a linear one the gradient with what it
-// makes is the image with what it passes on.
+// What each operation of a degradation mixture passes on to a thread's pixels. Of a linear one the gradient with what
+// it makes is the image with what it passes on.
 #pragma once
 #include "mixture.h"
 

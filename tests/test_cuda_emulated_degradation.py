@@ -39,7 +39,9 @@ class Call:
         place = self.rooms.place
         self.x, self.weights = place(given if x is None else x), place(weights, skew=0)
         self.values = {name: place(value, skew=0) for name, value in params.items()}
-        operations = op._operations([self.values[name] for name in ops if name in params], Settings(ops, straight_through))
+        operations = op._operations(
+            [self.values[name] for name in ops if name in params], Settings(ops, straight_through)
+        )
         self.operations = [op._with_deviations(o, self.weights) for o in operations]  # they hold the deviations' memory
         self.described = [op._described(o) for o in self.operations]
 

@@ -6,7 +6,7 @@ namespace cuda {
 namespace {
 
 constexpr int kRun = 4;  // rows of a column that a thread blurs at once
-constexpr int kBytesOfSums = kBlock * int(sizeof(double)), kBytesOfRows = kTile * kPitch * int(sizeof(float));
+constexpr int kBytesOfSums = kBlock * int(sizeof(double)), kBytesOfRows = kTall * kPitch * int(sizeof(float));
 
 int bytes_of_thread(int channels) {
   return (kBytesOfSums + kBytesOfRows + channels * kPlane * int(sizeof(float))) / kBlock;
@@ -55,7 +55,7 @@ __device__ __forceinline__ float bicubic(const Stage& s, const Step& step, int64
   return (parts[0] + parts[1]) + (parts[2] + parts[3]);
 }
 
-__global__ void __launch_bounds__(kBlock) look(const Stage s) {
+__global__ void __launch_bounds__(kBlock, 8) look(const Stage s) {
   const Share share(s);
   const auto shrink = [&](int64_t plane, const Step& step, int row, int column) {
     if (step.kind == Degradation::bicubic) return bicubic(s, step, plane, row, column);
@@ -100,7 +100,7 @@ struct Pixels {
 
 // The tile blurred down its columns and those beside it, into rows as long as those of the plane.
 __device__ __forceinline__ void blur_down(const float* plane, const Taps<float>& taps, float* rows) {
-  for (int i = int(threadIdx.x); i < kPitch * kTile / kRun; i += kBlock) {
+  for (int i = int(threadIdx.x); i < kPitch * kTall / kRun; i += kBlock) {
     const int run = i / kPitch, at = run * kRun * kPitch + i - run * kPitch;
     float window[kRun + 2 * kBlurReach];
 #pragma unroll
@@ -165,10 +165,8 @@ __device__ __forceinline__ void add_operation(const Stage& s, int j, const Place
     }
     case Degradation::max_pool:
     case Degradation::average_pool:
-    case Degradation::bicubic: {
-      const int64_t plane = p.sample * s.channels + p.channel;
-      return add_resized(step, s.small + step.small + plane * step.height * step.width, at, weight, pixels);
-    }
+    case Degradation::bicubic:
+      return add_resized(step, s.small + small_of(s, step, p.sample, p.channel), at, weight, pixels);
     case Degradation::posterize: return pixels.add(weight, [&](float v, int) { return posterized(v, step.level); });
     case Degradation::column_stripes: {
       const float offset = step.values[number * s.width + x];
@@ -184,7 +182,8 @@ __device__ __forceinline__ void add_operation(const Stage& s, int j, const Place
     }
     case Degradation::noise: {
       const float* const offsets = step.values + plane_of(s, number, p.channel) + x;
-      return pixels.add(weight, [&](float v, int k) { return v + offsets[int64_t(within(at.y + k, s.height)) * s.width]; });
+      return pixels.add(
+          weight, [&](float v, int k) { return v + offsets[int64_t(within(at.y + k, s.height)) * s.width]; });
     }
   }
 }
@@ -199,10 +198,7 @@ __global__ void __launch_bounds__(kBlock) mix(const Stage s) {
   for (int tile = share.begin; tile < share.end; ++tile) {
     const Spot at(s, tile);
     __syncthreads();
-    with_data(s.image.dtype, s.image.data, [&](auto* data) {
-      for (int c = 0; c < s.channels; ++c)
-        read_tile(data + plane_of(s, share.sample, c), s, at, reach, true, 0.0f, planes + c * kPlane);
-    });
+    read_tiles(s, s.image, share.sample, at, {reach, true}, 0, planes);
     __syncthreads();
     for (int c = 0; c < s.channels; ++c) {
       Pixels pixels(planes + c * kPlane + at.in_tile());

@@ -14,10 +14,11 @@ namespace deal {
 namespace cuda {
 
 constexpr int kMostOperations = 48;             // that the arguments of a kernel have room for
-constexpr int kTile = 32;                       // pixels of a side
-constexpr int kRows = kTile * kTile / kBlock;   // of a thread, one below the other
+constexpr int kTile = 32;                       // columns of a tile
+constexpr int kRows = 4;                        // pixels of a thread, one below the other
+constexpr int kTall = kRows * kBlock / kTile;   // rows of a tile
 constexpr int kPitch = kTile + 2 * kBlurReach;  // of a tile with what is around it
-constexpr int kPlane = kPitch * kPitch;
+constexpr int kPlane = kPitch * (kTall + 2 * kBlurReach);
 constexpr int kOrigin = kBlurReach * kPitch + kBlurReach;  // of the tile in its plane
 constexpr int kMostBlocks = 1024;                          // of a sample
 
@@ -70,7 +71,7 @@ struct Spot {
   __device__ __forceinline__ Spot(const Stage& s, int tile)
       : row(int(threadIdx.x) / kTile * kRows), column(int(threadIdx.x) % kTile) {
     const int down = tile / s.tiles_across;
-    top = down * kTile;
+    top = down * kTall;
     left = (tile - down * s.tiles_across) * kTile;
     y = top + row;
     x = left + column;
@@ -127,16 +128,21 @@ __device__ __forceinline__ void write_rows(T* to, const Stage& s, const Spot& at
     if (at.x < s.width && at.y + k < s.height) narrow(values[k], to[int64_t(k) * s.width]);
 }
 
-// Reads the tile of a plane and `reach` pixels around it, where the image is continued by reflection or by zeros.
+// How a tile is read: with how many pixels around it, and whether reflection or zeros continue the image there.
+struct Window {
+  int reach;
+  bool reflect;
+};
+
 template <class T>
-__device__ __forceinline__ void read_tile(const T* __restrict__ plane, const Stage& s, const Spot& at, int reach,
-                                          bool reflect, float offset, float* to) {
-  for (int column = at.column - reach; column < kTile + reach; column += kTile) {
+__device__ __forceinline__ void read_tile(const T* __restrict__ plane, const Stage& s, const Spot& at, Window window,
+                                          float offset, float* to) {
+  for (int column = at.column - window.reach; column < kTile + window.reach; column += kTile) {
     const int x = at.left + column, from_x = within(int(reflected(x, s.width)), s.width);
-#pragma unroll 4
-    for (int row = int(threadIdx.x) / kTile - reach; row < kTile + reach; row += kBlock / kTile) {
+#pragma unroll 2
+    for (int row = int(threadIdx.x) / kTile - window.reach; row < kTall + window.reach; row += kBlock / kTile) {
       const int y = at.top + row, from_y = within(int(reflected(y, s.height)), s.height);
-      const bool there = reflect || (x == from_x && y == from_y);
+      const bool there = window.reflect || (x == from_x && y == from_y);
       const float value = widen(plane[int64_t(from_y) * s.width + from_x]) + offset;
       to[row * kPitch + column] = there ? value : 0.0f;
     }
@@ -154,6 +160,20 @@ __device__ __forceinline__ double mean_of_blocks(const Stage& s, const double* p
   return parts ? sum_of_blocks(s, parts, sample) / (double(s.height) * double(s.width)) : 0.0;
 }
 
+// What is added to a channel for what passes through the mean of the grey.
+__device__ __forceinline__ float offset_of(const Stage& s, int channel, double through) {
+  return float(through * double(gray_share<float>(channel, s.channels)));
+}
+
+// Reads the tile of all channels into planes.
+__device__ __forceinline__ void read_tiles(const Stage& s, const Image& image, int64_t sample, const Spot& at,
+                                           Window window, double through, float* planes) {
+  with_data(image.dtype, image.data, [&](auto* data) {
+    for (int c = 0; c < s.channels; ++c)
+      read_tile(data + plane_of(s, sample, c), s, at, window, offset_of(s, c, through), planes + c * kPlane);
+  });
+}
+
 // The grey of a thread's pixels in a tile.
 __device__ __forceinline__ double sum_of_gray(const Stage& s, int64_t sample, const Spot& at) {
   double total = 0;
@@ -162,7 +182,8 @@ __device__ __forceinline__ double sum_of_gray(const Stage& s, int64_t sample, co
     const int64_t first = plane_of(s, sample, c) + int64_t(at.y) * s.width + at.x;
 #pragma unroll
     for (int k = 0; k < kRows; ++k)
-      if (at.x < s.width && at.y + k < s.height) total += share * double(value_at(s.image, first + int64_t(k) * s.width));
+      if (at.x < s.width && at.y + k < s.height)
+        total += share * double(value_at(s.image, first + int64_t(k) * s.width));
   }
   return total;
 }
@@ -171,6 +192,11 @@ __device__ __forceinline__ void leave_gray(const Stage& s, int64_t slot, double 
   if (!s.contrast) return;
   const double total = block_sum(mine);
   if (threadIdx.x == 0) s.sums[slot] = total;
+}
+
+// Where a channel's small image begins.
+__device__ __forceinline__ int64_t small_of(const Stage& s, const Step& step, int64_t sample, int channel) {
+  return step.small + (sample * s.channels + channel) * step.height * step.width;
 }
 
 // Calls run(channel, row, column, place) for each pixel of the small image of an operation whose window begins in a
@@ -183,12 +209,11 @@ __device__ __forceinline__ void each_small(const Stage& s, const Step& step, int
     return found < count ? found : count;
   };
   const int top = first(at.top, step.height), left = first(at.left, step.width);
-  const int rows = first(at.top + kTile, step.height) - top, columns = first(at.left + kTile, step.width) - left;
+  const int rows = first(at.top + kTall, step.height) - top, columns = first(at.left + kTile, step.width) - left;
   for (int i = int(threadIdx.x); i < s.channels * rows * columns; i += kBlock) {
     const int line = i / columns, channel = line / rows;
     const int row = top + line - channel * rows, column = left + i - line * columns;
-    run(channel, row, column,
-        step.small + ((sample * s.channels + channel) * step.height + row) * step.width + column);
+    run(channel, row, column, small_of(s, step, sample, channel) + int64_t(row) * step.width + column);
   }
 }
 

@@ -59,7 +59,7 @@ struct Plan {
     all.width = int(a.width);
     all.weights = static_cast<const float*>(a.weights);
     all.tiles_across = (all.width + kTile - 1) / kTile;
-    all.tiles = (all.height + kTile - 1) / kTile * all.tiles_across;
+    all.tiles = (all.height + kTall - 1) / kTall * all.tiles_across;
     all.tiles_of_block = (all.tiles + kMostBlocks - 1) / kMostBlocks;
     all.blocks = (all.tiles + all.tiles_of_block - 1) / all.tiles_of_block;
     all.operations = a.operations < kMostOperations ? a.operations : kMostOperations;

@@ -47,7 +47,7 @@ def conv2d(
         activation: "relu" or None.
         residual: added before the activation, in the shape and dtype of the result.
         backend: "cpp", the engine, or "torch" runs that one or raises. None or "auto" takes the engine on a CPU where
-            `deal_kernels.conv.cost` expects it to be faster, and else torch. The float64 engine is torch.
+            `deal_kernels.conv.cost` expects it to be faster, and else torch. float64 is torch's.
 
     Returns:
         [B, O, H', W'] or [O, H', W'] in the dtype of x, and channels-last where x is.

@@ -89,12 +89,13 @@ def shape_of_image(grad: Tensor, weight: Tensor, g: Geometry) -> tuple[int, ...]
     return grad.shape[0], weight.shape[1], *g.size_of_image(grad.shape[2:], weight.shape[2:])
 
 
-def _numbers(shape: Sequence[int], weight: Tensor, g: Geometry, channels_last: bool, trains: bool) -> tuple[Any, ...]:
+def _numbers(shape: Sequence[int], weight: Tensor, g: Geometry, channels_last: bool, back: bool) -> tuple[Any, ...]:
     """What the engine takes first, for images of a shape; csrc/bindings/conv.h names it. The tile is last but one."""
     out_channels, in_channels, *kernel = weight.shape
     sizes = shape[0], in_channels, out_channels, *shape[2:], *kernel, *g.dilation, *g.padding
     sizes = *sizes, MODES.index(g.padding_mode)
-    return *sizes, cost.best_tile(shape, weight.shape, g, trains), channels_last
+    # Of one image, so that its bits do not depend on those beside it.
+    return *sizes, cost.best_tile((1, *shape[1:]), weight.shape, g, back), channels_last
 
 
 def _engine_runs(grad: Tensor, shape: Sequence[int]) -> bool:
@@ -108,7 +109,7 @@ def forward(
     last, shape = is_channels_last(x), shape_of_result(x, weight, g)
     if not _engine_runs(x, x.shape):
         return images(shape, last, x, x.dtype).copy_(reference.conv2d(x, weight, bias, residual, g, relu))
-    numbers = _numbers(x.shape, weight, g, last, not keep)
+    numbers = _numbers(x.shape, weight, g, last, back=False)
     spectrum = spectra.of(weight, numbers[-2], False, keep)
     bias = None if bias is None else bias.float().contiguous()
     residual = None if residual is None else _prepared(residual, last)
@@ -145,7 +146,7 @@ def backward(
     if not _engine_runs(grad, shape):
         _reference_gradients(grad, x, weight, y, g, results)
     else:
-        numbers = _numbers(shape, weight, g, channels_last, not keep)
+        numbers = _numbers(shape, weight, g, channels_last, back=True)
         spectrum = spectra.of(weight, numbers[-2], True, keep) if wanted[0] else None
         read = [None if each is None else _prepared(each, channels_last) for each in (x, grad, y)]
         addresses = map(lif_op._address, (*read, spectrum, *results))

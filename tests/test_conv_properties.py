@@ -3,7 +3,7 @@
 import conv_oracle as oracle
 import torch
 from conv_oracle import distance, gradients, tensors
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deal_kernels import backend
@@ -18,24 +18,29 @@ channels = st.one_of(st.integers(1, 9), st.sampled_from([16, 17, 33]))
 
 @st.composite
 def convolutions(draw):
-    """x, weight, bias and residual, and how they meet."""
+    """The arguments of `tensors`, and how its results meet."""
     kernel, dilation = (draw(kernels), draw(kernels)), (draw(st.integers(1, 4)), draw(st.integers(1, 4)))
-    size, mode = (draw(sides), draw(sides)), draw(st.sampled_from(["zeros", "reflect", "replicate"]))
+    size = draw(sides), draw(sides)
     span = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-    around = []
-    for side, length in zip(size, span, strict=True):
-        least, most = max(0, -(-(length - side) // 2)), (side - 1 if mode == "reflect" else length + 3)
-        assume(least <= most)
-        around.append(draw(st.integers(least, most)))
-    options = {"padding": tuple(around), "padding_mode": mode, "dilation": dilation}
+    least = [max(0, -(-(length - side) // 2)) for side, length in zip(size, span, strict=True)]
+    reflects = all(few < side for few, side in zip(least, size, strict=True))
+    mode = draw(st.sampled_from(["zeros", "replicate", "reflect"][: 2 + reflects]))
+    most = [side - 1 if mode == "reflect" else length + 3 for side, length in zip(size, span, strict=True)]
+    around = tuple(draw(st.integers(few, many)) for few, many in zip(least, most, strict=True))
+    options = {"padding": around, "padding_mode": mode, "dilation": dilation}
     shape = (draw(st.integers(1, 3)), draw(channels), *size)
-    return tensors(shape, (draw(channels), shape[1], *kernel), seed=draw(st.integers(0, 2**31)), **options), options
+    return shape, (draw(channels), shape[1], *kernel), draw(st.integers(0, 2**31)), options
+
+
+def drawn(case):
+    *shapes, seed, options = case
+    return tensors(*shapes, seed=seed, **options), options
 
 
 @settings(max_examples=50, deadline=None)
 @given(convolutions(), st.booleans(), st.booleans(), st.booleans())
 def test_the_oracle_agrees(case, relu, more, last):
-    (x, weight, bias, residual), options = case
+    (x, weight, bias, residual), options = drawn(case)
     if last:
         x = x.contiguous(memory_format=torch.channels_last)
     leaves = [t.requires_grad_() for t in ((x, weight, bias, residual) if more else (x, weight))]
@@ -59,7 +64,7 @@ def test_the_oracle_agrees(case, relu, more, last):
 @settings(max_examples=20, deadline=None)
 @given(convolutions(), st.data())
 def test_images_do_not_see_each_other(case, data):
-    (x, weight, _, _), options = case
+    (x, weight, _, _), options = drawn(case)
     together = conv2d(x, weight, backend=COMPILED, **options)
     k = data.draw(st.integers(0, len(x) - 1))
     assert torch.equal(conv2d(x[k], weight, backend=COMPILED, **options), together[k])
@@ -68,7 +73,7 @@ def test_images_do_not_see_each_other(case, data):
 @settings(max_examples=20, deadline=None)
 @given(convolutions())
 def test_it_is_linear(case):
-    (x, weight, _, _), options = case
+    (x, weight, _, _), options = drawn(case)
     y = conv2d(x, weight, backend=COMPILED, **options)
     assert torch.equal(conv2d(4 * x, weight, backend=COMPILED, **options), 4 * y)
     assert torch.equal(conv2d(x, -weight, backend=COMPILED, **options), -y)

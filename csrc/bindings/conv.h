@@ -31,7 +31,6 @@ inline void define_conv(py::module_& m) {
                                 threads);
       },
       ReleaseGil());
-  define_conv(m, "conv_tile", &conv_tile);
   define_conv<Address, Address, Address, Address, bool, Address, int>(
       m, "conv_forward",
       [](const Conv& shape, Address x, Address spectrum, Address bias, Address residual, bool relu, Address out,

@@ -6,8 +6,7 @@ direct sum, and going over the images.
 
 The nanoseconds were fitted to measurements of one thread of an AMD Zen 3 with AVX2, 32 to 32 and 16 to 16 channels,
 kernels from 1 to 11 and images from 24 x 24 to 256 x 256, forward alone and with all gradients. What counts are their
-ratios. Of 55 cases the estimate with its margin errs in one, by a third (5 x 5, 16 channels, 64 x 64);
-`bench/bench_conv.py` checks it.
+ratios; `bench/bench_conv.py` checks what they choose.
 """
 
 from __future__ import annotations

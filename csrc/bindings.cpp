@@ -1,4 +1,5 @@
 // What Python sees. Nothing of torch is known here.
+#include "bindings/conv.h"
 #include "bindings/degradation.h"
 #include "bindings/lif.h"
 #include "bindings/ssim.h"
@@ -14,6 +15,7 @@ PYBIND11_MODULE(_C, m) {
 #if defined(DEAL_CUDA)
   m.attr("cuda_architectures") = DEAL_CUDA;
 #endif
+  deal::bindings::define_conv(m);
   deal::bindings::define_lif(m);
   deal::bindings::define_mixture(m);
   deal::bindings::define_ssim(m);

@@ -11,7 +11,8 @@ namespace {
 
 #define DEAL_SET(isa)                                                                                   \
   Kernels{#isa, isa::lif_forward, isa::lif_backward, isa::channel_moments, isa::channel_normalise,       \
-          isa::channel_gradient_sums, isa::channel_gradient, isa::ssim, isa::mixture_forward, isa::mixture_backward}
+          isa::channel_gradient_sums, isa::channel_gradient, isa::ssim, isa::mixture_forward,          \
+          isa::mixture_backward, isa::conv_spectrum, isa::conv_forward, isa::conv_backward}
 
 #if defined(__x86_64__)
 const Kernels sets[] = {DEAL_SET(avx512), DEAL_SET(avx2), DEAL_SET(baseline)};
@@ -42,12 +43,28 @@ const Kernels& choose() {
   throw std::runtime_error(std::string("DEAL_KERNELS_ISA=") + named + " is not one of " + known);
 }
 
+struct Workspace {
+  float* floats = nullptr;
+  int64_t count = 0;
+  ~Workspace() { std::free(floats); }
+};
+thread_local Workspace owned;
+
 bool in_forked_child = false;
 const int registered = pthread_atfork(nullptr, nullptr, [] { in_forked_child = true; });
 
 }  // namespace
 
 bool forked() { return in_forked_child; }
+
+float* workspace(int64_t floats) {
+  if (floats > owned.count) {
+    std::free(owned.floats);
+    owned.count = (floats + 1023) / 1024 * 1024;
+    owned.floats = static_cast<float*>(std::aligned_alloc(4096, size_t(owned.count) * sizeof(float)));
+  }
+  return owned.floats;
+}
 
 const Kernels& kernels() {
   static const Kernels& chosen = choose();

@@ -1,5 +1,6 @@
 // The entry points of the CPU kernels, one copy per instruction set, and the one in use.
 #pragma once
+#include "../conv.h"
 #include "../degradation.h"
 #include "../lif.h"
 #include "../ssim.h"
@@ -13,9 +14,12 @@
   of_each(channel_normalise, ChannelNormalise)           \
   of_each(channel_gradient_sums, ChannelGradientSums)    \
   of_each(channel_gradient, ChannelGradient)              \
-  of_each(ssim, Ssim)                                    \
+  of_each(ssim, Ssim)                                     \
   of_each(mixture_forward, MixtureForward)                \
-  of_each(mixture_backward, MixtureBackward)
+  of_each(mixture_backward, MixtureBackward)              \
+  of_each(conv_spectrum, ConvSpectrum)                    \
+  of_each(conv_forward, ConvForward)                      \
+  of_each(conv_backward, ConvBackward)
 
 namespace deal {
 
@@ -41,5 +45,9 @@ struct Kernels {
 // The best set this machine runs, or the one DEAL_KERNELS_ISA names. Throws std::runtime_error
 // when that one is unknown or the machine cannot run it.
 const Kernels& kernels();
+
+// Memory of the calling thread, aligned to its lines. It holds until the thread asks for more: the next call returns it
+// again.
+float* workspace(int64_t floats);
 
 }  // namespace deal

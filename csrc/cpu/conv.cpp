@@ -1,0 +1,102 @@
+// Convolution by overlap-save: a thread takes a few tiles from their pixels to the result's, so that the weights of a
+// frequency are read once for all of them.
+#include "conv_product.h"
+#include "conv_tiling.h"
+#include "kernels.h"
+#include "parallel.h"
+
+namespace deal {
+namespace DEAL_ISA {
+namespace {
+
+int tiles_at_a_time(int tile) { return tile == 16 ? 16 : 8; }
+
+class Forward {
+ public:
+  explicit Forward(const ConvForward& a)
+      : a_(a),
+        in_(a.in_channels),
+        out_(a.out_channels),
+        tiling_{a.batch,
+                {a.out_height(), a.dilation_h, a.tile - int(a.kernel_h) + 1},
+                {a.out_width(), a.dilation_w, a.tile - int(a.kernel_w) + 1}},
+        tile_(3 * in_.both() > 2 * out_.both() ? 3 * in_.both() : 2 * out_.both()),
+        apart_(tiles_at_a_time(a.tile) * tile_) {}
+
+  int64_t tiles() const { return tiling_.count(); }
+
+  void run(int64_t begin, int64_t end) const {
+    const int64_t most = tiles_at_a_time(a_.tile), frequencies = conv_frequencies(a_.tile);
+    float* const spectra = workspace(frequencies * apart_ + kTall * 2 * out_.both());
+    float* const result = spectra + frequencies * apart_;
+    for (; begin < end; begin += most) {
+      const int count = int(end - begin < most ? end - begin : most);
+      for (int i = 0; i < count; ++i) read(tiling_[begin + i], {spectra + i * tile_, apart_, in_.both()});
+      for (int64_t f = 0; f < frequencies; ++f)
+        apply_weights({spectra + f * apart_, tile_, in_.both()}, count, in_,
+                      a_.spectrum + f * 3 * a_.in_channels * out_.both(), out_.both(), result);
+      for (int i = 0; i < count; ++i) write(tiling_[begin + i], {spectra + i * tile_, apart_, out_.both()});
+    }
+  }
+
+ private:
+  void read(const Spot& spot, const Place& to) const {
+    const Source source = {a_.x + spot.image * a_.in_channels * a_.height * a_.width,
+                           nullptr,
+                           a_.in_channels,
+                           steps_of(a_.in_channels, a_.height, a_.width, a_.channels_last),
+                           axis(spot.y, a_.dilation_h, a_.tile, a_.height, a_.top, a_.bottom, a_.mode),
+                           axis(spot.x, a_.dilation_w, a_.tile, a_.width, a_.left, a_.right, a_.mode)};
+    analyse(a_.tile, source, Planes::sum, to);
+  }
+
+  void write(const Spot& spot, const Place& from) const {
+    const int64_t height = a_.out_height(), width = a_.out_width(), image = spot.image * a_.out_channels * height * width;
+    const Sink sink = {a_.out + image,
+                       a_.bias,
+                       a_.residual ? a_.residual + image : nullptr,
+                       a_.relu,
+                       a_.out_channels,
+                       steps_of(a_.out_channels, height, width, a_.channels_last),
+                       spot.y,
+                       spot.x,
+                       a_.dilation_h,
+                       a_.dilation_w,
+                       tiling_.rows.yields(spot.y),
+                       tiling_.columns.yields(spot.x),
+                       nullptr};
+    synthesise(a_.tile, from, sink);
+  }
+
+  const ConvForward& a_;
+  const Halves in_, out_;
+  const Tiling tiling_;
+  const int64_t tile_, apart_;  // from a tile's spectrum to the next one's, and from a frequency
+};
+
+}  // namespace
+
+void conv_spectrum(const ConvSpectrum& a, int threads) {
+  const int64_t in = a.transposed ? a.out_channels : a.in_channels, out = a.transposed ? a.in_channels : a.out_channels;
+  const int64_t places = a.kernel_h * a.kernel_w, row = Halves(out).both();
+  Axis rows = axis(0, 1, int(a.kernel_h), a.kernel_h, 0, 0, Padding::zeros);
+  Axis columns = axis(0, 1, int(a.kernel_w), a.kernel_w, 0, 0, Padding::zeros);
+  for (int64_t y = 0; a.transposed && y < a.kernel_h; ++y) rows.at[y] = int(a.kernel_h - 1 - y);
+  for (int64_t x = 0; a.transposed && x < a.kernel_w; ++x) columns.at[x] = int(a.kernel_w - 1 - x);
+  columns.begin = columns.end = 0;
+  parallel_for(in, 1, threads, [&](int64_t begin, int64_t end, int) {
+    for (int64_t c = begin; c < end; ++c) {
+      const Source source = {a.weight + c * (a.transposed ? a.in_channels : 1) * places, nullptr, out,
+                             {(a.transposed ? 1 : a.in_channels) * places, a.kernel_w, 1}, rows, columns};
+      analyse(a.tile, source, Planes::weights, {a.spectrum + c * row, 3 * in * row, in * row});
+    }
+  });
+}
+
+void conv_forward(const ConvForward& a, int threads) {
+  const Forward forward(a);
+  parallel_for(forward.tiles(), 1, threads, [&](int64_t begin, int64_t end, int) { forward.run(begin, end); });
+}
+
+}  // namespace DEAL_ISA
+}  // namespace deal

@@ -1,0 +1,16 @@
+"""Convolution with large kernels, with padding, bias, residual and ReLU in one operation.
+
+On a CPU the images are cut into tiles whose Fourier transforms are multiplied: from kernels of 5 x 5 on that takes a
+fraction of the operations. `conv2d` chooses between that engine and torch's own convolution by an estimate of both.
+
+>>> import torch
+>>> from deal_kernels.conv import Conv2d
+>>> layer = Conv2d(3, 8, 11, padding=5, padding_mode="reflect", activation="relu")
+>>> layer(torch.randn(2, 3, 64, 48)).shape  # [B, C, H, W]
+torch.Size([2, 8, 64, 48])
+"""
+
+from deal_kernels.conv.functional import conv2d
+from deal_kernels.conv.modules import Conv2d
+
+__all__ = ["Conv2d", "conv2d"]

@@ -1,0 +1,93 @@
+"""The convolution in plain torch: the specification of the engine, and what runs where the engine does not.
+
+    y = activation(conv(padded(x), weight) + bias + residual)
+
+Images are [B, C, H, W]. The engine computes half types in float32 and rounds once; torch computes them its own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+MODES = ("zeros", "reflect", "replicate")
+
+_aten = torch.ops.aten
+
+
+class Geometry(NamedTuple):
+    """What of the padded image each pixel of the result sees."""
+
+    padding: tuple[int, int, int, int]  # pixels above, below, to the left and to the right
+    padding_mode: str
+    dilation: tuple[int, int]
+
+    def size_of_result(self, size: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
+        """Height and width, from those of the image."""
+        height, width = self._less(kernel)
+        return size[0] - height, size[1] - width
+
+    def size_of_image(self, size: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
+        """Height and width, from those of the result."""
+        height, width = self._less(kernel)
+        return size[0] + height, size[1] + width
+
+    def _less(self, kernel: Sequence[int]) -> tuple[int, int]:
+        """By how much the result is smaller than the image."""
+        above, below, left, right = self.padding
+        down, across = self.dilation
+        return (kernel[0] - 1) * down - above - below, (kernel[1] - 1) * across - left - right
+
+
+def padded(x: Tensor, g: Geometry) -> Tensor:
+    if not any(g.padding):
+        return x
+    above, below, left, right = g.padding
+    return functional.pad(x, (left, right, above, below), "constant" if g.padding_mode == "zeros" else g.padding_mode)
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool) -> Tensor:
+    above, below, left, right = g.padding
+    around = 0, 0
+    if g.padding_mode == "zeros" and above == below and left == right:
+        around = above, left  # torch's convolution adds zeros itself
+    else:
+        x = padded(x, g)
+    bias = None if bias is None else bias.to(x.dtype)
+    y = functional.conv2d(x, weight.to(x.dtype), bias, padding=around, dilation=g.dilation)
+    return finished(y, residual, relu)
+
+
+def finished(y: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
+    y = y if residual is None else y + residual
+    return torch.relu(y) if relu else y
+
+
+def gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Of x, weight and bias as far as they are wanted, from that of the result before its activation."""
+    of_padded, of_weight, of_bias = _aten.convolution_backward(
+        grad, padded(x, g), weight.to(x.dtype), [len(weight)], (1, 1), (0, 0), g.dilation, False, (0, 0), 1, wanted
+    )
+    return unpadded(of_padded, x, g) if wanted[0] else None, of_weight, of_bias
+
+
+def unpadded(grad: Tensor, x: Tensor, g: Geometry) -> Tensor:
+    """The gradient of x from that of the padded x."""
+    above, _, left, _ = g.padding
+    if not any(g.padding):
+        return grad
+    if g.padding_mode == "zeros":
+        return grad[..., above : above + x.shape[-2], left : left + x.shape[-1]]
+    fold = _aten.reflection_pad2d_backward if g.padding_mode == "reflect" else _aten.replication_pad2d_backward
+    return fold(grad, x, (left, g.padding[3], above, g.padding[1]))
+
+
+def before_activation(grad: Tensor, y: Tensor) -> Tensor:
+    """The gradient before a ReLU with the result y; like torch's, it passes where y is not a number."""
+    return torch.where(y <= 0, 0, grad)

@@ -278,7 +278,11 @@ class DEAL(nn.Module):
         tensors, metadata = checkpoint.load_tensors(path)
         if METADATA not in metadata:
             raise ValueError(f"{path} has no {METADATA!r} in its metadata: it is not a network of save_pretrained")
-        return cls._of(path, json.loads(metadata[METADATA]), tensors)
+        try:
+            config = json.loads(metadata[METADATA])
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} does not fit the network: its config is not JSON: {error}") from error
+        return cls._of(path, config, tensors)
 
     @classmethod
     def from_released(cls, path: str | os.PathLike[str]) -> DEAL:
@@ -287,6 +291,8 @@ class DEAL(nn.Module):
 
     @classmethod
     def _of(cls, path: str | os.PathLike[str], config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> DEAL:
+        if not isinstance(config, Mapping):
+            raise ValueError(f"{path} does not fit the network: its config must be a mapping; got {config!r}")
         try:
             network = cls(**config)
             network.load_state_dict(tensors)

@@ -6,11 +6,19 @@ from torch.nn import functional
 ENDS = ("input_conv", "feature_conv", "refine_conv", "output_conv")
 
 
+TIE = 1e-5
+
+
 class Oracle:
-    """Runs a state_dict of `deal.model.DEAL`. In training it moves the running statistics in it."""
+    """Runs a state_dict of `deal.model.DEAL`. In training it moves the running statistics in it.
+
+    `ties` gathers the charges that are nearly as far from one level of spikes as from the next: the block, which neuron
+    it is, and what would push it over the edge. `nudges` pushes those that it names.
+    """
 
     def __init__(self, state, plan, training=False, levels=4, factor=1.0):
         self.state, self.plan, self.training, self.levels, self.factor = state, plan, training, levels, factor
+        self.nudges, self.ties = {}, []
 
     def conv(self, name, x, dilation=1):
         weight = self.state[f"{name}.weight"]
@@ -36,15 +44,25 @@ class Oracle:
         y = torch.relu(self.conv(f"{name}.first_conv", x))
         y = torch.relu(self.conv(f"{name}.second_conv", y) + x)
         carried = torch.relu(self.conv(f"{name}.large_conv", y, dilation) + carried)
-        spikes = self.spikes(self.conv(f"{name}.small_conv", carried))
+        spikes = self.spikes(self.nudged(name, self.conv(f"{name}.small_conv", carried)), name)
         y = functional.conv2d(spikes.flatten(0, 1), self.state[f"{name}.spiking.conv.weight"])
         y = self.norm(f"{name}.spiking.norm", y, self.factor).unflatten(0, spikes.shape[:2]).mean(0)
         return torch.relu(y + x), carried
 
-    def spikes(self, x):
+    def nudged(self, name, x):
+        for (block, index), push in self.nudges.items():
+            if block == name:
+                x.view(-1)[index] += push
+        return x
+
+    def spikes(self, x, name):
         v, spikes = 0.0, []
         for _ in range(4):
             h = 0.25 * v + x
+            edge = h.detach().floor() + 0.5
+            near = ((h - edge).abs() < TIE) & (h > 0) & (h < self.levels)
+            push = (edge - h).sign() * 2 * TIE
+            self.ties += [(name, k, push.view(-1)[k].item()) for k in near.view(-1).nonzero().flatten().tolist()]
             spikes.append(Fire.apply(h, self.levels))
             v = h - spikes[-1].detach()
         return torch.stack(spikes)

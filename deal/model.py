@@ -256,14 +256,14 @@ class DEAL(nn.Module):
         """
         if self.fused:
             raise ValueError("a fused network keeps its channels: change them before fuse()")
-        other = DEAL(**{**self.config, "channels": channels})
+        other = DEAL(**{**self.config, "channels": channels}).to(self.input_conv.weight)
         state = {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
         if channels != self.channels:
             state["input_conv.weight"] = _shared(state["input_conv.weight"].sum(1, keepdim=True) / channels, 1, channels)
             for name in ("output_conv.weight", "output_conv.bias"):
                 state[name] = _shared(state[name].mean(0, keepdim=True), 0, channels)
         other.load_state_dict(state)
-        return other.to(self.input_conv.weight).train(self.training)
+        return other.train(self.training)
 
     def save_pretrained(self, path: str | os.PathLike[str], **notes: str) -> None:
         """Writes weights and config to one safetensors file, with notes in its metadata, such as what it was trained
@@ -295,10 +295,12 @@ class DEAL(nn.Module):
             raise ValueError(f"{path} does not fit the network: its config must be a mapping; got {config!r}")
         try:
             network = cls(**config)
+            if "input_conv.weight" in tensors:
+                network.to(tensors["input_conv.weight"].dtype)
             network.load_state_dict(tensors)
         except (RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"{path} does not fit the network: {error}") from error
-        return network.to(tensors["input_conv.weight"].dtype).eval()
+        return network.eval()
 
 
 def _planned(blocks: str | Sequence[Block | Sequence[Any]]) -> tuple[Block, ...]:

@@ -60,6 +60,8 @@ inline int64_t conv_spectrum_floats(int64_t in_channels, int64_t out_channels, i
   return conv_frequencies(tile) * 3 * in_channels * 2 * half;
 }
 
+constexpr double kTimeOfLargeTile = 5;  // in those of a small one
+
 // The tile that takes least time, or 0 where the kernel is too large for all.
 inline int conv_tile(const Conv& a) {
   double least = 0;
@@ -67,9 +69,10 @@ inline int conv_tile(const Conv& a) {
   for (int tile = 16; tile <= 32; tile *= 2) {
     const int64_t down = tile - a.kernel_h + 1, across = tile - a.kernel_w + 1;
     if (down < 1 || across < 1) continue;
-    const int64_t rows = (a.out_height() + a.dilation_h - 1) / a.dilation_h, columns = (a.out_width() + a.dilation_w - 1) / a.dilation_w;
+    const int64_t rows = (a.out_height() + a.dilation_h - 1) / a.dilation_h;
+    const int64_t columns = (a.out_width() + a.dilation_w - 1) / a.dilation_w;
     const double tiles = double(((rows + down - 1) / down) * ((columns + across - 1) / across));
-    const double time = tiles * double(conv_frequencies(tile));
+    const double time = tiles * (tile == 16 ? 1 : kTimeOfLargeTile);
     if (best && time >= least) continue;
     least = time;
     best = tile;

@@ -169,16 +169,27 @@ def test_a_weight_that_changed_before_its_backward_pass_is_refused():
 
 
 @ENGINE
-def test_second_derivatives_are_refused_by_the_engine():
-    x, weight, _, _ = (t.requires_grad_() for t in tensors((1, 4, 20, 30), (6, 4, 7, 7), padding=3))
-    (grad,) = torch.autograd.grad(conv2d(x, weight, padding=3, backend="cpp").sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad.sum().backward()
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("constant", [True, False])
+def test_second_derivatives_are_those_of_torch(activation, constant):
+    """As of a penalty on the gradient, whether or not its own gradient depends on anything."""
+    drawn = [t.requires_grad_() for t in tensors((1, 4, 20, 30), (6, 4, 7, 7), padding=3)]
+    x, weight, bias, residual = drawn
+    options = {"padding": 3, "padding_mode": "reflect", "activation": activation}
+    found = []
+    for named in ("cpp", "torch"):
+        y = conv2d(x, weight, bias, residual=residual, backend=named, **options)
+        leaves = x, weight
+        first = torch.autograd.grad(y.sum() if constant else y.square().sum(), leaves, create_graph=True)
+        penalty = sum(each.square().mean() for each in first)
+        found.append(torch.autograd.grad(penalty, drawn, materialize_grads=True, allow_unused=True))
+    for one, other in zip(*found, strict=True):
+        assert distance(one, other.double()) <= 1e-5
 
 
-def test_torch_has_second_derivatives():
-    x, weight, bias, _ = (t.double().requires_grad_() for t in tensors((1, 2, 6, 7), (2, 2, 3, 3), padding=1))
-    run = lambda *given: conv2d(*given, padding=1, padding_mode="reflect", backend="torch")  # noqa: E731
+def test_second_derivatives_of_torch():
+    x, weight, bias, _ = (t.double().requires_grad_() for t in tensors((1, 1, 4, 3), (2, 1, 3, 2)))
+    run = lambda *given: conv2d(*given, padding=1, padding_mode="reflect", activation="relu")  # noqa: E731
     assert torch.autograd.gradcheck(run, (x, weight, bias)) and torch.autograd.gradgradcheck(run, (x, weight, bias))
 
 

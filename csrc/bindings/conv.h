@@ -26,8 +26,8 @@ inline void define_conv(py::module_& m) {
       "conv_spectrum",
       [](int64_t in_channels, int64_t out_channels, int64_t kernel_h, int64_t kernel_w, int tile, bool transposed,
          Address weight, Address spectrum, int threads) {
-        kernels().conv_spectrum({in_channels, out_channels, kernel_h, kernel_w, tile, transposed, pointer<float>(weight),
-                                 pointer<float>(spectrum)},
+        kernels().conv_spectrum({in_channels, out_channels, kernel_h, kernel_w, tile, transposed,
+                                 pointer<float>(weight), pointer<float>(spectrum)},
                                 threads);
       },
       ReleaseGil());

@@ -9,7 +9,7 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-int tiles_at_a_time(int tile) { return tile == 16 ? 16 : 8; }
+int tiles_at_a_time(int tile) { return tile == 16 ? 24 : 12; }
 
 class Forward {
  public:
@@ -20,21 +20,21 @@ class Forward {
         tiling_{a.batch,
                 {a.out_height(), a.dilation_h, a.tile - int(a.kernel_h) + 1},
                 {a.out_width(), a.dilation_w, a.tile - int(a.kernel_w) + 1}},
-        tile_(3 * in_.both() > 2 * out_.both() ? 3 * in_.both() : 2 * out_.both()),
+        tile_(2 * (in_.padded > out_.padded ? in_.both() : out_.both())),
         apart_(tiles_at_a_time(a.tile) * tile_) {}
 
   int64_t tiles() const { return tiling_.count(); }
 
   void run(int64_t begin, int64_t end) const {
     const int64_t most = tiles_at_a_time(a_.tile), frequencies = conv_frequencies(a_.tile);
-    float* const spectra = workspace(frequencies * apart_ + kTall * 2 * out_.both());
-    float* const result = spectra + frequencies * apart_;
+    float* const spectra = workspace(frequencies * apart_ + apply_weights_room(int(most), in_, out_.both()));
+    float* const room = spectra + frequencies * apart_;
     for (; begin < end; begin += most) {
       const int count = int(end - begin < most ? end - begin : most);
       for (int i = 0; i < count; ++i) read(tiling_[begin + i], {spectra + i * tile_, apart_, in_.both()});
       for (int64_t f = 0; f < frequencies; ++f)
         apply_weights({spectra + f * apart_, tile_, in_.both()}, count, in_,
-                      a_.spectrum + f * 3 * a_.in_channels * out_.both(), out_.both(), result);
+                      a_.spectrum + f * 3 * a_.in_channels * out_.both(), out_.both(), room);
       for (int i = 0; i < count; ++i) write(tiling_[begin + i], {spectra + i * tile_, apart_, out_.both()});
     }
   }
@@ -47,11 +47,12 @@ class Forward {
                            steps_of(a_.in_channels, a_.height, a_.width, a_.channels_last),
                            axis(spot.y, a_.dilation_h, a_.tile, a_.height, a_.top, a_.bottom, a_.mode),
                            axis(spot.x, a_.dilation_w, a_.tile, a_.width, a_.left, a_.right, a_.mode)};
-    analyse(a_.tile, source, Planes::sum, to);
+    analyse(a_.tile, source, Planes::pixels, to);
   }
 
   void write(const Spot& spot, const Place& from) const {
-    const int64_t height = a_.out_height(), width = a_.out_width(), image = spot.image * a_.out_channels * height * width;
+    const int64_t height = a_.out_height(), width = a_.out_width();
+    const int64_t image = spot.image * a_.out_channels * height * width;
     const Sink sink = {a_.out + image,
                        a_.bias,
                        a_.residual ? a_.residual + image : nullptr,

@@ -3,7 +3,8 @@
 // the tiles', whatever the threads: they share the tiles, then the frequencies.
 #include <cstdlib>
 
-#include "conv_product.h"
+#include "conv_bias.h"
+#include "conv_correlation.h"
 #include "conv_tiling.h"
 #include "kernels.h"
 #include "parallel.h"
@@ -25,25 +26,32 @@ class Backward {
         grad_(a.grad_residual && a.out ? a.grad_residual : a.grad),
         mask_(a.grad_residual ? nullptr : a.out),
         framed_(a.mode != Padding::zeros),
-        frame_{nullptr, framed_ ? a.top : 0, framed_ ? a.bottom : 0, framed_ ? a.left : 0, framed_ ? a.right : 0, a.height, a.width},
+        frame_{nullptr,
+               framed_ ? a.top : 0,
+               framed_ ? a.bottom : 0,
+               framed_ ? a.left : 0,
+               framed_ ? a.right : 0,
+               a.height,
+               a.width},
         tiling_{a.batch,
                 {frame_.top + a.height + frame_.bottom, a.dilation_h, a.tile - int(a.kernel_h) + 1},
                 {frame_.left + a.width + frame_.right, a.dilation_w, a.tile - int(a.kernel_w) + 1}},
         frequencies_(conv_frequencies(a.tile)),
-        x_tile_(a.grad_weight ? 3 * in_.both() : 0),
-        tile_(a.grad_x && 2 * in_.both() > 3 * out_.both() ? 2 * in_.both() : 3 * out_.both()),
+        x_tile_(a.grad_weight ? 2 * in_.both() : 0),
+        tile_(2 * (a.grad_x && in_.padded > out_.padded ? in_.both() : out_.both())),
         most_(tiles_of_a_sum(a.tile)) {}
 
   void run() {
     const int64_t sums = a_.grad_weight ? frequencies_ * 2 * a_.in_channels * out_.both() : 0;
-    const int64_t results = kTall * 2 * in_.both(), pixels = frame_.count() * a_.in_channels;
-    float* const room = workspace(frequencies_ * most_ * (x_tile_ + tile_) + sums + threads_ * results);
+    const int64_t each = scratch(), pixels = frame_.count() * a_.in_channels;
+    float* const room = workspace(frequencies_ * most_ * (x_tile_ + tile_) + sums + threads_ * each);
     x_ = room;
     g_ = x_ + frequencies_ * most_ * x_tile_;
     sums_ = g_ + frequencies_ * most_ * tile_;
-    results_ = sums_ + sums;
+    scratch_ = sums_ + sums;
     for (int64_t i = 0; i < sums; ++i) sums_[i] = 0;
-    frames_ = framed_ && a_.grad_x ? static_cast<float*>(malloc(sizeof(float) * size_t(a_.batch * pixels + 1))) : nullptr;
+    const bool frames = framed_ && a_.grad_x;
+    frames_ = frames ? static_cast<float*>(malloc(sizeof(float) * size_t(a_.batch * pixels + 1))) : nullptr;
     const int64_t tiles = tiling_.count();
     for (int64_t begin = 0; begin < tiles; begin += most_) {
       const int count = int(tiles - begin < most_ ? tiles - begin : most_);
@@ -51,7 +59,8 @@ class Backward {
       multiply(count);
       if (!a_.grad_x) continue;
       parallel_for(count, 1, threads_, [&](int64_t first, int64_t last, int) {
-        for (int64_t i = first; i < last; ++i) write_input(tiling_[begin + i], {g_ + i * tile_, most_ * tile_, in_.both()});
+        for (int64_t i = first; i < last; ++i)
+          write_input(tiling_[begin + i], {g_ + i * tile_, most_ * tile_, in_.both()});
       });
     }
     if (a_.grad_weight) write_weight();
@@ -60,6 +69,13 @@ class Backward {
   }
 
  private:
+  // Room of a thread, for what is needed of a frequency.
+  int64_t scratch() const {
+    const int64_t one = apply_weights_room(int(most_), out_, in_.both());
+    const int64_t other = add_correlation_room(int(most_), in_, out_);
+    return one > other ? one : other;
+  }
+
   void read(int64_t begin, int count) {
     const int64_t each = a_.grad_weight ? 2 : 1;
     parallel_for(count * each, each, threads_, [&](int64_t first, int64_t last, int) {
@@ -72,7 +88,8 @@ class Backward {
   }
 
   void read_gradient(const Spot& spot, const Place& to) const {
-    const int64_t height = a_.out_height(), width = a_.out_width(), image = spot.image * a_.out_channels * height * width;
+    const int64_t height = a_.out_height(), width = a_.out_width();
+    const int64_t image = spot.image * a_.out_channels * height * width;
     const int64_t above = a_.dilation_h * (a_.kernel_h - 1) - a_.top + frame_.top;
     const int64_t before = a_.dilation_w * (a_.kernel_w - 1) - a_.left + frame_.left;
     const Source source = {grad_ + image,
@@ -81,7 +98,7 @@ class Backward {
                            steps_of(a_.out_channels, height, width, a_.channels_last),
                            axis(spot.y, a_.dilation_h, a_.tile, height, above, kEndless, Padding::zeros),
                            axis(spot.x, a_.dilation_w, a_.tile, width, before, kEndless, Padding::zeros)};
-    analyse(a_.tile, source, Planes::sum, to);
+    analyse(a_.tile, source, Planes::pixels, to);
   }
 
   // Only the pixels that the tile yields.
@@ -93,18 +110,20 @@ class Backward {
         steps_of(a_.in_channels, a_.height, a_.width, a_.channels_last),
         axis(spot.y, a_.dilation_h, tiling_.rows.yields(spot.y), a_.height, frame_.top, frame_.bottom, a_.mode),
         axis(spot.x, a_.dilation_w, tiling_.columns.yields(spot.x), a_.width, frame_.left, frame_.right, a_.mode)};
-    analyse(a_.tile, source, Planes::difference, to);
+    analyse(a_.tile, source, Planes::pixels, to);
   }
 
   void multiply(int count) {
     const float scale = 1.0f / float(4 * a_.tile * a_.tile);
     parallel_for(frequencies_, 1, threads_, [&](int64_t begin, int64_t end, int thread) {
+      float* const room = scratch_ + thread * scratch();
       for (int64_t f = begin; f < end; ++f) {
-        const Tiles x = {x_ + f * most_ * x_tile_, x_tile_, in_.both()}, g = {g_ + f * most_ * tile_, tile_, out_.both()};
-        if (a_.grad_weight) add_correlation(x, g, count, in_, scale, sums_ + f * 2 * a_.in_channels * out_.both(), out_.both());
+        const Tiles x = {x_ + f * most_ * x_tile_, x_tile_, in_.both()};
+        const Tiles g = {g_ + f * most_ * tile_, tile_, out_.both()};
+        if (a_.grad_weight)
+          add_correlation(x, g, count, in_, scale, sums_ + f * 2 * a_.in_channels * out_.both(), room);
         if (a_.grad_x)
-          apply_weights(g, count, out_, a_.spectrum + f * 3 * a_.out_channels * in_.both(), in_.both(),
-                        results_ + thread * kTall * 2 * in_.both());
+          apply_weights(g, count, out_, a_.spectrum + f * 3 * a_.out_channels * in_.both(), in_.both(), room);
       }
     });
   }
@@ -133,8 +152,9 @@ class Backward {
     const int64_t places = a_.kernel_h * a_.kernel_w, row = out_.both();
     parallel_for(a_.in_channels, 1, threads_, [&](int64_t begin, int64_t end, int) {
       for (int64_t c = begin; c < end; ++c) {
-        const Sink sink = {a_.grad_weight + c * places + places - 1, nullptr, nullptr, false, a_.out_channels,
-                           {a_.in_channels * places, -a_.kernel_w, -1}, 0, 0, 1, 1, int(a_.kernel_h), int(a_.kernel_w), nullptr};
+        const Steps reversed = {a_.in_channels * places, -a_.kernel_w, -1};
+        const Sink sink = {a_.grad_weight + c * places + places - 1, nullptr, nullptr, false, a_.out_channels, reversed,
+                           0, 0, 1, 1, int(a_.kernel_h), int(a_.kernel_w), nullptr};
         synthesise(a_.tile, {sums_ + c * row, 2 * a_.in_channels * row, a_.in_channels * row}, sink);
       }
     });
@@ -176,54 +196,7 @@ class Backward {
   const int64_t frequencies_;
   const int64_t x_tile_, tile_;  // from a tile's spectrum to the next one's
   const int64_t most_;           // tiles at a time
-  float *x_, *g_, *sums_, *results_, *frames_;
-};
-
-// The gradients that are sums over pixels or the pixels themselves.
-class Pixels {
- public:
-  Pixels(const ConvBackward& a, int threads) : a_(a), threads_(threads), height_(a.out_height()), width_(a.out_width()) {}
-
-  void run() const {
-    const int64_t parts = (height_ + kRows - 1) / kRows, items = a_.batch * parts;
-    double* const sums = static_cast<double*>(calloc(size_t(items * a_.out_channels), sizeof(double)));
-    parallel_for(items, 1, threads_, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) part(i / parts, i % parts * kRows, sums + i * a_.out_channels);
-    });
-    for (int64_t c = 0; a_.grad_bias && c < a_.out_channels; ++c) {
-      double total = 0;
-      for (int64_t i = 0; i < items; ++i) total += sums[i * a_.out_channels + c];
-      a_.grad_bias[c] = float(total);
-    }
-    free(sums);
-  }
-
- private:
-  static constexpr int64_t kRows = 16;  // whose sums are found together
-
-  void part(int64_t image, int64_t top, double* sums) const {
-    const int64_t rows = height_ - top < kRows ? height_ - top : kRows, channels = a_.out_channels;
-    const int64_t first = image * channels * height_ * width_;
-    if (a_.channels_last) {
-      for (int64_t p = 0; p < rows * width_; ++p) {
-        const int64_t at = first + (top * width_ + p) * channels;
-        for (int64_t c = 0; c < channels; ++c) sums[c] += double(let_through(at + c));
-      }
-    } else {
-      for (int64_t c = 0; c < channels; ++c)
-        for (int64_t p = 0; p < rows * width_; ++p) sums[c] += double(let_through(first + (c * height_ + top) * width_ + p));
-    }
-  }
-
-  DEAL_INLINE float let_through(int64_t at) const {
-    const float grad = !a_.out || a_.out[at] > 0 ? a_.grad[at] : 0.0f;
-    if (a_.grad_residual) a_.grad_residual[at] = grad;
-    return grad;
-  }
-
-  const ConvBackward& a_;
-  const int threads_;
-  const int64_t height_, width_;
+  float *x_, *g_, *sums_, *scratch_, *frames_;
 };
 
 }  // namespace

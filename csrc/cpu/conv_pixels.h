@@ -28,6 +28,10 @@ DEAL_INLINE Pack<float> load_some(const float* from, int64_t step, int count) {
   return load(some);
 }
 
+DEAL_INLINE Pack<float> load_row(const float* from, int step) {
+  return step == 2 ? every_second(from) : load_some(from, step, kLanes);
+}
+
 DEAL_INLINE void store_some(float* to, int64_t step, int count, Pack<float> a) {
   if (step == 1 && count == kLanes) return store(to, a);
   float some[kLanes];
@@ -36,11 +40,14 @@ DEAL_INLINE void store_some(float* to, int64_t step, int count, Pack<float> a) {
 }
 
 // One half of the channels, as the real or the imaginary part of a row: `to` is its first.
-DEAL_INLINE void read_pixels(const float* row, const Steps& steps, const Axis& columns, int tile, Lanes lanes, vector_f* to) {
+DEAL_INLINE void read_pixels(const float* row, const Steps& steps, const Axis& columns, int tile, Lanes lanes,
+                             vector_f* to) {
   const float* const from = row + lanes.first * steps.channel;
   const auto one_by_one = [&](int begin, int end) DEAL_FLAT {
-    for (int x = begin; x < end; ++x)
-      to[2 * x] = columns.at[x] < 0 ? vector_f{} : load_some(from + columns.at[x] * steps.column, steps.channel, lanes.count).v;
+    for (int x = begin; x < end; ++x) {
+      const int at = columns.at[x];
+      to[2 * x] = at < 0 ? vector_f{} : load_some(from + at * steps.column, steps.channel, lanes.count).v;
+    }
   };
   if (steps.column != 1 || columns.end - columns.begin < kLanes) return one_by_one(0, tile);
   one_by_one(0, columns.begin);
@@ -49,7 +56,7 @@ DEAL_INLINE void read_pixels(const float* row, const Steps& steps, const Axis& c
     Pack<float> block[kLanes];
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i)
-      block[i].v = i < lanes.count ? load(from + columns.at[x] + i * steps.channel).v : vector_f{};
+      block[i] = i < lanes.count ? load_row(from + columns.at[x] + i * steps.channel, columns.step) : Pack<float>{};
     transpose(block);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) to[2 * (x + i)] = block[i].v;
@@ -69,24 +76,22 @@ void read_row(const Source& s, const Halves& halves, int64_t group, int tile, in
     write(row + x, {mask[x].re > 0 ? row[x].re : vector_f{}, mask[x].im > 0 ? row[x].im : vector_f{}});
 }
 
-DEAL_INLINE Pack<float> finished(Pack<float> a, const Sink& s, Pack<float> bias, const float* residual, int64_t step, int count) {
+// Puts numbers that lie `step` apart, with all that is added to them.
+DEAL_INLINE void finish(Pack<float> a, const Sink& s, Pack<float> bias, int64_t place, int64_t step, int count) {
   a = a + bias;
-  if (s.residual) a = a + load_some(residual, step, count);
-  return s.relu ? at_least(0.0f, a) : a;
+  if (s.residual) a = a + load_some(s.residual + place, step, count);
+  store_some(s.image + place, step, count, s.relu ? at_least(0.0f, a) : a);
 }
 
 // `from` is the row's real or imaginary part, whose pixels from `begin` to `end` lie in the image.
 DEAL_INLINE void write_pixels(const vector_f* from, const Sink& s, int64_t y, int begin, int end, Lanes lanes) {
   if (lanes.count == 0) return;
   const int64_t place = y * s.steps.row + s.x * s.steps.column + lanes.first * s.steps.channel;
-  float* const to = s.image + place;
-  const float* const residual = s.residual + (s.residual ? place : 0);
   const int64_t next = s.x_step * s.steps.column;
   const Pack<float> bias = s.bias ? load_some(s.bias + lanes.first, 1, lanes.count) : Pack<float>{};
   if (s.steps.channel == 1 || end - begin < kLanes) {
     for (int x = begin; x < end; ++x)
-      store_some(to + x * next, s.steps.channel, lanes.count,
-                 finished({from[2 * x]}, s, bias, residual + x * next, s.steps.channel, lanes.count));
+      finish({from[2 * x]}, s, bias, place + x * next, s.steps.channel, lanes.count);
     return;
   }
   for (int x = begin; x < end; x += kLanes) {
@@ -98,8 +103,7 @@ DEAL_INLINE void write_pixels(const vector_f* from, const Sink& s, int64_t y, in
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) {
       if (i >= lanes.count) break;
-      const int64_t at = i * s.steps.channel + x * next;
-      store_some(to + at, next, kLanes, finished(block[i], s, Pack<float>{} + bias.v[i], residual + at, next, kLanes));
+      finish(block[i], s, Pack<float>{} + bias.v[i], place + i * s.steps.channel + x * next, next, kLanes);
     }
   }
 }

@@ -7,7 +7,7 @@ namespace DEAL_ISA {
 namespace {
 
 constexpr int kWide = 2 * Pack<float>::lanes;  // columns of a block of a result
-constexpr int kTall = 4;                       // and rows
+constexpr int kTiles = 6;                      // and rows, where they are tiles
 
 template <int i, int end, class Body>
 DEAL_INLINE void unrolled(const Body& body) {
@@ -17,116 +17,93 @@ DEAL_INLINE void unrolled(const Body& body) {
   }
 }
 
-template <int rows>
-struct Block {
-  vector_f left[rows], right[rows];
-};
-
-template <int rows>
-DEAL_INLINE Block<rows> operator+(const Block<rows>& a, const Block<rows>& b) {
-  Block<rows> sum;
-  unrolled<0, rows>([&](int i) DEAL_FLAT { sum.left[i] = a.left[i] + b.left[i], sum.right[i] = a.right[i] + b.right[i]; });
-  return sum;
-}
-template <int rows>
-DEAL_INLINE Block<rows> operator-(const Block<rows>& a, const Block<rows>& b) {
-  Block<rows> sum;
-  unrolled<0, rows>([&](int i) DEAL_FLAT { sum.left[i] = a.left[i] - b.left[i], sum.right[i] = a.right[i] - b.right[i]; });
-  return sum;
-}
-
-// A factor in memory: a number `row` apart for the rows of a result, `next` for the products that are summed up.
-struct Factor {
-  const float* at;
+// What is summed up: the products of numbers of a, `row` apart for the rows of the result, with rows of b. After
+// the first of them some of a are left out.
+struct Sum {
+  const float* a;
   int64_t row, next;
+  const float* b;
+  int64_t b_next, b_ahead;  // what lies ahead is needed next
+  int64_t first, left_out, second;
 };
 
-// Adds the sum of as many products as `count` says.
+// A block of a result, its rows `row` apart: the sum, or base + sign * the sum.
 template <int rows>
-DEAL_INLINE void multiply(Block<rows>& s, const Factor& f, const float* other, int64_t other_next, int64_t count) {
-  const float* a = f.at;
-  for (int64_t k = 0; k < count; ++k, a += f.next, other += other_next) {
-    const vector_f left = load(other).v, right = load(other + kWide / 2).v;
-    unrolled<0, rows>([&](int i) DEAL_FLAT {
-      const vector_f factor = a[i * f.row] - vector_f{};
-      s.left[i] += factor * left;
-      s.right[i] += factor * right;
-    });
+__attribute__((noinline)) void product(const Sum& s, float* to, int64_t row, const float* base = nullptr,
+                                       float sign = 0) {
+  vector_f left[rows] = {}, right[rows] = {};
+  const float *a = s.a, *b = s.b;
+  const int64_t a_row = s.row, a_next = s.next, b_next = s.b_next, b_ahead = s.b_ahead;
+  int64_t count = s.first;
+  for (int half = 0; half < 2; ++half) {
+    for (; count > 0; --count, a += a_next, b += b_next) {
+      const vector_f one = load(b).v, other = load(b + kWide / 2).v;
+      __builtin_prefetch(b + b_ahead);
+      unrolled<0, rows>([&](int i) DEAL_FLAT {
+        const vector_f factor = a[i * a_row] - vector_f{};
+        left[i] += factor * one;
+        right[i] += factor * other;
+      });
+    }
+    a += s.left_out * s.next;
+    count = s.second;
   }
-}
-
-template <int rows>
-DEAL_INLINE void write(float* to, int64_t row, const Block<rows>& block) {
   unrolled<0, rows>([&](int i) DEAL_FLAT {
-    store(to + i * row, Pack<float>{block.left[i]});
-    store(to + i * row + kWide / 2, Pack<float>{block.right[i]});
+    if (base) {
+      left[i] = load(base + i * row).v + sign * left[i];
+      right[i] = load(base + i * row + kWide / 2).v + sign * right[i];
+    }
+    store(to + i * row, Pack<float>{left[i]});
+    store(to + i * row + kWide / 2, Pack<float>{right[i]});
   });
 }
 
-template <int rows>
-DEAL_INLINE void add(float* to, int64_t row, const Block<rows>& block, float scale) {
-  unrolled<0, rows>([&](int i) DEAL_FLAT {
-    store(to + i * row, load(to + i * row) + Pack<float>{block.left[i]} * scale);
-    store(to + i * row + kWide / 2, load(to + i * row + kWide / 2) + Pack<float>{block.right[i]} * scale);
-  });
-}
-
-// The spectra of a few tiles, at one frequency.
+// The spectra of a few tiles at one frequency.
 struct Tiles {
   float* at;
   int64_t apart;  // from one tile to the next
-  int64_t plane;
+  int64_t plane;  // a plane's numbers
+
+  // Writes re + sign * im of each, side by side.
+  void mix(int count, float sign, float* to) const {
+    for (int t = 0; t < count; ++t)
+      for (int64_t i = 0; i < plane; i += kWide / 2)
+        store(to + t * plane + i, load(at + t * apart + i) + load(at + t * apart + plane + i) * sign);
+  }
 };
 
-// The sum over the input's channels of the tiles' plane k with the weights' plane k.
+// Puts the product with the weights, planes [3, in, out], in the place of the tiles' spectra, planes [2, out].
 template <int rows>
-DEAL_INLINE Block<rows> product(const Tiles& x, int k, const Halves& in, const float* weight, int64_t out) {
-  Block<rows> sum = {};
-  const float* const at = x.at + k * x.plane;
-  const float* const w = weight + k * (in.first + in.second) * out;
-  multiply(sum, {at, x.apart, 1}, w, out, in.first);
-  multiply(sum, {at + in.padded, x.apart, 1}, w + in.first * out, out, in.second);
-  return sum;
-}
-
-// Puts the product with the weights, planes [3, in, out], in the place of the tiles' spectra, planes [2, out]. There is
-// room for the result of kTall tiles.
-template <int rows>
-void apply_weights(const Tiles& x, const Halves& in, const float* weight, int64_t out, float* result) {
+void apply_weights(const Tiles& x, const float* sums, const Halves& in, const float* weight, int64_t out,
+                   float* result) {
+  const int64_t channels = in.first + in.second, plane = channels * out;
+  const auto sum = [&](const float* numbers, int64_t apart, const float* b) DEAL_FLAT {
+    return Sum{numbers, apart, 1, b, out, 3 * plane, in.first, in.padded - in.first, in.second};
+  };
   for (int64_t column = 0; column < out; column += kWide) {
-    const Block<rows> both = product<rows>(x, 2, in, weight + column, out);
-    write(result + column, 2 * out, both - product<rows>(x, 1, in, weight + column, out));
-    write(result + out + column, 2 * out, both + product<rows>(x, 0, in, weight + column, out));
+    float *const re = result + column, *const im = re + out;
+    const float* const w = weight + column;
+    product<rows>(sum(sums, x.plane, w + 2 * plane), re, 2 * out);
+    product<rows>(sum(x.at, x.apart, w), im, 2 * out, re, 1);
+    product<rows>(sum(x.at + x.plane, x.apart, w + plane), re, 2 * out, re, -1);
   }
-  for (int i = 0; i < rows; ++i) __builtin_memcpy(x.at + i * x.apart, result + i * 2 * out, sizeof(float) * size_t(2 * out));
+  for (int i = 0; i < rows; ++i)
+    __builtin_memcpy(x.at + i * x.apart, result + i * 2 * out, sizeof(float) * size_t(2 * out));
 }
 
-void apply_weights(const Tiles& x, int count, const Halves& in, const float* weight, int64_t out, float* result) {
+int64_t apply_weights_room(int count, const Halves& in, int64_t out) { return count * in.both() + kTiles * 2 * out; }
+
+void apply_weights(const Tiles& x, int count, const Halves& in, const float* weight, int64_t out, float* room) {
+  float* const result = room + count * x.plane;
+  x.mix(count, 1, room);
   int i = 0;
-  for (; i + kTall <= count; i += kTall) apply_weights<kTall>({x.at + i * x.apart, x.apart, x.plane}, in, weight, out, result);
-  for (; i < count; ++i) apply_weights<1>({x.at + i * x.apart, x.apart, x.plane}, in, weight, out, result);
-}
-
-// Adds scale * the sum over tiles of conj(x) g to planes [2, in, out]. The third plane is r - i of x and r + i of g.
-template <int rows>
-void add_correlation(const Tiles& x, const Tiles& g, int count, int64_t from, float scale, float* sum, int64_t plane, int64_t out) {
-  for (int64_t column = 0; column < out; column += kWide) {
-    Block<rows> products[3] = {};
-    for (int k = 0; k < 3; ++k)
-      multiply(products[k], {x.at + k * x.plane + from, 1, x.apart}, g.at + k * g.plane + column, g.apart, count);
-    add(sum + column, out, products[0] + products[1], scale);
-    add(sum + plane + column, out, products[2] - products[0] + products[1], scale);
-  }
-}
-
-void add_correlation(const Tiles& x, const Tiles& g, int count, const Halves& in, float scale, float* sum, int64_t out) {
-  const int64_t plane = (in.first + in.second) * out;
-  for (int half = 0; half < 2; ++half) {
-    const int64_t channels = half ? in.second : in.first, padding = half ? in.padded : 0;
-    int64_t c = 0;
-    for (; c + kTall <= channels; c += kTall, sum += kTall * out) add_correlation<kTall>(x, g, count, padding + c, scale, sum, plane, out);
-    for (; c < channels; ++c, sum += out) add_correlation<1>(x, g, count, padding + c, scale, sum, plane, out);
-  }
+  const auto some = [&](auto apply, int rows) DEAL_FLAT {
+    for (; i + rows <= count; i += rows)
+      apply({x.at + i * x.apart, x.apart, x.plane}, room + i * x.plane, in, weight, out, result);
+  };
+  some(apply_weights<kTiles>, kTiles);
+  some(apply_weights<2>, 2);
+  some(apply_weights<1>, 1);
 }
 
 }  // namespace

@@ -27,7 +27,7 @@ DEAL_INLINE void put(float* to, int64_t plane, vector_f re, vector_f im, float s
     re *= scale, im *= scale;
     write(0, -im - re), write(1, re - im), write(2, re);
   } else {
-    write(0, re), write(1, im), write(2, planes == Planes::sum ? re + im : re - im);
+    write(0, re), write(1, im);
   }
 }
 
@@ -41,13 +41,6 @@ void separate(int u, const Complex* column, const Complex* mirrored, const Place
     put<planes>(at, to.plane, a.re + b.re, a.im - b.im, scale);
     put<planes>(at + padded, to.plane, a.im + b.im, b.re - a.re, scale);
   });
-}
-
-template <int n>
-void separate(Planes planes, int u, const Complex* column, const Complex* mirrored, const Place& to, int64_t padded) {
-  if (planes == Planes::sum) separate<n, Planes::sum>(u, column, mirrored, to, padded);
-  else if (planes == Planes::difference) separate<n, Planes::difference>(u, column, mirrored, to, padded);
-  else separate<n, Planes::weights>(u, column, mirrored, to, padded);
 }
 
 // Real and imaginary parts are exchanged, for the inverse transform.
@@ -66,8 +59,8 @@ void join(int u, const Place& from, int64_t padded, Complex* column, Complex* mi
 template <int n>
 using Grid = Complex[n][n + 1];
 
-template <int n>
-void analyse(const Source& s, Planes planes, const Place& to) {
+template <int n, Planes planes>
+void analyse(const Source& s, const Place& to) {
   const Halves halves(s.channels);
   Grid<n> grid;
   Complex row[n], one[n], other[n];
@@ -85,7 +78,7 @@ void analyse(const Source& s, Planes planes, const Place& to) {
       transform<n>(grid[u], 1, one, 1);
       const bool alone = u % (n / 2) == 0;
       if (!alone) transform<n>(grid[n - u], 1, other, 1);
-      separate<n>(planes, u, one, alone ? one : other, place, halves.padded);
+      separate<n, planes>(u, one, alone ? one : other, place, halves.padded);
     }
   }
 }
@@ -114,7 +107,8 @@ void synthesise(const Place& from, const Sink& s) {
 }  // namespace
 
 void analyse(int tile, const Source& s, Planes planes, const Place& to) {
-  tile == 16 ? analyse<16>(s, planes, to) : analyse<32>(s, planes, to);
+  if (planes == Planes::weights) tile == 16 ? analyse<16, Planes::weights>(s, to) : analyse<32, Planes::weights>(s, to);
+  else tile == 16 ? analyse<16, Planes::pixels>(s, to) : analyse<32, Planes::pixels>(s, to);
 }
 
 void synthesise(int tile, const Place& from, const Sink& s) {

@@ -1,6 +1,6 @@
-// Tiles of n x n pixels and their spectra. Channels are the lanes: those of the first half of them are real parts, those
-// of the second half imaginary parts of one transform, which tells the two apart afterwards. Only frequencies whose
-// conjugates are not there already are kept.
+// Tiles of n x n pixels and their spectra. Channels are the lanes: those of the first half of them are real parts,
+// those of the second half imaginary parts of one transform, whose results are told apart afterwards. Only frequencies
+// whose conjugates are not there already are kept.
 #pragma once
 #include "../conv.h"
 #include "fft.h"
@@ -13,7 +13,9 @@ constexpr int kMostTile = 32;
 // Channels in memory: two halves, each filled up with zeros to whole vectors.
 struct Halves {
   explicit Halves(int64_t channels)
-      : first((channels + 1) / 2), second(channels - first), padded((first + Pack<float>::lanes - 1) / Pack<float>::lanes * Pack<float>::lanes) {}
+      : first((channels + 1) / 2),
+        second(channels - first),
+        padded((first + Pack<float>::lanes - 1) / Pack<float>::lanes * Pack<float>::lanes) {}
   int64_t first, second, padded;
   int64_t both() const { return 2 * padded; }
 };
@@ -23,11 +25,11 @@ struct Steps {
   int64_t channel, row, column;
 };
 
-// The pixels of a tile along one axis: their places in the image, or -1 for a zero. Those from `begin` to `end` are
-// neighbours.
+// The pixels of a tile along one axis: their places in the image, or -1 for a zero. Those from `begin` to `end` lie
+// `step` apart.
 struct Axis {
   int at[kMostTile];
-  int begin, end;
+  int begin, end, step;
 };
 
 struct Source {
@@ -63,10 +65,10 @@ struct Sink {
   const Frame* frame;            // takes pixels that are not in the image; or null
 };
 
-// Three planes of numbers from a spectrum (r, i): with r + i or r - i beside them; and of weights, which are conjugated
-// and scaled, what makes a complex product of three. With k = plane by plane the product of (r, i, r + i) and weights
-// (r, i) as (i - r, r + i, r), it is (k[2] - k[1], k[2] + k[0]).
-enum class Planes { sum, difference, weights };
+// Two planes of a spectrum, (r, i); of weights, which are conjugated and scaled, the three that make a complex product
+// of three. With k[0], k[1], k[2] the products of r, i, r + i and weights (r, i) as i - r, r + i, r, it is
+// (k[2] - k[1], k[2] + k[0]).
+enum class Planes { pixels, weights };
 
 // A spectrum in memory: number `apart` of a frequency, `plane` of a plane.
 struct Place {

@@ -14,7 +14,8 @@ struct Cuts {
 
   int64_t count() const {
     int64_t total = 0;
-    for (int64_t phase = 0; phase < dilation; ++phase) total += ((length - phase + dilation - 1) / dilation + step - 1) / step;
+    for (int64_t phase = 0; phase < dilation; ++phase)
+      total += ((length - phase + dilation - 1) / dilation + step - 1) / step;
     return total;
   }
   int64_t first(int64_t tile) const { return tile / dilation * step * dilation + tile % dilation; }
@@ -45,6 +46,7 @@ constexpr int64_t kEndless = int64_t(1) << 40;
 Axis axis(int64_t first, int64_t step, int count, int64_t length, int64_t before, int64_t after, Padding mode) {
   Axis axis;
   axis.begin = axis.end = 0;
+  axis.step = int(step);
   for (int i = 0; i < kMostTile; ++i) {
     int64_t at = first + i * step - before;
     if (i >= count || at < -before || at >= length + after) at = -1;
@@ -56,7 +58,6 @@ Axis axis(int64_t first, int64_t step, int count, int64_t length, int64_t before
     else at = at < 0 ? -at : 2 * (length - 1) - at;
     axis.at[i] = int(at);
   }
-  if (step != 1) axis.begin = axis.end = 0;
   return axis;
 }
 

@@ -56,7 +56,8 @@ DEAL_INLINE void both(Complex& a, Complex& b) {
 }
 
 // The sums come out in the order a, c, e, g, b, d, f, h.
-DEAL_INLINE void fourier(Complex& a, Complex& b, Complex& c, Complex& d, Complex& e, Complex& f, Complex& g, Complex& h) {
+DEAL_INLINE void fourier(Complex& a, Complex& b, Complex& c, Complex& d, Complex& e, Complex& f, Complex& g,
+                         Complex& h) {
   fourier(a, c, e, g);
   fourier(b, d, f, h);
   constexpr float r = kCosines[4];

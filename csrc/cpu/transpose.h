@@ -29,6 +29,16 @@ DEAL_INLINE void exchange(Pack<float>& a, Pack<float>& b, Indices<i...>) {
   b.v = DEAL_SHUFFLE(a.v, b.v, (i & step ? lanes + i : i + step)...);
   a.v = low;
 }
+
+// Every second of the numbers from p on, as many as there are lanes.
+template <int... i>
+DEAL_INLINE Pack<float> every_second(const float* p, Indices<i...>) {
+  constexpr int lanes = sizeof...(i);
+  return {DEAL_SHUFFLE(load(p).v, load(p + lanes - 1).v, (2 * i < lanes ? 2 * i : 2 * i + 1)...)};
+}
+DEAL_INLINE Pack<float> every_second(const float* p) {
+  return every_second(p, IndicesUpTo<Pack<float>::lanes>::type());
+}
 #undef DEAL_SHUFFLE
 
 template <int step, int lanes>

@@ -11,6 +11,7 @@ from torch import Tensor
 from deal_kernels.conv import op, reference
 from deal_kernels.conv.reference import MODES, Geometry
 from deal_kernels.lif.arguments import check_companion, one_of
+from deal_kernels.lif.op import needs_gradient
 from deal_kernels.lif.reference import STATE
 
 PaddingMode = Literal["zeros", "reflect", "replicate"]
@@ -77,7 +78,7 @@ def _conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool,
     backend: str | None,
 ) -> Tensor:  # fmt: skip
-    if op.chosen(backend, x, weight, residual, g, relu) == "torch":
+    if op.chosen(backend, x, weight, g, needs_gradient(x, weight, bias, residual)) == "torch":
         return reference.conv2d(x, weight, bias, residual, g, relu)
     return op.conv2d(x, weight, bias, residual, g, relu)
 

@@ -18,6 +18,7 @@ from deal_kernels.conv.reference import MODES, Geometry
 from deal_kernels.layout import arranged, empty
 from deal_kernels.lif import op as lif_op
 
+NOT_BUILT = backends.unavailable("cpp", "cpu")  # found here, where nothing traces
 _GEOMETRY = "SymInt[4] padding, str padding_mode, SymInt[2] dilation"
 
 library = torch.library.Library("deal_kernels", "FRAGMENT")
@@ -30,13 +31,15 @@ library.define(
 )
 
 
-def chosen(named: str | None, x: Tensor, weight: Tensor, residual: Tensor | None, g: Geometry, relu: bool) -> str:
+def chosen(named: str | None, x: Tensor, weight: Tensor, g: Geometry, trains: bool) -> str:
     """Which backend runs this convolution. DEAL_KERNELS_BACKEND names one as far as there is a choice."""
     named = named or (backends.FORCED if backends.FORCED in ("cpp", "torch") else None)
     if named in (None, "auto"):
-        if _engine_lacks(x, weight):
+        if not x.is_cpu or _engine_lacks(x, weight):
             return "torch"
-        return "cpp" if cost.engine_is_faster(x, weight, residual, g, relu) else "torch"
+        # A compiled or exported program is not to depend on the size of its images: they are taken to be large.
+        shape = (1, x.shape[1], 512, 512) if torch.compiler.is_compiling() else x.shape
+        return "cpp" if cost.engine_is_faster(shape, weight.shape, g, trains) else "torch"
     if named in ("cuda", "triton"):
         reason: str | None = "convolution has no kernel of its own there; backend 'torch' runs on any device"
     elif named in ("cpp", "torch"):
@@ -54,7 +57,7 @@ def _engine_lacks(x: Tensor, weight: Tensor) -> str | None:
         return "it has no float64; backend 'torch' has"
     if max(weight.shape[2:]) > cost.LARGEST_KERNEL:
         return f"it has kernels up to {cost.LARGEST_KERNEL} pixels wide; backend 'torch' has all"
-    return backends.unavailable("cpp", "cpu" if x.is_cpu else x.device.type)
+    return NOT_BUILT if x.is_cpu else backends.unavailable("cpp", x.device.type)
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -155,13 +158,20 @@ def backward(
 def _reference_gradients(
     grad: Tensor, x: Tensor | None, weight: Tensor, y: Tensor | None, g: Geometry, results: Sequence[Tensor | None]
 ) -> None:
-    x = grad.new_zeros(shape_of_image(grad, weight, g)) if x is None else x
-    before = grad.float() if y is None else reference.before_activation(grad.float(), y)
-    wanted = [result is not None for result in results[:3]]
-    found = *reference.gradients(before, x.float(), weight, g, wanted), before
+    found = differentiable_gradients(grad, x, weight, y, g, [result is not None for result in results])
     for result, gradient in zip(results, found, strict=True):
         if result is not None and gradient is not None:
             result.copy_(gradient)
+
+
+def differentiable_gradients(
+    grad: Tensor, x: Tensor | None, weight: Tensor, y: Tensor | None, g: Geometry, wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """`backward` made of torch's operations."""
+    x = grad.new_zeros(shape_of_image(grad, weight, g)) if x is None else x
+    before = grad.float() if y is None else reference.before_activation(grad.float(), y)
+    of_x, *parameters = reference.gradients(before, x.float(), weight, g, wanted[:3])
+    return [of_x if of_x is None else of_x.to(grad.dtype), *parameters, before.to(grad.dtype) if wanted[3] else None]
 
 
 def _or_nothing(grad: Tensor, results: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
@@ -220,26 +230,32 @@ class ConvolutionFunction(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
         x, weight, y = ctx.saved_tensors
-        g, channels_last = ctx.arguments
         *wanted, of_residual = ctx.needs_input_grad[:4]
         wanted.append(of_residual and y is not None)
-        results: Sequence[Tensor | None] = (None,) * 4
-        if any(wanted):
-            if lif_op.unobserved(grad):
-                results = backward(grad, x, weight, y, g, channels_last, ctx.keep, wanted)
-            else:
-                found = _ops.conv2d_backward(grad, x, weight, y, *g, channels_last, ctx.keep, wanted)
-                results = [each if wish else None for each, wish in zip(found, wanted, strict=True)]
-        of_x, *parameters, last = results
+        of_x, *parameters, last = _gradients(ctx, grad, x, weight, y, wanted)
         parameters = [None if p is None else p.to(d) for p, d in zip(parameters, ctx.dtypes, strict=True)]
         return of_x, *parameters, grad if of_residual and y is None else last, None, None
+
+
+def _gradients(
+    ctx: Any, grad: Tensor, x: Tensor | None, weight: Tensor, y: Tensor | None, wanted: Sequence[bool]
+) -> Sequence[Tensor | None]:
+    g, channels_last = ctx.arguments
+    if not any(wanted):
+        return [None] * 4
+    if not lif_op.unobserved(grad):
+        found = _ops.conv2d_backward(grad, x, weight, y, *g, channels_last, ctx.keep, wanted)
+        return [each if wish else None for each, wish in zip(found, wanted, strict=True)]
+    if torch.is_grad_enabled():  # a graph of the gradients is asked for: torch's own operations have theirs
+        return differentiable_gradients(grad, x, weight, y, g, wanted)
+    return backward(grad, x, weight, y, g, channels_last, ctx.keep, wanted)
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool) -> Tensor:
     """The engine's convolution, through autograd where a gradient is needed."""
     if lif_op.needs_gradient(x, weight, bias, residual):
+        residual = x.view_as(x) if residual is x else residual  # torch.compile takes no tensor twice
         return ConvolutionFunction.apply(x, weight, bias, residual, g, relu)
     return _conv2d(x, weight, bias, residual, g, relu, True)

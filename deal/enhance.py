@@ -173,7 +173,9 @@ def load(model: Location | None = None) -> DEAL:
     if model is None:
         path = bundled()
         if path is None:
-            raise FileNotFoundError("no weights come with this package: name a file of weights, as deal train writes it")
+            raise FileNotFoundError(
+                "no weights come with this package: name a file of weights, as deal train writes it"
+            )
         return DEAL.from_pretrained(path)
     named = WEIGHTS / f"{model}.safetensors"
     return DEAL.from_pretrained(named if named.is_file() else model)

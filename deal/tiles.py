@@ -32,9 +32,7 @@ def tiled(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: in
     width, columns = parts(x.shape[3], tile, overlap)
     if len(rows) == len(columns) == 1:
         return network(x)
-    down, across = (
-        shares(size, starts, reach).to(x.device) for size, starts in ((height, rows), (width, columns))
-    )
+    down, across = (shares(size, starts, reach).to(x.device) for size, starts in ((height, rows), (width, columns)))
     result = torch.zeros_like(x)
     for (i, top), (j, left) in itertools.product(enumerate(rows), enumerate(columns)):
         place = ..., slice(top, top + height), slice(left, left + width)
@@ -66,7 +64,9 @@ def shares(size: int, starts: list[int], reach: int) -> Tensor:
     total = torch.zeros(starts[-1] + size, dtype=torch.float64)
     for start, each in zip(starts, weights, strict=True):
         total[start : start + size] += each
-    return torch.stack([each / total[start : start + size] for start, each in zip(starts, weights, strict=True)]).float()
+    return torch.stack(
+        [each / total[start : start + size] for start, each in zip(starts, weights, strict=True)]
+    ).float()
 
 
 def automatic(network: DEAL, device: torch.device, overlap: int) -> int:

@@ -8,6 +8,7 @@ torch.Size([2, 1, 64, 48])
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -70,7 +71,7 @@ class Generator(nn.Module):
         self.sample(torch.zeros(1, channels, SIDE, SIDE))  # what is wrong with stages or ranges is said now
         widths = (channels, 16, 32, 64, 128)
         self.trunk = nn.Sequential(
-            *(_halving(*pair, normed=True) for pair in zip(widths[:-1], widths[1:], strict=True)),
+            *(_halving(*pair, normed=True) for pair in itertools.pairwise(widths)),
             _halving(widths[-1], widths[-1], normed=False),
             nn.Dropout(dropout),
             nn.Conv2d(widths[-1], stages * len(self.ops), SIDE // 32),

@@ -244,7 +244,7 @@ class DEAL(nn.Module):
         A fused network computes what this one computes in evaluation. It cannot be saved, nor trained as before.
         """
         for block in self.blocks:
-            block.fuse()
+            block.fuse()  # type: ignore[operator]
         return self
 
     def with_channels(self, channels: int) -> DEAL:
@@ -259,7 +259,9 @@ class DEAL(nn.Module):
         other = DEAL(**{**self.config, "channels": channels}).to(self.input_conv.weight)
         state = {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
         if channels != self.channels:
-            state["input_conv.weight"] = _shared(state["input_conv.weight"].sum(1, keepdim=True) / channels, 1, channels)
+            state["input_conv.weight"] = _shared(
+                state["input_conv.weight"].sum(1, keepdim=True) / channels, 1, channels
+            )
             for name in ("output_conv.weight", "output_conv.bias"):
                 state[name] = _shared(state[name].mean(0, keepdim=True), 0, channels)
         other.load_state_dict(state)
@@ -318,13 +320,8 @@ def _block(values: Block | Sequence[Any]) -> Block:
         raise ValueError(f"a block must be ('scale' or 'spike', kernel, kernel, dilation); got {values!r}")
     block = Block(*values)
     one_of("the kind of a block", block.kind, ("scale", "spike"))
-    kind, *sizes = block
-    if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
+    if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in block[1:]):
         raise ValueError(f"kernels and dilation of a block must be whole numbers of at least 1; got {tuple(block)}")
     if block.large % 2 == 0 or block.small % 2 == 0:
         raise ValueError(f"kernels of a block must be odd; got {tuple(block)}")
     return block
-
-
-def _shared(tensor: Tensor, axis: int, copies: int) -> Tensor:
-    return tensor.repeat_interleave(copies, axis)

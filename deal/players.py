@@ -178,7 +178,7 @@ class Players:
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on."""
-        parts = {
+        parts: dict[str, Any] = {
             "network": self.network, "generator": self.generator, "network_optimiser": self.network_optimiser,
             "generator_optimiser": self.generator_optimiser,
         } | ({} if self.averaged is None else {"averaged": self.averaged})  # fmt: skip

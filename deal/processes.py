@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 
-class Crew(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Crew:
     """The processes that train together, seen from one of them."""
 
     device: torch.device

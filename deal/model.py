@@ -178,7 +178,7 @@ class DEAL(nn.Module):
     >>> sum(parameter.numel() for parameter in network.parameters())
     382307
     >>> DEAL([("scale", 5, 3), ("spike", 7, 5, 2)], width=16).reach
-    18
+    19
     """
 
     def __init__(
@@ -259,11 +259,10 @@ class DEAL(nn.Module):
         other = DEAL(**{**self.config, "channels": channels}).to(self.input_conv.weight)
         state = {name: tensor.detach().clone() for name, tensor in self.state_dict().items()}
         if channels != self.channels:
-            state["input_conv.weight"] = _shared(
-                state["input_conv.weight"].sum(1, keepdim=True) / channels, 1, channels
-            )
+            seen = state["input_conv.weight"].sum(1, keepdim=True) / channels
+            state["input_conv.weight"] = seen.repeat_interleave(channels, 1)
             for name in ("output_conv.weight", "output_conv.bias"):
-                state[name] = _shared(state[name].mean(0, keepdim=True), 0, channels)
+                state[name] = state[name].mean(0, keepdim=True).repeat_interleave(channels, 0)
         other.load_state_dict(state)
         return other.train(self.training)
 

@@ -68,6 +68,21 @@ def test_evaluation(options):
     assert close(fused.fuse()(x), expected, 1e-12)
 
 
+@pytest.mark.parametrize("negative", [True, False])
+def test_fused_with_scales_of_either_sign(negative):
+    """Positive ones go into the next convolution; others have to stay where the residual is added."""
+    made = network().eval()
+    with torch.no_grad():
+        for block in (made.blocks[0], made.blocks[2]):
+            block.second_norm.weight.abs_().add_(0.1)
+            block.second_norm.weight[2] *= -1 if negative else 1
+    x = images(made, 2, 21, 26)
+    expected = made(x)
+    fused = made.fuse()
+    assert [block.scale is None for block in fused.blocks if hasattr(block, "scale")] == [not negative] * 2
+    assert close(fused(x), expected, 1e-12)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_gradients_and_statistics(options, training):
@@ -213,10 +228,12 @@ def test_batches_and_layouts():
     x = images(made, 3, 24, 31, dtype=torch.float32)
     with torch.no_grad():
         y = made(x)
+        assert y.is_contiguous()
         assert close(torch.cat([made(each[None]) for each in x]), y, 1e-5)
         assert made(x[:0]).shape == (0, 1, 24, 31)
         three = made.with_channels(3)
         many = x.expand(-1, 3, -1, -1)
+        assert three(many.contiguous()).is_contiguous()
         assert close(three(many.contiguous(memory_format=torch.channels_last)), three(many.contiguous()), 1e-5)
 
 

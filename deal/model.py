@@ -80,6 +80,8 @@ class ScaleTransform(nn.Module):
         self.large_norm: TDBatchNorm2d | None = TDBatchNorm2d(width, alpha=None)
         self.small_conv = _convolution(width, width, small)
         self.small_norm: TDBatchNorm2d | None = TDBatchNorm2d(width, alpha=None)
+        self.scale: Tensor | None
+        self.register_buffer("scale", None)  # of what the second convolution adds, once its norm is gone
 
     def forward(self, x: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, C, H, W] and the residual that goes from block to block; both anew."""
@@ -93,24 +95,33 @@ class ScaleTransform(nn.Module):
 
     def _folded_forward(self, x: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
         y = _folded_conv(self.first_conv, self.first_norm, x)
-        y = _folded_conv(self.second_conv, self.second_norm, y, x * self._residual_scale())
+        y = _folded_conv(self.second_conv, self.second_norm, y, self._scaled(x))
         carried = _folded_conv(self.large_conv, self.large_norm, y, carried)
         return _folded_conv(self.small_conv, self.small_norm, carried, x), carried
 
-    def _residual_scale(self) -> Tensor:
-        """The second norm stands behind the addition: what is added is scaled, too."""
+    def _scaled(self, x: Tensor) -> Tensor:
+        """What the second convolution adds: its norm stands behind the addition, and scales that, too."""
         scale = self.scale if self.second_norm is None else self.second_norm.folded()[0]
-        return scale.reshape(-1, 1, 1)  # type: ignore[operator]
+        return x if scale is None else x * scale.reshape(-1, 1, 1)
 
+    @torch.no_grad()
     def fuse(self) -> ScaleTransform:
         """Folds the norms into the convolutions for good."""
-        if self.second_norm is not None:
-            self.register_buffer("scale", self._residual_scale().detach())
-            for name in ("first", "second", "large", "small"):
-                conv = getattr(self, f"{name}_conv")
-                weight, bias = _folded(conv, getattr(self, f"{name}_norm"))
-                conv.weight, conv.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
-                setattr(self, f"{name}_norm", None)
+        if self.second_norm is None:
+            return self
+        scale, _ = self.second_norm.folded()
+        for name in ("first", "second", "large", "small"):
+            conv = getattr(self, f"{name}_conv")
+            conv.weight, conv.bias = map(nn.Parameter, _folded(conv, getattr(self, f"{name}_norm")))
+            setattr(self, f"{name}_norm", None)
+        self.scale = scale
+        if scale.min() > scale.max() / 100:
+            # relu(scale * y) is scale * relu(y): the convolution that reads it scales instead.
+            assert self.second_conv.bias is not None
+            self.second_conv.weight /= scale.reshape(-1, 1, 1, 1)
+            self.second_conv.bias /= scale
+            self.large_conv.weight *= scale.reshape(-1, 1, 1)
+            self.scale = None
         return self
 
 
@@ -210,10 +221,13 @@ class DEAL(nn.Module):
                 f"x must be [B, {self.channels}, H, W] of {self.least_size} x {self.least_size} pixels or more; "
                 f"got the shape {tuple(x.shape)}"
             )
-        y = carried = self.feature_conv(self.input_conv(x))
+        y = self.input_conv(x)
+        if y.is_cpu:
+            y = y.contiguous(memory_format=torch.channels_last)  # as the convolutions compute there
+        y = carried = self.feature_conv(y)
         for block in self.blocks:
             y, carried = block(y, carried)
-        return torch.tanh(self.output_conv(self.refine_conv(y))) + x
+        return x + torch.tanh(self.output_conv(self.refine_conv(y)))
 
     @property
     def reach(self) -> int:

@@ -53,7 +53,7 @@ def _short_warnings() -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = show
+        warnings.showwarning = show  # type: ignore[assignment]
         yield
 
 
@@ -139,12 +139,12 @@ class Enhance:
         from deal import enhance
 
         _set_threads(parsed.threads)
-        jobs = _jobs(parsed)
+        jobs, window = _jobs(parsed), _window(parsed.window)
         enhancer = enhance.Enhancer(
             enhance.load(parsed.model), scale=parsed.scale, tile=parsed.tile, overlap=parsed.tile_overlap,
             device=parsed.device, precision=parsed.precision,
         )  # fmt: skip
-        return _run(parsed, jobs, lambda job: enhance.enhance_file(enhancer, job, _window(parsed.window)))
+        return _run(parsed, jobs, lambda job: enhance.enhance_file(enhancer, job, window))
 
 
 class Degrade:
@@ -172,10 +172,9 @@ class Degrade:
         from deal import degrade
 
         _set_threads(parsed.threads)
-        jobs = _jobs(parsed)
+        jobs, window = _jobs(parsed), _window(parsed.window)
         degrader = degrade.Degrader(parsed.ops, deviation=parsed.deviation)
         seeds = {job.source: parsed.seed + place for place, job in enumerate(jobs)}
-        window = _window(parsed.window)
         return _run(parsed, jobs, lambda job: degrade.degrade_file(degrader, job, seeds[job.source], window))
 
 

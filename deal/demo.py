@@ -40,7 +40,8 @@ class Shown(NamedTuple):
     def __str__(self) -> str:
         return "\n".join(
             [
-                f"A {WIDTH} x {HEIGHT} scene with stripes, half the resolution and less contrast; weights: {self.weights}",
+                f"weights: {self.weights}",
+                f"A scene of {WIDTH} x {HEIGHT} pixels, with stripes, at half the resolution and with less contrast:",
                 f"{'':10}{'degraded':>10}{'enhanced':>10}",
                 f"{'PSNR, dB':10}{self.psnr[0]:10.2f}{self.psnr[1]:10.2f}",
                 f"{'SSIM':10}{self.ssim[0]:10.4f}{self.ssim[1]:10.4f}",
@@ -91,7 +92,9 @@ def _network(output: Path, model: Location | None, minutes: float, device: str) 
     beside = output.with_suffix(".safetensors")
     if not beside.exists():
         print(f"no weights come with this package: training for {minutes:g} minutes on synthetic scenes", flush=True)
-        _trained(minutes, device).save_pretrained(beside, trained_on=f"synthetic scenes, {minutes:g} minutes, deal demo")
+        _trained(minutes, device).save_pretrained(
+            beside, trained_on=f"synthetic scenes, {minutes:g} minutes, deal demo"
+        )
     return DEAL.from_pretrained(beside), str(beside)
 
 

@@ -29,7 +29,7 @@ STORAGE = {
     *range(254, 260), 262, 263, 264, 265, 266, 273, *range(277, 282), 284, 290, 291, 292, 293, 301, 317, 318, 319, 320,
     *range(322, 326), 330, 332, 333, 334, 336, 338, 339, 340, 341, 347, *range(512, 522), 529, 530, 531, 532, 34675,
 }  # fmt: skip
-GROUPS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+GROUPS = (int(ExifTags.IFD.Exif), int(ExifTags.IFD.GPSInfo))
 COLUMNS = ("when", "source", "target", "status", "seconds", "height", "width", "type", "black", "white", "message")
 
 
@@ -63,13 +63,16 @@ def _metadata(source: Location, kind: str) -> dict[str, Any]:
         if kind == "BMP":
             return {name: value for name, value in options.items() if name == "dpi"}
         exif = image.getexif()
-        groups = {tag: dict(exif.get_ifd(tag)) for tag in GROUPS if exif.get_ifd(tag)}
+        groups: dict[int, dict[int, Any]] = {tag: dict(exif.get_ifd(tag)) for tag in GROUPS if exif.get_ifd(tag)}
+        dropped = STORAGE
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            dropped = STORAGE | {ExifTags.Base.Orientation}  # Pillow turns a TIFF's pixels as it reads them
         if kind == "TIFF":
             if info.get("compression") in LOSSLESS:
                 options["compression"] = info["compression"]
             tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else exif
-            return {**options, "tiffinfo": _tags(tags, groups)}
-        for tag in STORAGE.intersection(exif):
+            return {**options, "tiffinfo": _tags(tags, groups, dropped)}
+        for tag in dropped.intersection(exif):
             del exif[tag]
         if len(exif) or groups:
             options["exif"] = exif.tobytes()
@@ -80,10 +83,10 @@ def _metadata(source: Location, kind: str) -> dict[str, Any]:
         return options
 
 
-def _tags(tags: Any, groups: dict[int, dict[int, Any]]) -> TiffImagePlugin.ImageFileDirectory_v2:
+def _tags(tags: Any, groups: dict[int, dict[int, Any]], dropped: set[int]) -> TiffImagePlugin.ImageFileDirectory_v2:
     kept = TiffImagePlugin.ImageFileDirectory_v2()
     for tag in tags:
-        if tag not in STORAGE and tag not in TiffTags.TAGS_V2_GROUPS:
+        if tag not in dropped and tag not in TiffTags.TAGS_V2_GROUPS:
             if isinstance(tags, TiffImagePlugin.ImageFileDirectory_v2):
                 kept.tagtype[tag] = tags.tagtype[tag]
             kept[tag] = tags[tag]

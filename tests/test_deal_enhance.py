@@ -6,10 +6,10 @@ import errno
 import numpy
 import pytest
 import torch
-from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from deal import enhance, files, tiles
-from deal.data import Frame, UnusableImage, read_frame
+from deal.data import Frame, UnusableImage
 from deal.enhance import Enhancer, enhance_file
 from deal.files import Job, planned, write_image
 from deal.model import DEAL
@@ -91,16 +91,13 @@ def test_colours(network):
     assert abs(of_colours.astype(int) - one).max() <= 1
 
 
-@pytest.mark.parametrize("tile", [1, 16, 23, 61])
-@pytest.mark.parametrize("more", [0, 1, 8])
+@pytest.mark.parametrize("tile", [13, 23, 61])
+@pytest.mark.parametrize("more", [0, 8])
 def test_tiles_are_the_whole(network, tile, more):
     x = torch.rand(1, 1, 75, 61)
     whole = Enhancer(network, tile=0).tensor(x)
     with torch.no_grad():
         torch.testing.assert_close(whole, network(x), rtol=0, atol=1e-5)
-    if tile == 1:
-        x, whole = x[..., :40, :40], Enhancer(network, tile=0).tensor(x[..., :40, :40])
-        tile = 9
     tiled = Enhancer(network, tile=tile, overlap=network.reach + more).tensor(x)
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
 
@@ -206,33 +203,38 @@ def test_errors(network, options, message):
         Enhancer(network, **options)
 
 
-def gps():
+PLACE = {1: "N", 2: (52.0, 30.0, 15.0)}
+
+
+def with_place(path, orientation):
+    """An image that says where it was taken, by which camera, and how it was held."""
+    image = Image.fromarray(bytes_of(40, 52))
     exif = Image.Exif()
     exif[ExifTags.Base.Model] = "camera"
-    exif[ExifTags.Base.Orientation] = 6
-    exif.get_ifd(ExifTags.IFD.GPSInfo)[1] = "N"
-    exif.get_ifd(ExifTags.IFD.GPSInfo)[2] = (52.0, 30.0, 15.0)
-    return exif
+    exif[ExifTags.Base.Orientation] = orientation
+    exif.get_ifd(ExifTags.IFD.GPSInfo).update(PLACE)
+    if path.suffix == ".tif":
+        exif[ExifTags.IFD.GPSInfo] = {}
+    image.save(path, exif=exif, dpi=(72, 72))
 
 
-def gps_of(path):
-    with Image.open(path) as image:
-        exif = image.getexif()
-        assert exif[ExifTags.Base.Model] == "camera" and exif[ExifTags.Base.Orientation] == 6
-        return dict(exif.get_ifd(ExifTags.IFD.GPSInfo))
-
-
+@pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("ending", [".png", ".tif", ".jpg"])
 @pytest.mark.parametrize("to", [".png", ".tif"])
-def test_exif_is_kept(tmp_path, silent, ending, to):
+def test_exif_is_kept(tmp_path, silent, ending, to, orientation):
     source, target = tmp_path / f"a{ending}", tmp_path / f"b{to}"
-    Image.fromarray(bytes_of(40, 52)).save(source, exif=gps(), dpi=(72, 72))
+    with_place(source, orientation)
     enhance_file(Enhancer(silent), Job(source, target))
-    assert gps_of(target) == gps_of(source)
-    assert gps_of(target)[1] == "N"
-    with Image.open(target) as image:
-        assert [round(float(each)) for each in image.info["dpi"]] == [72, 72]
-    assert numpy.array_equal(read_frame(target).pixels, read_frame(source).pixels)
+    with Image.open(source) as before, Image.open(target) as after:
+        exif = after.getexif()
+        assert exif[ExifTags.Base.Model] == "camera"
+        assert dict(exif.get_ifd(ExifTags.IFD.GPSInfo)) == PLACE
+        assert [round(float(each)) for each in after.info["dpi"]] == [72, 72]
+        for image in (before, after):
+            image.load()  # which turns a TIFF
+        upright = [numpy.array(ImageOps.exif_transpose(image)) for image in (before, after)]
+    assert upright[0].shape == ((40, 52) if orientation == 1 else (52, 40))
+    assert numpy.array_equal(*upright)
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate"])

@@ -42,10 +42,14 @@ def rivals(network: DEAL, compiled: bool) -> dict[str, nn.Module]:
     return made
 
 
-def trained() -> DEAL:
+def width_of(timed: bool) -> int:
+    return 32 if timed else 4
+
+
+def trained(width: int) -> DEAL:
     """Its norms have statistics of their own."""
     torch.manual_seed(0)
-    network = DEAL().to(DEVICE).train()
+    network = DEAL(width=width).to(DEVICE).train()
     with torch.no_grad():
         for _ in range(3):
             network(scenes(2, 64, 64))
@@ -54,7 +58,7 @@ def trained() -> DEAL:
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[1]}x{size[0]}")
 def bench_inference(size, race, timed, report):
-    network = trained().eval()
+    network = trained(width_of(timed)).eval()
     x = scenes(1, *(size if timed else SMOKE))
     runs = {"ours": network} | rivals(network, compiled=timed)
     calls = {name: torch.no_grad()(lambda run=run: run(x)) for name, run in runs.items()}
@@ -83,12 +87,12 @@ def add(report, title: str, result, others: list[str], **row: str) -> None:
 def bench_training_step(batch, strategy, race, timed, report):
     """The released operations, and the same losses; ours with an adversary also in its simultaneous form."""
     adversary = STRATEGIES[strategy]
-    x = scenes(batch, *((CROP, CROP) if timed else SMOKE))
+    x = scenes(batch, CROP, CROP) if timed else scenes(2, *SMOKE)
     calls, games = {}, {}
     for update in ("alternating", "simultaneous") if adversary else ("alternating",):
         name = "ours" if update == "alternating" else "simultaneous"
         # Without dropout all see the same images.
-        chosen = Settings(ops="released", dropout=0.0, update=update, batch=batch)
+        chosen = Settings(ops="released", dropout=0.0, update=update, width=width_of(timed))
         games[name] = players = Players(chosen, Crew(x.device))
         calls[name] = lambda players=players: players.step(x, 0, adversary)["loss"]
     params = players.generator.sample(x, seeded(chosen.seed, 2, 0))

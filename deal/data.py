@@ -109,7 +109,8 @@ def read_frame(path: Location, window: Window = "auto") -> Frame:
     """
     _check_window(window)
     try:
-        with Image.open(path) as image:
+        # From a file, as Pillow would map one that it opens by name, and mix up a turned TIFF's rows.
+        with open(path, "rb") as file, Image.open(file) as image:
             pixels = _pixels(image, path)
     except FileNotFoundError:
         raise

@@ -68,8 +68,9 @@ def _metadata(source: Location, kind: str) -> dict[str, Any]:
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             dropped = STORAGE | {ExifTags.Base.Orientation}  # Pillow turns a TIFF's pixels as it reads them
         if kind == "TIFF":
-            if info.get("compression") in LOSSLESS:
-                options["compression"] = info["compression"]
+            if not groups:  # which Pillow cannot write beside compressed pixels
+                compression = info.get("compression")
+                options["compression"] = compression if compression in LOSSLESS else "tiff_adobe_deflate"
             tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else exif
             return {**options, "tiffinfo": _tags(tags, groups, dropped)}
         for tag in dropped.intersection(exif):

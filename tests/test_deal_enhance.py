@@ -225,7 +225,8 @@ def test_exif_is_kept(tmp_path, silent, ending, to, orientation):
     source, target = tmp_path / f"a{ending}", tmp_path / f"b{to}"
     with_place(source, orientation)
     enhance_file(Enhancer(silent), Job(source, target))
-    with Image.open(source) as before, Image.open(target) as after:
+    with open(source, "rb") as one, open(target, "rb") as other:
+        before, after = Image.open(one), Image.open(other)
         exif = after.getexif()
         assert exif[ExifTags.Base.Model] == "camera"
         assert dict(exif.get_ifd(ExifTags.IFD.GPSInfo)) == PLACE

@@ -25,6 +25,8 @@ from deal.settings import Settings
 from deal_kernels.ssim import l1_ssim
 from deal_kernels.tdbn import TDBatchNorm2d
 
+DARK = 1e-6  # the least deviation of a clean image to measure others by
+
 
 def seeded(*words: int) -> torch.Generator:
     """Random numbers that depend on these words alone: what is drawn at a step needs no state kept from earlier ones.
@@ -73,7 +75,7 @@ class Players:
             number: of the step; it decides what is drawn.
 
         Returns:
-            The losses L(y, x) and L(x_hat, x), and the deviation of y and of x_hat as shares of that of x.
+            The losses L(y, x) and L(x_hat, x), and the deviation of each y and x_hat as a share of that of its x.
         """
         self._set_rates(self.settings.scale(number))
         self.network_optimiser.zero_grad()
@@ -89,10 +91,11 @@ class Players:
         else:
             loss, y = self._move_both(x_hat, x, closeness)
         self._average_weights()
-        deviations = [image.detach().std() for image in (x, y, x_hat)]
+        clean, enhanced, degraded = (image.detach().flatten(1).std(1) for image in (x, y, x_hat))
         return {
             "loss": loss.detach(), "closeness": closeness.detach(),
-            "contrast": deviations[1] / deviations[0], "degraded_contrast": deviations[2] / deviations[0],
+            "contrast": (enhanced / clean.clamp_min(DARK)).mean(),
+            "degraded_contrast": (degraded / clean.clamp_min(DARK)).mean(),
         }  # fmt: skip
 
     def loss(self, y: Tensor, x: Tensor) -> Tensor:

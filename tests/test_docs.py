@@ -4,6 +4,11 @@ import doctest
 
 import pytest
 
+import deal.checkpoint
+import deal.data
+import deal.generator
+import deal.model
+import deal.scenes
 import deal_kernels.backend
 import deal_kernels.compat.spikingjelly
 import deal_kernels.degradation
@@ -14,6 +19,11 @@ import deal_kernels.tdbn.functional
 import deal_kernels.tdbn.modules
 
 MODULES = (
+    deal.checkpoint,
+    deal.data,
+    deal.generator,
+    deal.model,
+    deal.scenes,
     deal_kernels.backend,
     deal_kernels.compat.spikingjelly,
     deal_kernels.degradation,

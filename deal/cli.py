@@ -1,0 +1,335 @@
+"""The command `deal`. What a subcommand needs is imported when it runs: `deal --help` is there at once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+DESCRIPTION = "DEAL: enhances thermal images, and trains the network that does it from a few clean ones."
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line; the exit code: 0, 1 after a failure, 2 for a command line that is none, 130 after Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parsed = _parser(arguments).parse_args(arguments)
+    command = COMMANDS[parsed.subcommand]
+    try:
+        with _short_warnings():
+            return command.run(parsed[parsed.subcommand])
+    except KeyboardInterrupt:
+        print("deal: interrupted: what is written is whole, and --skip-existing or --resume go on", file=sys.stderr)
+        return INTERRUPTED
+    except (OSError, ValueError, FloatingPointError, RuntimeError) as error:
+        if os.environ.get("DEAL_TRACEBACK"):
+            raise
+        print(f"deal: error: {_told(error)}", file=sys.stderr)
+        return 1
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    return str(error) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Without the line of source that a warning comes from."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
+        if issubclass(category, UserWarning):
+            print(f"deal: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+def _parser(arguments: Sequence[str]) -> ArgumentParser:
+    """Only the subcommand that is named gets its arguments, as they may need torch."""
+    parser = ArgumentParser(prog="deal", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=_version())
+    subcommands = parser.add_subcommands(metavar="COMMAND")
+    named = next((each for each in arguments if not each.startswith("-")), None)
+    for name, command in COMMANDS.items():
+        subparser = ArgumentParser(description=command.__doc__)
+        if name == named:
+            command.add_arguments(subparser)
+        subcommands.add_subcommand(name, subparser, help=str(command.__doc__).splitlines()[0])
+    return parser
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return f"deal {metadata.version('deal-kernels')}"
+    except metadata.PackageNotFoundError:
+        return "deal, from a folder of its source"
+
+
+class Train:
+    """Train the network on clean images.
+
+    Without --images it makes synthetic thermal scenes. Several GPUs: torchrun --nproc-per-node N -m deal train ...
+    """
+
+    @staticmethod
+    def add_arguments(parser: ArgumentParser) -> None:
+        from deal.settings import Settings
+
+        parser.add_argument("-c", "--config", action="config", help="a YAML file of settings; flags behind it win")
+        parser.add_class_arguments(Settings)
+
+    @staticmethod
+    def run(parsed: Namespace) -> int:
+        from deal import das
+
+        values = {name: value for name, value in parsed.as_dict().items() if name != "config"}
+        result = das.train(das.Settings(**values))
+        if int(os.environ.get("RANK", 0)) == 0:
+            print(
+                f"{result.steps} steps, validation {result.psnr:.2f} dB, loss {result.loss:.4f} (best "
+                f"{result.best:.4f}): {result.output / 'best.safetensors'}"
+            )
+        return 0
+
+
+class Enhance:
+    """Enhance images: a file, a folder, a pattern, or a .txt that lists them.
+
+    8 bits in are 8 bits out, 16 are 16, and metadata is kept. Frames of 16 bits are mapped to what the network knows by
+    --window; what it changes is mapped back and added to their own values, once per frame.
+    """
+
+    @staticmethod
+    def add_arguments(parser: ArgumentParser) -> None:
+        _add_files(parser)
+        parser.add_argument(
+            "-m", "--model", type=str | None, default=None, metavar="FILE",
+            help="weights, from deal train or deal convert, or the name of bundled ones",
+        )  # fmt: skip
+        parser.add_argument("--scale", type=Literal[1, 2, 4], default=1, help="make images larger first, bicubically")
+        parser.add_argument(
+            "-t", "--tile", type=int | Literal["auto"], default="auto",
+            help="size of the parts a frame is computed in; 0 takes it whole, auto as large as memory allows",
+        )  # fmt: skip
+        parser.add_argument(
+            "--tile-overlap", "--tile_overlap", "--tile-pad", "--tile_pad", dest="tile_overlap", type=int | None,
+            default=None, help="pixels that parts see around them, at least the network's reach; seams are blended",
+        )  # fmt: skip
+        _add_device(parser)
+
+    @staticmethod
+    def run(parsed: Namespace) -> int:
+        # One map of a megapixel at the network's width is 128 MiB, and several of them are alive at once.
+        os.environ.setdefault("DEAL_KERNELS_KEEP_MB", "1024")
+        from deal import enhance
+
+        _set_threads(parsed.threads)
+        jobs, window = _jobs(parsed), _window(parsed.window)
+        enhancer = enhance.Enhancer(
+            enhance.load(parsed.model), scale=parsed.scale, tile=parsed.tile, overlap=parsed.tile_overlap,
+            device=parsed.device, precision=parsed.precision,
+        )  # fmt: skip
+        return _run(parsed, jobs, lambda job: enhance.enhance_file(enhancer, job, window))
+
+
+class Degrade:
+    """Degrade images, to see what the network is to undo, or to measure it.
+
+    The operations are applied in their order; the same seed gives a file of the same place in the row the same stripes.
+    """
+
+    @staticmethod
+    def add_arguments(parser: ArgumentParser) -> None:
+        _add_files(parser)
+        parser.add_argument(
+            "--ops", nargs="+", type=str, metavar="OP", default=["average_pool_resize_2", "contrast_0.5", "stripe"],
+            help="such as stripe, gain, noise, gaussian_blur_1.5, average_pool_resize_4, contrast_0.5, posterize_5",
+        )  # fmt: skip
+        parser.add_argument(
+            "--deviation", type=float | None, default=None,
+            help="of stripe, row_stripe, gain, noise and gaussian_blur, of an image from 0 to 1; else drawn at random",
+        )  # fmt: skip
+        parser.add_argument("--seed", type=int, default=0, help="of what is random")
+        parser.add_argument("--threads", type=int | None, default=None, help="processor threads to use")
+
+    @staticmethod
+    def run(parsed: Namespace) -> int:
+        from deal import degrade
+
+        _set_threads(parsed.threads)
+        jobs, window = _jobs(parsed), _window(parsed.window)
+        degrader = degrade.Degrader(parsed.ops, deviation=parsed.deviation)
+        seeds = {job.source: parsed.seed + place for place, job in enumerate(jobs)}
+        return _run(parsed, jobs, lambda job: degrade.degrade_file(degrader, job, seeds[job.source], window))
+
+
+class Info:
+    """Show the version, what runs on this machine, and what is in a file of weights."""
+
+    @staticmethod
+    def add_arguments(parser: ArgumentParser) -> None:
+        parser.add_argument("model", type=str | None, nargs="?", default=None, help="a file of weights")
+
+    @staticmethod
+    def run(parsed: Namespace) -> int:
+        from deal import enhance
+        from deal.checkpoint import load_tensors
+        from deal_kernels.__main__ import print_info
+
+        print(_version())
+        print_info()
+        path = parsed.model or enhance.bundled()
+        if path is None:
+            print("\nno weights come with this package")
+            return 0
+        network = enhance.load(path)
+        print(f"\n{path}")
+        print(f"  parameters  {sum(parameter.numel() for parameter in network.parameters()):,}")
+        print(f"  reach       {network.reach} pixels to each side")
+        for name, value in network.config.items():
+            print(f"  {name:10}  {value}")
+        for name, note in load_tensors(path)[1].items():
+            if name not in ("format", "deal.config"):
+                print(f"  {name:10}  {note}")
+        return 0
+
+
+class Convert:
+    """Convert a checkpoint of the authors' released code to a file of weights."""
+
+    @staticmethod
+    def add_arguments(parser: ArgumentParser) -> None:
+        parser.add_argument("checkpoint", type=str, help="the checkpoint, a .pt file")
+        parser.add_argument("output", type=str, help="the file of weights to write, a .safetensors file")
+        parser.add_argument("--channels", type=Literal[1, 3], default=3, help="of the images that it is to take")
+
+    @staticmethod
+    def run(parsed: Namespace) -> int:
+        from deal.model import DEAL
+
+        network = DEAL.from_released(parsed.checkpoint).with_channels(parsed.channels)
+        checksum = hashlib.sha256(Path(parsed.checkpoint).read_bytes()).hexdigest()
+        network.save_pretrained(parsed.output, converted_from=Path(parsed.checkpoint).name, sha256=checksum)
+        print(f"{parsed.output}: {sum(parameter.numel() for parameter in network.parameters()):,} parameters")
+        return 0
+
+
+class Demo:
+    """Show what it does, without any data: a synthetic scene, degraded, enhanced, side by side."""
+
+    @staticmethod
+    def add_arguments(parser: ArgumentParser) -> None:
+        parser.add_argument("-o", "--output", type=str, default="deal_demo.png", help="the picture to write")
+        parser.add_argument(
+            "-m", "--model", type=str | None, default=None, metavar="FILE",
+            help="weights; else the bundled ones, else those beside the picture, else a training of --minutes",
+        )  # fmt: skip
+        parser.add_argument("--minutes", type=float, default=2.0, help="of training, where there are no weights")
+        parser.add_argument("--seed", type=int, default=7, help="of the scene")
+        _add_device(parser)
+
+    @staticmethod
+    def run(parsed: Namespace) -> int:
+        from deal import demo
+
+        _set_threads(parsed.threads)
+        print(
+            demo.run(
+                parsed.output, model=parsed.model, minutes=parsed.minutes, seed=parsed.seed, device=parsed.device,
+                precision=parsed.precision,
+            )
+        )  # fmt: skip
+        return 0
+
+
+COMMANDS: dict[str, Any] = {
+    "train": Train, "enhance": Enhance, "degrade": Degrade, "info": Info, "convert": Convert, "demo": Demo,
+}  # fmt: skip
+
+
+def _add_files(parser: ArgumentParser) -> None:
+    parser.add_argument("-i", "--input", nargs="+", required=True, metavar="PATH", help="images, folders or patterns")
+    parser.add_argument("-o", "--output", type=str, required=True, metavar="PATH", help="a folder, or a file for one")
+    parser.add_argument("--recursive", action="store_true", help="go into the folders of folders")
+    parser.add_argument("--skip-existing", action="store_true", help="leave out what is there already")
+    parser.add_argument("--keep-going", action="store_true", help="go on behind unusable images; the exit code is 1")
+    parser.add_argument("--suffix", type=str, default="", help="put behind each name, before its ending")
+    parser.add_argument("--ext", type=Literal["auto", "png", "tif", "jpg", "bmp"], default="auto", help="the ending")
+    parser.add_argument(
+        "--window", nargs="+", type=str, default=["auto"], metavar="VALUE",
+        help="which values are black and white: two numbers; full, 0 and 255 or 65535; or auto, the same for 8 bits, "
+        "and for 16 those that a thousandth of the pixels lies below and above",
+    )  # fmt: skip
+    parser.add_argument(
+        "--manifest", type=str | None, default=None, metavar="FILE",
+        help="a CSV file with a line for every image; for a folder manifest.csv in it by default",
+    )  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def _add_device(parser: ArgumentParser) -> None:
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1")
+    parser.add_argument("--precision", type=Literal["auto", "fp32", "bf16"], default="auto", help="of computation")
+    parser.add_argument("--threads", type=int | None, default=None, help="processor threads to use")
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1; got {threads}")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _window(values: list[str]) -> Any:
+    if values in (["auto"], ["full"]):
+        return values[0]
+    try:
+        low, high = map(float, values)
+    except ValueError as error:
+        raise ValueError(f"window must be auto, full or two numbers; got {' '.join(values)}") from error
+    return low, high
+
+
+def _jobs(parsed: Namespace) -> Any:
+    from deal import files
+
+    ending = None if parsed.ext == "auto" else f".{parsed.ext}"
+    return files.planned(parsed.input, parsed.output, recursive=parsed.recursive, suffix=parsed.suffix, ending=ending)
+
+
+def _run(parsed: Namespace, jobs: Any, work: Callable[[Any], dict[str, Any]]) -> int:
+    from deal import files
+
+    into_folder = jobs[0].target != Path(parsed.output)
+    manifest = parsed.manifest or (Path(parsed.output) / "manifest.csv" if into_folder else None)
+    start = time.perf_counter()
+    tally = files.run(
+        jobs, work, skip_existing=parsed.skip_existing, keep_going=parsed.keep_going, manifest=manifest,
+        progress=not parsed.quiet and len(jobs) > 1,
+    )  # fmt: skip
+    if not parsed.quiet:
+        where = f"; {manifest}" if manifest else ""
+        print(f"{tally} in {time.perf_counter() - start:.1f} s{where}")
+    return 1 if tally.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""A run that was broken off, by whatever, and one that several processes share, come to what a plain one comes to."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import das_runs
+import pytest
+import torch
+
+from deal.das import Settings
+from deal.model import DEAL
+from deal.players import Players
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def state(folder):
+    return torch.load(folder / "last.pt", weights_only=True)
+
+
+def rows(folder):
+    with open(folder / "log.csv", newline="") as file:
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+
+
+def assert_same(one, other, path=""):
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), path
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), path
+        for name in one:
+            if name not in ("seconds", "settings"):
+                assert_same(one[name], other[name], f"{path}.{name}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), path
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{path}.{index}")
+    else:
+        assert one == other, path
+
+
+def signalled(monkeypatch, step, number=signal.SIGINT):
+    """Sends a signal in the middle of a step."""
+    play = Players.step
+
+    def playing(self, x, count, adversary):
+        if count == step:
+            os.kill(os.getpid(), number)
+        return play(self, x, count, adversary)
+
+    monkeypatch.setattr(Players, "step", playing)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    threads = torch.get_num_threads()
+    das_runs.run(folder, steps=6)
+    torch.set_num_threads(threads)
+    return folder
+
+
+def test_resumed_run_has_the_same_bits(tmp_path, whole, monkeypatch):
+    """Broken off within the warm start, and between two rows of the log while the generator learns."""
+    for step, first in ((0, False), (4, True)):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            signalled(patch, step)
+            das_runs.run(tmp_path, steps=6, resume=first)
+        assert state(tmp_path)["step"] == step + 1
+        torch.rand(7)  # torch's own random numbers have no part in it
+    das_runs.run(tmp_path, steps=6, resume=True)
+    assert_same(state(tmp_path), state(whole))
+    assert rows(tmp_path) == rows(whole)
+
+
+def test_longer_run_goes_on(tmp_path, whole):
+    das_runs.run(tmp_path, steps=2)
+    das_runs.run(tmp_path, steps=6, resume=True)
+    assert_same(state(tmp_path), state(whole))
+
+
+def test_lost_rows_are_written_again(tmp_path, whole):
+    das_runs.run(tmp_path, steps=2)
+    with open(tmp_path / "log.csv", "a") as file:
+        file.write("3,9,9,9\n4,9")
+    das_runs.run(tmp_path, steps=6, resume=True)
+    assert rows(tmp_path) == rows(whole)
+
+
+def test_finished_run_stays(tmp_path):
+    first = das_runs.run(tmp_path, steps=2)
+    again = das_runs.run(tmp_path, steps=2, resume=True)
+    assert again[2:] == first[2:]
+
+
+def test_terminated_run_saves_and_says_so(tmp_path, monkeypatch):
+    signalled(monkeypatch, 0, signal.SIGTERM)
+    with pytest.raises(SystemExit) as left:
+        das_runs.run(tmp_path, steps=6)
+    assert left.value.code == 143 and state(tmp_path)["step"] == 1
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_errors(tmp_path):
+    das_runs.run(tmp_path, steps=1)
+    with pytest.raises(FileExistsError, match="has a run in it: resume it"):
+        das_runs.run(tmp_path, steps=2)
+    with pytest.raises(ValueError, match="batch was 2 and is 4; seed was 0 and is 1"):
+        das_runs.run(tmp_path, steps=2, resume=True, batch=4, seed=1)
+    (tmp_path / "last.pt").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"last\.pt is not a checkpoint of a run"):
+        das_runs.run(tmp_path, steps=2, resume=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such signal")
+def test_kill_while_writing_loses_nothing(tmp_path):
+    for turn in range(2):
+        here = Path(das_runs.__file__)
+        path = os.pathsep.join([str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
+        process = subprocess.Popen(
+            [sys.executable, here, tmp_path], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
+        )
+        done = [int(process.stdout.readline()) for _ in range(2 + turn)][-1]
+        time.sleep(0.005 * turn)
+        process.kill()
+        rest = process.communicate()[0].split()
+        done = int(rest[-1]) if rest else done
+        kept = state(tmp_path)
+        assert kept["step"] in (done, done + 1)
+        names = [name for name, _ in DEAL.from_pretrained(tmp_path / "last.safetensors").named_parameters()]
+        assert all((kept["players"]["network"][name] == kept["step"]).all() for name in names)
+        for name in ("last", "best"):
+            weights = {
+                each.unique().item() for each in DEAL.from_pretrained(tmp_path / f"{name}.safetensors").parameters()
+            }
+            assert len(weights) == 1 and weights <= {done, done + 1}
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
+def test_two_processes_are_one(tmp_path):
+    updates = "alternating", "simultaneous"
+    torch.multiprocessing.spawn(das_runs.distributed, (tmp_path / "meeting", 2, tmp_path / "two", updates), 2)
+    for update in updates:
+        changes = das_runs.SHARED | {"update": update}
+        das_runs.run(tmp_path / "one" / update, **changes)
+        two, one = (state(tmp_path / count / update)["players"] for count in ("two", "one"))
+        start = Players(Settings(**{**das_runs.TINY, **changes}), das_runs.alone())
+        for player in ("network", "generator"):
+            before = dict(getattr(start, player).named_parameters())
+            for name, expected in one[player].items():
+                tolerance = 1e-6
+                if name in before:  # to be measured by how far it went
+                    tolerance += 0.02 * (expected - before[name]).abs().max().item()
+                torch.testing.assert_close(two[player][name], expected, rtol=1e-4, atol=tolerance)
+        for mine, theirs in zip(rows(tmp_path / "two" / update), rows(tmp_path / "one" / update), strict=True):
+            for name in mine:
+                assert mine[name] == theirs[name] or float(mine[name]) == pytest.approx(float(theirs[name]), rel=1e-4)

@@ -13,7 +13,7 @@ from deal_kernels.ssim.op import Settings
 
 @starts_interpreter
 def test_in_the_interpreter():
-    run_in_the_interpreter(str(Path(__file__).with_name("test_ssim.py")))
+    run_in_the_interpreter(str(Path(__file__).with_name("test_ssim.py")), "-k", "triton")
 
 
 KERNELS = ("moments", "map", "slopes", "gradient")

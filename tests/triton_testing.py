@@ -32,9 +32,9 @@ compiles = pytest.mark.skipif(
 )
 
 
-def run_in_the_interpreter(file):
+def run_in_the_interpreter(file, *options):
     environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, *options]
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 
 import pytest
 import torch
@@ -21,6 +22,15 @@ EXPECTED = {
     "ssim_map": similarity,
     "l1_ssim": expected_l1_ssim,
 }
+
+
+@pytest.fixture(autouse=True)
+def few_programs(monkeypatch):
+    """Triton's interpreter takes its time for each program, however large."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        from deal_kernels.ssim import triton
+
+        monkeypatch.setattr(triton, "BLOCK", 1 << 14)
 
 
 def result_and_gradients(function, images, wanted=(True, True), **options):

@@ -3,8 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 import deal_kernels
+
+# How long examples take to draw says something of a shared machine, nothing of the kernels.
+settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 BACKENDS = [name for name, state in deal_kernels.info()["backends"].items() if state == "live"]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _short_warnings():
             return command.run(parsed[parsed.subcommand])
     except KeyboardInterrupt:
-        print("deal: interrupted: what is written is whole, and --skip-existing or --resume go on", file=sys.stderr)
+        told = "deal: interrupted: what is written is whole, and --skip-existing or --resume true goes on"
+        print(told, file=sys.stderr)
         return INTERRUPTED
     except (OSError, ValueError, FloatingPointError, RuntimeError) as error:
         if os.environ.get("DEAL_TRACEBACK"):

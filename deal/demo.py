@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from deal import enhance
@@ -18,6 +17,7 @@ from deal.data import SUFFIXES, Location
 from deal.degrade import Degrader
 from deal.enhance import Enhancer, Precision
 from deal.model import DEAL
+from deal.picture import grey, strip
 from deal.scenes import Scenes, thermal_scene
 from deal_kernels.ssim import ssim
 
@@ -25,7 +25,6 @@ HEIGHT, WIDTH = 256, 320
 STRIPES = 0.06
 LESS = ("average_pool_resize_2", "contrast_0.7", "stripe")
 FRAMES = 3  # that are timed
-BAR = 40  # pixels above the images, for their labels
 
 
 class Shown(NamedTuple):
@@ -75,7 +74,8 @@ def run(
         output, weights, tuple(psnr(*pair) for pair in pairs), tuple(ssim(*pair).item() for pair in pairs), milliseconds  # type: ignore[arg-type]
     )  # fmt: skip
     scores = [f"{p:.1f} dB, SSIM {s:.3f}" for p, s in zip(shown.psnr, shown.ssim, strict=True)]
-    picture = _picture([degraded, enhanced, clean], ["degraded", "enhanced by DEAL", "the scene"], [*scores, ""])
+    images = [grey(each) for each in (degraded, enhanced, clean)]
+    picture = strip(images, ["degraded", "enhanced by DEAL", "the scene"], [*scores, ""])
     with atomically(output) as file:
         picture.save(file, Image.registered_extensions()[output.suffix.lower()])
     return shown
@@ -120,17 +120,3 @@ def _timed(enhancer: Enhancer, image: Tensor) -> tuple[Tensor, float]:
         result = enhancer.tensor(image)
         times.append(1e3 * (time.perf_counter() - start))
     return result.clamp(0, 1), statistics.median(times)
-
-
-def _picture(images: list[Tensor], titles: list[str], scores: list[str]) -> Image.Image:
-    """The images beside each other, on one scale of grey, each under its label."""
-    gap = 8
-    sheet = Image.new("L", (len(images) * (WIDTH + gap) - gap, HEIGHT + BAR), 255)
-    draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(15), ImageFont.load_default(12)
-    for place, (image, title, score) in enumerate(zip(images, titles, scores, strict=True)):
-        left = place * (WIDTH + gap)
-        pixels = (255 * image[0, 0]).round().to(torch.uint8).numpy()
-        sheet.paste(Image.fromarray(pixels), (left, BAR))
-        draw.text((left + 2, 3), title, fill=0, font=font)
-        draw.text((left + 2, 23), score, fill=96, font=small)
-    return sheet

@@ -13,7 +13,7 @@ import torch
 from conftest import DATA
 from PIL import Image
 
-from deal import cli, demo
+from deal import cli, demo, picture
 from deal.data import read_frame
 from deal.model import DEAL
 
@@ -261,8 +261,8 @@ def test_demo(folder, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "PSNR, dB" in said and "SSIM" in said and "ms a frame" in said
     with Image.open(picture) as image:
-        assert image.size == (3 * 64 + 16, 48 + demo.BAR)
-        clean = numpy.asarray(image)[demo.BAR :, -64:]
+        assert image.size == (3 * 64 + 16, 48 + picture.BAR)
+        clean = numpy.asarray(image)[picture.BAR :, -64:]
     expected = demo.thermal_scene(48, 64, seed=7)[0].numpy()
     assert abs(clean - 255 * expected).max() <= 0.5 + 1e-3
 

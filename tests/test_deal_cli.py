@@ -13,9 +13,10 @@ import torch
 from conftest import DATA
 from PIL import Image
 
-from deal import cli, demo, picture
+from deal import cli, demo
 from deal.data import read_frame
 from deal.model import DEAL
+from deal.picture import BAR
 
 RELEASED = DATA / "golden" / "deal_released_epoch839.pt"
 COMMANDS = ("train", "enhance", "degrade", "info", "convert", "demo")
@@ -261,8 +262,8 @@ def test_demo(folder, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "PSNR, dB" in said and "SSIM" in said and "ms a frame" in said
     with Image.open(picture) as image:
-        assert image.size == (3 * 64 + 16, 48 + picture.BAR)
-        clean = numpy.asarray(image)[picture.BAR :, -64:]
+        assert image.size == (3 * 64 + 16, 48 + BAR)
+        clean = numpy.asarray(image)[BAR :, -64:]
     expected = demo.thermal_scene(48, 64, seed=7)[0].numpy()
     assert abs(clean - 255 * expected).max() <= 0.5 + 1e-3
 

@@ -6,9 +6,12 @@ import pytest
 
 import deal.checkpoint
 import deal.data
+import deal.fusion
 import deal.generator
+import deal.metrics
 import deal.model
 import deal.scenes
+import deal.smoothing
 import deal_kernels.backend
 import deal_kernels.compat.spikingjelly
 import deal_kernels.degradation
@@ -21,9 +24,12 @@ import deal_kernels.tdbn.modules
 MODULES = (
     deal.checkpoint,
     deal.data,
+    deal.fusion,
     deal.generator,
+    deal.metrics,
     deal.model,
     deal.scenes,
+    deal.smoothing,
     deal_kernels.backend,
     deal_kernels.compat.spikingjelly,
     deal_kernels.degradation,

@@ -274,14 +274,12 @@ class Evaluate:
         parser.add_argument("--suite", type=str, default="standard", help="of degradations")
         parser.add_argument(
             "--methods", type=str, default="none,best-classical,deal", metavar="NAME,...",
-            help="names of classical methods, or several with + between them, one after the other; best-classical; deal, "
-            "the weights that come with it; files of weights; checkpoints of the authors' released code, .pt",
+            help="classical methods, or several with + between them, one after the other; best-classical; deal, the "
+            "weights that come with it; files of weights; checkpoints of the authors' released code, .pt",
         )  # fmt: skip
-        parser.add_argument(
-            "--crop", type=str, default="256x320", help="height x width from the middle of images; none takes them whole"
-        )
+        parser.add_argument("--crop", type=str, default="256x320", help="of each image's middle; none takes all of it")
         parser.add_argument("--seed", type=int, default=0, help="of what is random")
-        parser.add_argument("-o", "--output", type=str, default="evaluation", metavar="FOLDER", help="the files' folder")
+        parser.add_argument("-o", "--output", type=str, default="evaluation", metavar="FOLDER", help="for files")
         parser.add_argument("--device", type=str, default="auto", help="of networks: auto, cpu, cuda or cuda:1")
         parser.add_argument("--threads", type=int | None, default=None, help="processor threads to use")
         parser.add_argument("--quiet", action="store_true", help="show no progress")

@@ -133,9 +133,9 @@ def _read(infrared: Path, visible: Path) -> Pair:
 
 def _protocol(folder: Path, count: int) -> str:
     return (
-        f"{count} pairs of {folder.absolute().name}, whole; infrared images enhanced, rounded to 8 bits, and fused with "
-        "the brightness (BT.601) of the visible ones, by the larger pixel (max) or the mean, rounded up. Measures are on "
-        "0 to 255, their sources the visible image and the ORIGINAL infrared image, not the enhanced one; means over "
-        "pairs. Standard measures are what their definitions say, legacy ones what the literature's tables contain. none "
-        f"is no enhancement, stretch a contrast of 1.3 about the mean. torch {torch.__version__}."
+        f"{count} pairs of {folder.absolute().name}, whole; infrared images enhanced, rounded to 8 bits, and fused "
+        "with the brightness (BT.601) of the visible ones, by the larger pixel (max) or the mean, rounded up. Measures "
+        "are on 0 to 255, their sources the visible image and the ORIGINAL infrared image, not the enhanced one; means "
+        "over pairs. Standard measures are what their definitions say, legacy ones what the literature's tables "
+        f"contain. none is no enhancement, stretch a contrast of 1.3 about the mean. torch {torch.__version__}."
     )

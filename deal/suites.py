@@ -8,9 +8,10 @@ A row is one degradation of a clean image [1, C, H, W] in [0, 1], some steps one
   antialiasing down. A side that the factor does not divide is rounded up at the low resolution;
 * contrast: level of the image and 1 - level of its mean.
 
-Nothing is clamped and nothing is quantised, so stripes reach beyond [0, 1], and so may the bicubic kernel. Random values
-depend on the seed, the image's place and the row's name alone: a row more or less changes no other.
+Nothing is clamped and nothing is quantised, so stripes reach beyond [0, 1], and so may the bicubic kernel. Random
+values depend on the seed, the image's place and the row's name alone: a row more or less changes no other.
 
+>>> import torch
 >>> x = torch.rand(1, 1, 48, 64)
 >>> composed = SUITES["standard"][-1]
 >>> composed.steps
@@ -25,7 +26,6 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy
-import torch
 from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 

@@ -6,12 +6,16 @@ import pytest
 
 import deal.checkpoint
 import deal.data
+import deal.evaluate
 import deal.fusion
 import deal.generator
+import deal.methods
 import deal.metrics
 import deal.model
+import deal.report
 import deal.scenes
 import deal.smoothing
+import deal.suites
 import deal_kernels.backend
 import deal_kernels.compat.spikingjelly
 import deal_kernels.degradation
@@ -24,12 +28,16 @@ import deal_kernels.tdbn.modules
 MODULES = (
     deal.checkpoint,
     deal.data,
+    deal.evaluate,
     deal.fusion,
     deal.generator,
+    deal.methods,
     deal.metrics,
     deal.model,
+    deal.report,
     deal.scenes,
     deal.smoothing,
+    deal.suites,
     deal_kernels.backend,
     deal_kernels.compat.spikingjelly,
     deal_kernels.degradation,

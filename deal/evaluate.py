@@ -16,10 +16,10 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple
 
 import numpy
 import torch
@@ -106,62 +106,68 @@ def evaluate(
     _check_crop(crop)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number of at least 0; got {seed!r}")
+    where = chosen_device(device)
     paths = find_images(images)
     columns = labels(list(dict.fromkeys(methods)))
     names = dict.fromkeys(each for name in methods for each in (CLASSICAL if name == BEST else (name,)))
     tile: int | Literal["auto"] = "auto" if crop is None else 0
-    run = {columns.get(name, name): method_of(name, tile=tile, device=device) for name in names}
+    run = {columns.get(name, name): method_of(name, tile=tile, device=where) for name in names}
     clean = [_middle(path, crop) for path in paths]
     for method in run.values():
         method(clean[0])  # a network's first call prepares its weights, which no image's time is to contain
-    protocol = _protocol(paths, suite, methods, crop, seed, device)
+    protocol = _protocol(paths, suite, methods, crop, seed, where)
     results = Results([], tuple(row.name for row in degradations), tuple(columns.values()), protocol)
     total = len(degradations) * len(run) * len(paths)
     with tqdm(total=total, unit="result", disable=not progress, file=sys.stderr) as bar:
         for row in degradations:
             inputs = [degraded(row, x, place, seed) for place, x in enumerate(clean)]
-            found = {}
+            found: dict[str, list[Figures]] = {name: [] for name in run}
+            kept: dict[str, list[numpy.ndarray]] = {name: [] for name in run}
             for name, method in run.items():
-                found[name] = [
-                    _restored(row, name, method, *each, bar) for each in zip(paths, clean, inputs, strict=True)
-                ]
-            _add(results, row, found, clean, inputs)
+                for path, x, y in zip(paths, clean, inputs, strict=True):
+                    restored, ms = _restored(method, y, f"{name} gives values that are not finite: {path}, {row.name}")
+                    found[name].append(_figures(row.name, name, path.name, restored, x, ms))
+                    if row.pictured and len(kept[name]) < PICTURED:
+                        kept[name].append(grey(restored))
+                    bar.update()
+            _add(results, row, found, kept, zip(clean[:PICTURED], inputs[:PICTURED], strict=True))
     return results
 
 
-Found = dict[str, list[tuple[Figures, numpy.ndarray]]]
-
-
-def _restored(
-    row: Row, name: str, method: Method, path: Path, clean: Tensor, y: Tensor, bar: tqdm[NoReturn]
-) -> tuple[Figures, numpy.ndarray]:
-    """How near a method brings y to the clean image, and what it makes of it in 8 bits."""
+def _restored(method: Method, y: Tensor, trouble: str) -> tuple[Tensor, float]:
+    """What a method makes of y, and in how many milliseconds."""
     start = time.perf_counter()
     restored = method(y)
     ms = 1e3 * (time.perf_counter() - start)
     if not restored.isfinite().all():
-        raise UnusableImage(f"{name} gives values that are not finite for {path}, {row.name}")
-    restored = restored.clamp(0, 1)
-    bar.update()
-    return Figures(row.name, name, path.name, *(each(restored, clean).item() for each in MEASURES), ms), grey(restored)
+        raise UnusableImage(trouble)
+    return restored.clamp(0, 1), ms
 
 
-def _add(results: Results, row: Row, found: Found, clean: list[Tensor], inputs: list[Tensor]) -> None:
+def _figures(row: str, method: str, image: str, restored: Tensor, clean: Tensor, ms: float) -> Figures:
+    return Figures(
+        row, method, image, psnr=metrics.psnr(restored, clean).item(),
+        affine_psnr=metrics.affine_psnr(restored, clean).item(), ssim=metrics.ssim(restored, clean).item(),
+        stripe_residual=metrics.stripe_residual(restored, clean).item(), ms=ms,
+    )  # fmt: skip
+
+
+def _add(
+    results: Results, row: Row, found: dict[str, list[Figures]], kept: dict[str, list[numpy.ndarray]],
+    inputs: Iterable[tuple[Tensor, Tensor]],
+) -> None:  # fmt: skip
     """To the results those of a row, with the best classical ones where they are asked for."""
     if BEST in results.methods:
-        winner = best(row, [_mean([figures for figures, _ in found[name]]) for name in CLASSICAL])
-        found[BEST] = [(figures._replace(method=BEST, winner=winner), image) for figures, image in found[winner]]
+        winner = best(row, [_mean(found[name]) for name in CLASSICAL])
+        found[BEST] = [each._replace(method=BEST, winner=winner) for each in found[winner]]
+        kept[BEST] = kept[winner]
     for each in found.values():
-        results.rows.extend(figures for figures, _ in each)
+        results.rows.extend(each)
     if row.pictured:
-        for place, (x, y) in enumerate(zip(clean[:PICTURED], inputs[:PICTURED], strict=True)):
-            shown = [found[name][place] for name in results.methods]
-            results.strips.append(
-                Strip(grey(x), grey(y), [image for _, image in shown], [figures for figures, _ in shown])
-            )
-
-
-MEASURES = (metrics.psnr, metrics.affine_psnr, metrics.ssim, metrics.stripe_residual)
+        for place, (x, y) in enumerate(inputs):
+            restored = [kept[name][place] for name in results.methods]
+            figures = [found[name][place] for name in results.methods]
+            results.strips.append(Strip(grey(x), grey(y), restored, figures))
 
 
 def best(row: Row, means: Sequence[Figures]) -> str:
@@ -178,9 +184,9 @@ def best(row: Row, means: Sequence[Figures]) -> str:
 def _mean(figures: Sequence[Figures]) -> Figures:
     if not figures:
         raise ValueError("row and method must be ones that were measured")
-    numbers = zip(*(each[3:8] for each in figures), strict=True)
-    first = figures[0]
-    return Figures(first.row, first.method, "mean", *map(statistics.fmean, numbers), first.winner)
+    numbers = ("psnr", "affine_psnr", "ssim", "stripe_residual", "ms")
+    means: dict[str, Any] = {name: statistics.fmean(getattr(each, name) for each in figures) for name in numbers}
+    return figures[0]._replace(image="mean", **means)
 
 
 def _check_crop(crop: Crop) -> None:
@@ -201,7 +207,7 @@ def _middle(path: Path, crop: Crop) -> Tensor:
 
 
 def _protocol(
-    paths: list[Path], suite: str | Sequence[Row], methods: Sequence[str], crop: Crop, seed: int, device: str
+    paths: list[Path], suite: str | Sequence[Row], methods: Sequence[str], crop: Crop, seed: int, device: torch.device
 ) -> str:
     folders = ", ".join(dict.fromkeys(path.absolute().parent.name for path in paths))
     cut = "whole" if crop is None else f"{crop[0]} x {crop[1]} from the middle"
@@ -224,5 +230,5 @@ def _protocol(
     weights = bundled()
     if BUNDLED in methods and weights is not None:
         said.append(f"{BUNDLED} is {weights.name}.")
-    said.append(f"torch {torch.__version__}, {chosen_device(device)}, {torch.get_num_threads()} threads.")
+    said.append(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads.")
     return " ".join(said)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from deal import baselines, enhance
 from deal.baselines import Method
 from deal.model import DEAL
@@ -28,7 +30,7 @@ def check_methods(names: Sequence[str]) -> None:
         raise ValueError("methods must have at least one name; got none")
 
 
-def method_of(name: str, *, tile: int | Literal["auto"] = 0, device: str = "auto") -> Method:
+def method_of(name: str, *, tile: int | Literal["auto"] = 0, device: str | torch.device = "auto") -> Method:
     """From images [B, C, H, W] in [0, 1] to the like, or beyond that range.
 
     Args:

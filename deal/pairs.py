@@ -23,6 +23,7 @@ from tqdm import tqdm
 from deal import fusion
 from deal.baselines import Method
 from deal.data import Location, UnusableImage, find_images, read_frame
+from deal.enhance import chosen_device
 from deal.methods import BEST, check_methods, labels, method_of
 from deal.picture import grey
 
@@ -85,8 +86,9 @@ def evaluate_pairs(
     check_methods(methods)
     if BEST in methods:
         raise ValueError(f"methods for pairs must not have {BEST!r}: it is found by clean images, which pairs lack")
+    where = chosen_device(device)
     shown = labels(list(dict.fromkeys((*ALWAYS, *methods))))
-    run = {label: method_of(name, tile="auto", device=device) for name, label in shown.items()}
+    run = {label: method_of(name, tile="auto", device=where) for name, label in shown.items()}
     pairs = [_read(*paths) for paths in _partners(Path(folder))]
     results = PairResults([], tuple(run), _protocol(Path(folder), len(pairs)))
     with tqdm(total=len(run) * len(pairs), unit="pair", disable=not progress, file=sys.stderr) as bar:
@@ -106,7 +108,7 @@ def evaluate_pairs(
 def _enhanced(name: str, method: Method, pair: Pair) -> numpy.ndarray:
     enhanced = method(pair.seen)
     if not enhanced.isfinite().all():
-        raise UnusableImage(f"{name} gives values that are not finite for {pair.name}")
+        raise UnusableImage(f"{name} gives values that are not finite: {pair.name}")
     return grey(enhanced)
 
 

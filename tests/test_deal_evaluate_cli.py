@@ -108,7 +108,7 @@ def test_results_that_are_not_finite(folder, capsys, monkeypatch):
     monkeypatch.setitem(baselines.BASELINES, "broken", lambda x: x * torch.nan)
     for data in (["--data", "in", "--crop", "none"], ["--pairs", "pairs"]):
         assert cli.main(["evaluate", *data, "--methods", "broken", "--quiet"]) == 1
-        assert "broken gives values that are not finite for " in capsys.readouterr().err
+        assert "broken gives values that are not finite" in capsys.readouterr().err
 
 
 def test_all_images_are_checked_before_anything_is_computed(folder, monkeypatch):

@@ -230,5 +230,5 @@ def _protocol(
     weights = bundled()
     if BUNDLED in methods and weights is not None:
         said.append(f"{BUNDLED} is {weights.name}.")
-    said.append(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads.")
+    said.append(f"torch {torch.__version__}, {device}, threads: {torch.get_num_threads()}.")
     return " ".join(said)

@@ -16,6 +16,7 @@ from deal.checkpoint import atomically
 from deal.data import SUFFIXES, Location
 from deal.degrade import Degrader
 from deal.enhance import Enhancer, Precision
+from deal.metrics import psnr
 from deal.model import DEAL
 from deal.picture import grey, strip
 from deal.scenes import Scenes, thermal_scene
@@ -71,7 +72,7 @@ def run(
     enhanced, milliseconds = _timed(Enhancer(network, device=device, precision=precision), degraded)
     pairs = [(each, clean) for each in (degraded, enhanced)]
     shown = Shown(
-        output, weights, tuple(psnr(*pair) for pair in pairs), tuple(ssim(*pair).item() for pair in pairs), milliseconds  # type: ignore[arg-type]
+        output, weights, tuple(psnr(*pair).item() for pair in pairs), tuple(ssim(*pair).item() for pair in pairs), milliseconds  # type: ignore[arg-type]
     )  # fmt: skip
     scores = [f"{p:.1f} dB, SSIM {s:.3f}" for p, s in zip(shown.psnr, shown.ssim, strict=True)]
     images = [grey(each) for each in (degraded, enhanced, clean)]
@@ -79,11 +80,6 @@ def run(
     with atomically(output) as file:
         picture.save(file, Image.registered_extensions()[output.suffix.lower()])
     return shown
-
-
-def psnr(image: Tensor, reference: Tensor) -> float:
-    """In dB, of values in [0, 1], over all pixels."""
-    return float(-10 * (image - reference).double().square().mean().log10())
 
 
 def _network(output: Path, model: Location | None, minutes: float, device: str) -> tuple[DEAL, str]:

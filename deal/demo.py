@@ -70,10 +70,8 @@ def run(
     clean = thermal_scene(HEIGHT, WIDTH, seed=seed)[None]
     degraded = Degrader(LESS, deviation=STRIPES)(clean, seed).clamp(0, 1)
     enhanced, milliseconds = _timed(Enhancer(network, device=device, precision=precision), degraded)
-    pairs = [(each, clean) for each in (degraded, enhanced)]
-    shown = Shown(
-        output, weights, tuple(psnr(*pair).item() for pair in pairs), tuple(ssim(*pair).item() for pair in pairs), milliseconds  # type: ignore[arg-type]
-    )  # fmt: skip
+    before, after = ((psnr(each, clean).item(), ssim(each, clean).item()) for each in (degraded, enhanced))
+    shown = Shown(output, weights, (before[0], after[0]), (before[1], after[1]), milliseconds)
     scores = [f"{p:.1f} dB, SSIM {s:.3f}" for p, s in zip(shown.psnr, shown.ssim, strict=True)]
     images = [grey(each) for each in (degraded, enhanced, clean)]
     picture = strip(images, ["degraded", "enhanced by DEAL", "the scene"], [*scores, ""])

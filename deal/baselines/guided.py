@@ -1,4 +1,4 @@
-"""The one-dimensional guided filter: details of rows that stay as they are along columns are stripes."""
+"""Guided filters of one dimension (Cao 2015): details of rows that go on along columns are stripes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from torch import Tensor
 
 
 def guided_filter(
-    x: Tensor, reach: int = 10, least: float = 0.16, length: int = 100, least_down: float = 0.01
-) -> Tensor:
-    """Rows are filtered with themselves as guide; what that takes away is filtered along columns and subtracted.
+    x: Tensor, reach: int = 4, across: float = 0.08, length: int = 256, along: float = 0.1
+) -> Tensor:  # fmt: skip
+    """Rows are smoothed with themselves as guide; what is left of them is smoothed along columns, and subtracted.
 
     Args:
         x: [B, C, H, W]
-        reach, length: of the windows along rows and along columns, in pixels to each side.
-        least, least_down: the variances below which the filters smooth.
+        reach, length: of windows along rows and along columns, in pixels to each side.
+        across, along: the variances below which rows and columns are smoothed.
     """
-    smooth = _guided(x, x, reach, least, dim=3)
-    stripes = _guided(smooth, x - smooth, length, least_down, dim=2)
-    return x - stripes
+    smooth = _guided(x, x, reach, across, dim=3)
+    return x - _guided(smooth, x - smooth, length, along, dim=2)
 
 
 def _guided(guide: Tensor, x: Tensor, reach: int, least: float, dim: int) -> Tensor:
@@ -35,7 +34,7 @@ def _boxed(x: Tensor, reach: int, dim: int) -> Tensor:
     count = x.shape[dim]
     place = torch.arange(count, device=x.device)
     first, last = (place - reach).clamp(min=0), (place + reach + 1).clamp(max=count)
-    sums = torch.cat([torch.zeros_like(x.narrow(dim, 0, 1)), x], dim).double().cumsum(dim)
-    shape = [-1 if each == dim else 1 for each in range(4)]
-    sums = sums.index_select(dim, last) - sums.index_select(dim, first)
-    return (sums / (last - first).reshape(shape)).to(x.dtype)
+    sums = torch.cat([torch.zeros_like(x.narrow(dim, 0, 1)), x], dim).cumsum(dim, dtype=torch.float64)
+    totals = sums.index_select(dim, last) - sums.index_select(dim, first)
+    sizes = (last - first).reshape([-1 if each == dim else 1 for each in range(4)])
+    return (totals / sizes).to(x.dtype)

@@ -14,17 +14,21 @@ from PIL import Image
 
 from deal.checkpoint import atomically
 from deal.data import Location
-from deal.evaluate import Figures, Results, Strip
+from deal.evaluate import EXACT, Figures, Results, Strip
 from deal.methods import BEST
 from deal.pairs import HOW, MEASURES, VARIANTS, PairResults
 from deal.picture import stacked, strip
 
 TABLES: dict[str, Callable[[Figures], str]] = {
-    "PSNR, dB": lambda figures: f"{figures.psnr:.2f}",
-    "Affine PSNR, dB": lambda figures: f"{figures.affine_psnr:.2f}",
+    "PSNR, dB": lambda figures: _decibels(figures.psnr),
+    "Affine PSNR, dB": lambda figures: _decibels(figures.affine_psnr),
     "SSIM": lambda figures: f"{figures.ssim:.4f}",
     "Stripe residual": lambda figures: f"{figures.stripe_residual:.4f}",
 }
+
+
+def _decibels(value: float) -> str:
+    return f"> {EXACT:g}" if value > EXACT else f"{value:.2f}"
 
 
 def check_folder(folder: Location) -> None:

@@ -181,6 +181,7 @@ def test_files(folder):
     mean = results.mean("stripes 0.1", "median-difference")
     assert "| PSNR, dB     |  none | median-difference |" in said
     assert f"| stripes 0.1  | {results.mean('stripes 0.1', 'none').psnr:.2f} | {mean.psnr:17.2f} |" in said
+    assert "| clean        | > 100 |" in said
     assert all(f"| {title}" in said for title in (*report.TABLES, "Time, ms"))
 
 

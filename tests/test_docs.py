@@ -4,6 +4,8 @@ import doctest
 
 import pytest
 
+import deal.baselines
+import deal.baselines.wavelets
 import deal.checkpoint
 import deal.data
 import deal.evaluate
@@ -26,6 +28,8 @@ import deal_kernels.tdbn.functional
 import deal_kernels.tdbn.modules
 
 MODULES = (
+    deal.baselines,
+    deal.baselines.wavelets,
     deal.checkpoint,
     deal.data,
     deal.evaluate,

@@ -14,8 +14,8 @@ def median_difference(x: Tensor, width: float = 7.0) -> Tensor:
 
     Args:
         x: [B, C, H, W]
-        width: deviation, in columns, of the Gaussian mean of offsets that counts as slow. 6 to 10 differ by 0.1 dB. The
-            offsets are mirrored at the edges, which costs up to 2 dB less than repeating the last one.
+        width: deviation, in columns, of the Gaussian mean of offsets that counts as slow. 6 to 8 differ by 0.03 dB.
+            At the edges it mirrors the offsets; with the last one repeated it would be worse by 0.5 dB.
     """
     steps, _ = (x[..., 1:] - x[..., :-1]).sort(2)
     rows = x.shape[2]
@@ -29,8 +29,8 @@ def moment_matching(x: Tensor, width: float = 2.0) -> Tensor:
 
     Args:
         x: [B, C, H, W]
-        width: deviation, in columns, of the Gaussian mean that are the surroundings. Strong additive stripes alone
-            would have 5, which costs images more of their own structure.
+        width: deviation, in columns, of the Gaussian mean that are the surroundings. Wider ones are better
+            at additive stripes of 0.1, by 2 dB at 5 columns, and worse at all else.
     """
     means, spreads = x.mean(2, keepdim=True), x.std(2, correction=0, keepdim=True)
     gains = smoothed(spreads, width) / spreads.clamp(min=1e-4)  # [B, C, 1, W]
@@ -46,7 +46,7 @@ def midway(x: Tensor, widest: int = 8) -> Tensor:
         x: [B, C, H, W]
         widest: the largest deviation that is tried.
     """
-    values, places = x.sort(2, stable=True)
+    values, places = x.sort(dim=2, stable=True)
     best, least = x, _variation(x)
     for width in range(1, widest + 1):
         candidate = torch.empty_like(x).scatter_(2, places, smoothed(values, width))

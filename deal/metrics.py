@@ -70,9 +70,9 @@ def ssim(y: Tensor, x: Tensor) -> Tensor:
 def stripe_residual(y: Tensor, x: Tensor) -> Tensor:
     """How strong the vertical stripes are that y has and x has not.
 
-    The root mean square, over columns and channels, of the column means of y - x less their Gaussian mean over 20
-    columns to each side: slow shading is no stripe. Of fresh stripes N(0, s^2) on x it is s, to the 2 % that their own
-    Gaussian mean takes away.
+    The root mean square, over columns and channels, of the column means of y - x less their Gaussian mean, deviation 20
+    columns: slow shading is no stripe. Of stripes N(0, s^2) put on x it is s, less the 1 % that is in their Gaussian
+    mean.
 
     Args:
         y, x: images [B, C, H, W] of one shape, x the clean ones.

@@ -258,8 +258,58 @@ class Demo:
         return 0
 
 
+class Evaluate:
+    """Measure methods on clean images that it degrades, or on what fusing infrared with visible images gives.
+
+    It prints the tables, and writes results.csv, results.md and sheet.png.
+    """
+
+    @staticmethod
+    def add_arguments(parser: ArgumentParser) -> None:
+        parser.add_argument("--data", nargs="+", type=str, default=[], metavar="PATH", help="clean images or folders")
+        parser.add_argument(
+            "--pairs", type=str | None, default=None, metavar="FOLDER",
+            help="in place of --data: whole images in ir/ and vis/ with the same names, fused by maximum and by mean",
+        )  # fmt: skip
+        parser.add_argument("--suite", type=str, default="standard", help="of degradations")
+        parser.add_argument(
+            "--methods", type=str, default="none,best-classical,deal", metavar="NAME,...",
+            help="classical methods, or several with + between them, one after the other; best-classical; deal, the "
+            "weights that come with it; files of weights; checkpoints of the authors' released code, .pt",
+        )  # fmt: skip
+        parser.add_argument("--crop", type=str, default="256x320", help="of each image's middle; none takes all of it")
+        parser.add_argument("--seed", type=int, default=0, help="of what is random")
+        parser.add_argument("-o", "--output", type=str, default="evaluation", metavar="FOLDER", help="for files")
+        parser.add_argument("--device", type=str, default="auto", help="of networks: auto, cpu, cuda or cuda:1")
+        parser.add_argument("--threads", type=int | None, default=None, help="processor threads to use")
+        parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+    @staticmethod
+    def run(parsed: Namespace) -> int:
+        if bool(parsed.data) == bool(parsed.pairs):
+            raise ValueError("one of --data and --pairs must be given")
+        from deal import evaluate, pairs, report
+
+        _set_threads(parsed.threads)
+        start = time.perf_counter()
+        report.check_folder(parsed.output)
+        methods = [name.strip() for name in parsed.methods.split(",") if name.strip()]
+        options = {"device": parsed.device, "progress": not parsed.quiet}
+        results: Any
+        if parsed.pairs:
+            results = pairs.evaluate_pairs(parsed.pairs, methods, **options)
+        else:
+            crop = _crop(parsed.crop)
+            results = evaluate.evaluate(parsed.data, parsed.suite, methods, crop=crop, seed=parsed.seed, **options)
+        print(report.as_markdown(results))
+        written = ", ".join(map(str, report.write(results, parsed.output)))
+        print(f"{written} in {time.perf_counter() - start:.1f} s")
+        return 0
+
+
 COMMANDS: dict[str, Any] = {
-    "train": Train, "enhance": Enhance, "degrade": Degrade, "info": Info, "convert": Convert, "demo": Demo,
+    "train": Train, "enhance": Enhance, "degrade": Degrade, "evaluate": Evaluate, "info": Info, "convert": Convert,
+    "demo": Demo,
 }  # fmt: skip
 
 
@@ -307,6 +357,16 @@ def _window(values: list[str]) -> Any:
     except ValueError as error:
         raise ValueError(f"window must be auto, full or two numbers; got {' '.join(values)}") from error
     return low, high
+
+
+def _crop(value: str) -> tuple[int, int] | None:
+    if value == "none":
+        return None
+    try:
+        height, width = map(int, value.split("x"))
+    except ValueError as error:
+        raise ValueError(f"crop must be such as 256x320, or none; got {value}") from error
+    return height, width
 
 
 def _jobs(parsed: Namespace) -> Any:

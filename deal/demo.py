@@ -8,8 +8,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from deal import enhance
@@ -17,7 +16,9 @@ from deal.checkpoint import atomically
 from deal.data import SUFFIXES, Location
 from deal.degrade import Degrader
 from deal.enhance import Enhancer, Precision
+from deal.metrics import psnr
 from deal.model import DEAL
+from deal.picture import grey, strip
 from deal.scenes import Scenes, thermal_scene
 from deal_kernels.ssim import ssim
 
@@ -25,7 +26,6 @@ HEIGHT, WIDTH = 256, 320
 STRIPES = 0.06
 LESS = ("average_pool_resize_2", "contrast_0.7", "stripe")
 FRAMES = 3  # that are timed
-BAR = 40  # pixels above the images, for their labels
 
 
 class Shown(NamedTuple):
@@ -70,20 +70,14 @@ def run(
     clean = thermal_scene(HEIGHT, WIDTH, seed=seed)[None]
     degraded = Degrader(LESS, deviation=STRIPES)(clean, seed).clamp(0, 1)
     enhanced, milliseconds = _timed(Enhancer(network, device=device, precision=precision), degraded)
-    pairs = [(each, clean) for each in (degraded, enhanced)]
-    shown = Shown(
-        output, weights, tuple(psnr(*pair) for pair in pairs), tuple(ssim(*pair).item() for pair in pairs), milliseconds  # type: ignore[arg-type]
-    )  # fmt: skip
+    before, after = ((psnr(each, clean).item(), ssim(each, clean).item()) for each in (degraded, enhanced))
+    shown = Shown(output, weights, (before[0], after[0]), (before[1], after[1]), milliseconds)
     scores = [f"{p:.1f} dB, SSIM {s:.3f}" for p, s in zip(shown.psnr, shown.ssim, strict=True)]
-    picture = _picture([degraded, enhanced, clean], ["degraded", "enhanced by DEAL", "the scene"], [*scores, ""])
+    images = [grey(each) for each in (degraded, enhanced, clean)]
+    picture = strip(images, ["degraded", "enhanced by DEAL", "the scene"], [*scores, ""])
     with atomically(output) as file:
         picture.save(file, Image.registered_extensions()[output.suffix.lower()])
     return shown
-
-
-def psnr(image: Tensor, reference: Tensor) -> float:
-    """In dB, of values in [0, 1], over all pixels."""
-    return float(-10 * (image - reference).double().square().mean().log10())
 
 
 def _network(output: Path, model: Location | None, minutes: float, device: str) -> tuple[DEAL, str]:
@@ -120,17 +114,3 @@ def _timed(enhancer: Enhancer, image: Tensor) -> tuple[Tensor, float]:
         result = enhancer.tensor(image)
         times.append(1e3 * (time.perf_counter() - start))
     return result.clamp(0, 1), statistics.median(times)
-
-
-def _picture(images: list[Tensor], titles: list[str], scores: list[str]) -> Image.Image:
-    """The images beside each other, on one scale of grey, each under its label."""
-    gap = 8
-    sheet = Image.new("L", (len(images) * (WIDTH + gap) - gap, HEIGHT + BAR), 255)
-    draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(15), ImageFont.load_default(12)
-    for place, (image, title, score) in enumerate(zip(images, titles, scores, strict=True)):
-        left = place * (WIDTH + gap)
-        pixels = (255 * image[0, 0]).round().to(torch.uint8).numpy()
-        sheet.paste(Image.fromarray(pixels), (left, BAR))
-        draw.text((left + 2, 3), title, fill=0, font=font)
-        draw.text((left + 2, 23), score, fill=96, font=small)
-    return sheet

@@ -16,9 +16,10 @@ from PIL import Image
 from deal import cli, demo
 from deal.data import read_frame
 from deal.model import DEAL
+from deal.picture import BAR
 
 RELEASED = DATA / "golden" / "deal_released_epoch839.pt"
-COMMANDS = ("train", "enhance", "degrade", "info", "convert", "demo")
+COMMANDS = ("train", "enhance", "degrade", "evaluate", "info", "convert", "demo")
 
 
 @pytest.fixture
@@ -71,6 +72,7 @@ def test_help_of_commands(command, capsys):
         "train": ("--config", "--print_config", "--strategy {das,average,random}", "clean images"),
         "enhance": ("--skip-existing", "--keep-going", "--scale {1,2,4}", "--tile", "--precision {auto,fp32,bf16}"),
         "degrade": ("--ops", "--seed"), "info": ("model",), "convert": ("checkpoint",), "demo": ("--minutes",),
+        "evaluate": ("--data", "--pairs", "--suite", "--methods", "--crop", "none takes all"),
     }  # fmt: skip
     assert all(words in said for words in wanted[command])
 
@@ -261,8 +263,8 @@ def test_demo(folder, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "PSNR, dB" in said and "SSIM" in said and "ms a frame" in said
     with Image.open(picture) as image:
-        assert image.size == (3 * 64 + 16, 48 + demo.BAR)
-        clean = numpy.asarray(image)[demo.BAR :, -64:]
+        assert image.size == (3 * 64 + 16, 48 + BAR)
+        clean = numpy.asarray(image)[BAR:, -64:]
     expected = demo.thermal_scene(48, 64, seed=7)[0].numpy()
     assert abs(clean - 255 * expected).max() <= 0.5 + 1e-3
 

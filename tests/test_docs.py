@@ -4,11 +4,20 @@ import doctest
 
 import pytest
 
+import deal.baselines
+import deal.baselines.wavelets
 import deal.checkpoint
 import deal.data
+import deal.evaluate
+import deal.fusion
 import deal.generator
+import deal.methods
+import deal.metrics
 import deal.model
+import deal.report
 import deal.scenes
+import deal.smoothing
+import deal.suites
 import deal_kernels.backend
 import deal_kernels.compat.spikingjelly
 import deal_kernels.degradation
@@ -19,11 +28,20 @@ import deal_kernels.tdbn.functional
 import deal_kernels.tdbn.modules
 
 MODULES = (
+    deal.baselines,
+    deal.baselines.wavelets,
     deal.checkpoint,
     deal.data,
+    deal.evaluate,
+    deal.fusion,
     deal.generator,
+    deal.methods,
+    deal.metrics,
     deal.model,
+    deal.report,
     deal.scenes,
+    deal.smoothing,
+    deal.suites,
     deal_kernels.backend,
     deal_kernels.compat.spikingjelly,
     deal_kernels.degradation,

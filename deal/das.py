@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from deal import processes, resume
-from deal.data import Crops, Images, Source, find_images
+from deal.data import Crops, Images, Size, Source, find_images, sides
 from deal.generator import Generator
 from deal.model import DEAL
 from deal.players import Players, seeded
@@ -84,7 +84,10 @@ class _Run:
         source = _source(settings, settings.images) if source is None else source
         if validation is None:
             validation = source if settings.validation is None else _source(settings, settings.validation)
-        self.crops = Crops(source, settings.crop, flips=settings.flips, seed=settings.seed)
+        self.crops = Crops(
+            source, settings.crop, flips=settings.flips, halves=settings.halves, tones=settings.tones,
+            grain=settings.grain, seed=settings.seed,
+        )  # fmt: skip
         self.players = Players(settings, crew)
         self.watch = Watch(settings.watch)
         self.step, self.seconds = 0, 0.0
@@ -220,13 +223,14 @@ def _source(settings: Settings, images: str | list[str] | None) -> Source:
     )  # fmt: skip
 
 
-def _centres(source: Source, size: int | None) -> Tensor:
+def _centres(source: Source, size: Size) -> Tensor:
     """The middle of the first images, all of one size."""
     images = [source[k] for k in range(min(VALIDATED, len(source)))]
-    size = min([size or WHOLE, *(side for image in images for side in image.shape[1:])])
-    corners = [((image.shape[1] - size) // 2, (image.shape[2] - size) // 2) for image in images]
+    most = sides("crop", size) or (WHOLE, WHOLE)
+    high, wide = (min([side, *(image.shape[axis] for image in images)]) for axis, side in enumerate(most, 1))
+    corners = [((image.shape[1] - high) // 2, (image.shape[2] - wide) // 2) for image in images]
     return torch.stack(
-        [image[:, top : top + size, left : left + size] for image, (top, left) in zip(images, corners, strict=True)]
+        [image[:, top : top + high, left : left + wide] for image, (top, left) in zip(images, corners, strict=True)]
     )
 
 

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import glob
+import operator
 import os
 import warnings
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ import numpy
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from deal_kernels.lif.arguments import number, one_of
 
@@ -162,6 +164,23 @@ def _range(pixels: numpy.ndarray, window: Window, path: Location) -> tuple[float
     return (low, high) if low < high else (low, low + 1)
 
 
+Size = int | tuple[int, int] | None
+
+
+def sides(name: str, size: Size) -> tuple[int, int] | None:
+    """Height and width, which may be given as one number.
+
+    >>> sides("crop", 128)
+    (128, 128)
+    """
+    if size is None:
+        return None
+    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(pair) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in pair):
+        raise ValueError(f"{name} must be a whole number of at least 1, two of them, or None; got {size!r}")
+    return pair
+
+
 class Source(Protocol):
     """What crops are taken from: images [C, H, W] in [0, 1]."""
 
@@ -181,7 +200,7 @@ class Images:
             is spent is read anew every time.
         keep_going: takes the next image in place of one that is unusable, and warns of that once. Otherwise it is an
             error.
-        least_size: height and width that images have to have to be usable.
+        least_size: that images have to have to be usable, one number or height and width.
 
     Attributes:
         unusable: the message for each such file so far.
@@ -189,7 +208,7 @@ class Images:
 
     def __init__(
         self, paths: Sequence[Location], *, channels: int = 1, window: Window = "auto", budget: int = 1 << 30,
-        keep_going: bool = False, least_size: int = 1,
+        keep_going: bool = False, least_size: int | tuple[int, int] = 1,
     ) -> None:  # fmt: skip
         one_of("channels", channels, (1, 3))
         _check_window(window)
@@ -197,7 +216,7 @@ class Images:
             raise ValueError("paths must have at least one image; got none")
         self.paths = [Path(path) for path in paths]
         self.channels, self.window, self.budget = channels, window, budget
-        self.keep_going, self.least_size = keep_going, least_size
+        self.keep_going, self.least_sides = keep_going, sides("least_size", least_size) or (1, 1)
         self.unusable: dict[Path, str] = {}
         self._kept: dict[Path, Frame] = {}
         self._spent = 0
@@ -230,9 +249,9 @@ class Images:
         if frame is None:
             frame = read_frame(path, self.window)
             height, width = frame.pixels.shape[:2]
-            if min(height, width) < self.least_size:
+            if height < self.least_sides[0] or width < self.least_sides[1]:
                 raise UnusableImage(
-                    f"{path} has {height} x {width} pixels; needed are {self.least_size} x {self.least_size} or more"
+                    f"{path} has {height} x {width} pixels; needed are {'{} x {}'.format(*self.least_sides)} or more"
                 )
             if self._spent + frame.pixels.nbytes <= self.budget:
                 self._spent += frame.pixels.nbytes
@@ -248,8 +267,12 @@ class Crops:
 
     Args:
         source: the images.
-        size: height and width of the cuts; None takes whole images.
+        size: of the cuts, one number or height and width; None takes whole images.
         flips: mirrors half of them left to right, and half of them upside down.
+        halves: takes half of them from images at half their size, which are sharper; not where that is too small.
+        tones: shows half of them in negative, as cameras show heat in white or in black, and each with a gamma of its
+            own, between 1/2 and 2.
+        grain: the largest deviation of normal noise that is added; each cut has its own, from 0 on.
         seed: of all the choices.
 
     >>> from deal.scenes import Scenes
@@ -257,31 +280,45 @@ class Crops:
     torch.Size([2, 1, 32, 32])
     """
 
-    def __init__(self, source: Source, size: int | None = 128, *, flips: bool = True, seed: int = 0) -> None:
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-            raise ValueError(f"size must be a whole number of at least 1, or None; got {size!r}")
+    def __init__(
+        self, source: Source, size: Size = 128, *, flips: bool = True, halves: bool = False, tones: bool = False,
+        grain: float = 0.0, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.sides = sides("size", size)
         if not len(source):
             raise ValueError("source must have at least one image; got none")
-        self.source, self.size, self.flips, self.seed = source, size, flips, seed
+        self.source, self.seed = source, seed
+        self.flips, self.halves, self.tones, self.grain = flips, halves, tones, grain
         self._order: tuple[int, numpy.ndarray] | None = None
 
     def __getitem__(self, place: int) -> Tensor:
-        """The one at a place from 0 on, [C, size, size]."""
+        """The one at a place from 0 on, [C, H, W]."""
         if place < 0:
             raise IndexError(f"places start at 0; got {place}")
         image = self.source[self._index(place)]
         random = numpy.random.default_rng((self.seed, 1, place))
-        if self.size is not None:
-            height, width = image.shape[1:]
-            if min(height, width) < self.size:
-                raise ValueError(f"an image of {height} x {width} pixels is too small for crops of {self.size}")
-            top, left = random.integers(height - self.size + 1), random.integers(width - self.size + 1)
-            image = image[:, top : top + self.size, left : left + self.size]
+        if self.halves and random.random() < 0.5:
+            half = functional.avg_pool2d(image, 2)
+            if self.sides is None or all(map(operator.ge, half.shape[1:], self.sides)):
+                image = half
+        if self.sides is not None:
+            (height, width), (high, wide) = image.shape[1:], self.sides
+            if height < high or width < wide:
+                raise ValueError(f"an image of {height} x {width} pixels is too small for crops of {high} x {wide}")
+            top, left = random.integers(height - high + 1), random.integers(width - wide + 1)
+            image = image[:, top : top + high, left : left + wide]
         axes = [axis for axis in (1, 2) if self.flips and random.random() < 0.5]
-        return image.flip(axes)
+        image = image.flip(axes)
+        if self.tones:
+            image = (1 - image if random.random() < 0.5 else image).clamp(0, 1) ** (2 ** random.uniform(-1, 1))
+        if self.grain:
+            deviation = self.grain * random.random()
+            noise = random.standard_normal(image.shape, numpy.float32)
+            image = (image + deviation * torch.from_numpy(noise)).clamp_(0, 1)
+        return image
 
     def batch(self, first: int, count: int) -> Tensor:
-        """Those at `count` places from `first` on, [count, C, size, size]."""
+        """Those at `count` places from `first` on, [count, C, H, W]."""
         return torch.stack([self[place] for place in range(first, first + count)])
 
     def _index(self, place: int) -> int:

@@ -104,9 +104,11 @@ class Enhancer:
 
         def part(each: Tensor) -> Tensor:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-                return network(each.to(self.device)).float().cpu()
+                return network.restored(each.to(self.device)).float().cpu()
 
         with torch.inference_mode():
+            if network.context is not None:
+                padded = network.context(padded.to(self.device)).cpu()
             while True:
                 try:
                     tile = self.tile or max(padded.shape[2:])

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from deal import checkpoint
+from deal.context import Context
 from deal_kernels.conv import Conv2d, conv2d
 from deal_kernels.lif.arguments import one_of
 from deal_kernels.tdbn import SpikingConv, TDBatchNorm2d
@@ -184,6 +185,8 @@ class DEAL(nn.Module):
         neuron: "integer" fires whole numbers from 0 to 4 and passes gradients straight through; "binary" fires 0 or 1.
         norm: of the spiking convolutions: "bn", or "tdbn" with its factor for a branch that is added to another one,
             the root of 1/2. Those of the scale-transform blocks are batch norm in either case.
+        context: puts `deal.context` in front, which sees whole columns and the whole image; the convolutions behind it
+            begin by changing nothing. The paper's network has none.
 
     >>> network = DEAL("cascade1", channels=3)
     >>> sum(parameter.numel() for parameter in network.parameters())
@@ -194,7 +197,7 @@ class DEAL(nn.Module):
 
     def __init__(
         self, blocks: str | Sequence[Block | Sequence[Any]] = "cascade2", *, channels: int = 1, width: int = 32,
-        neuron: Neuron = "integer", norm: Norm = "bn",
+        neuron: Neuron = "integer", norm: Norm = "bn", context: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         one_of("channels", channels, (1, 3))
@@ -204,6 +207,7 @@ class DEAL(nn.Module):
             raise ValueError(f"width must be a whole number of at least 1; got {width!r}")
         self.plan = _planned(blocks)
         self.channels, self.width, self.neuron, self.norm = channels, width, neuron, norm
+        self.context = Context() if context else None
         self.input_conv = _convolution(channels, width, 3, relu=True)
         self.feature_conv = _convolution(width, width, 3, relu=True)
         self.blocks = nn.ModuleList(
@@ -213,6 +217,9 @@ class DEAL(nn.Module):
         )  # fmt: skip
         self.refine_conv = _convolution(width, width, 3, relu=True)
         self.output_conv = _convolution(width, channels, 3)
+        if context:
+            for parameter in self.output_conv.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """The enhanced images of x [B, C, H, W]. Where they are to be shown, clamp them to [0, 1]."""
@@ -221,6 +228,11 @@ class DEAL(nn.Module):
                 f"x must be [B, {self.channels}, H, W] of {self.least_size} x {self.least_size} pixels or more; "
                 f"got the shape {tuple(x.shape)}"
             )
+        return self.restored(x if self.context is None else self.context(x))
+
+    def restored(self, x: Tensor) -> Tensor:
+        """What the convolutions make of x, which its context has seen: what is left of the network for one who computes
+        a large image in parts."""
         y = self.input_conv(x)
         if y.is_cpu:
             y = y.contiguous(memory_format=torch.channels_last)  # as the convolutions compute there
@@ -231,7 +243,7 @@ class DEAL(nn.Module):
 
     @property
     def reach(self) -> int:
-        """How many pixels to each side a pixel of the result depends on, in evaluation."""
+        """How many pixels to each side a pixel of `restored` depends on, in evaluation."""
         return 4 + sum(block.reach for block in self.plan)
 
     @property
@@ -245,6 +257,7 @@ class DEAL(nn.Module):
         blocks = [list(block) for block in self.plan]
         return {
             "blocks": blocks, "channels": self.channels, "width": self.width, "neuron": self.neuron, "norm": self.norm,
+            "context": self.context is not None,
         }  # fmt: skip
 
     @property

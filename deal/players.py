@@ -53,10 +53,12 @@ class Players:
             network = _network(settings)
             self.dropout = SharedDropout(settings.dropout, crew)
             generator = Generator(
-                settings.ops, channels=settings.channels, stages=settings.stages, dropout=settings.dropout
-            )
+                settings.ops, channels=settings.channels, stages=settings.stages, dropout=settings.dropout,
+                ranges=settings.ranges,
+            )  # fmt: skip
         generator.trunk[-2] = self.dropout
         self.network, self.generator = network.to(crew.device).train(), generator.to(crew.device).train()
+        self.learner: nn.Module = self.network
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False) if settings.ema else None
         self.network_optimiser = torch.optim.Adam(self.network.parameters(), settings.learning_rate, fused=True)
         self.generator_optimiser = torch.optim.SGD(
@@ -78,6 +80,8 @@ class Players:
             The losses L(y, x) and L(x_hat, x), and the deviation of each y and x_hat as a share of that of its x.
         """
         self._set_rates(self.settings.scale(number))
+        context = self.network.context
+        self.learner = self.network if context is None or number >= self.settings.context_steps else context
         self.network_optimiser.zero_grad()
         self.generator_optimiser.zero_grad()
         with torch.set_grad_enabled(adversary):
@@ -102,9 +106,9 @@ class Players:
         return l1_ssim(y, x, self.settings.pixel, self.settings.structure)
 
     def enhanced(self, x_hat: Tensor) -> Tensor:
-        """By the network, as it trains."""
+        """By what learns."""
         with torch.autocast(x_hat.device.type, torch.bfloat16, enabled=self.half):
-            y: Tensor = self.network(x_hat)
+            y: Tensor = self.learner(x_hat)
         return y.to(x_hat.dtype)
 
     def degraded(self, x: Tensor, random: torch.Generator) -> Tensor:
@@ -195,8 +199,9 @@ class Players:
 
 def _network(settings: Settings) -> DEAL:
     network = DEAL(
-        settings.blocks, channels=settings.channels, width=settings.width, neuron=settings.neuron, norm=settings.norm
-    )
+        settings.blocks, channels=settings.channels, width=settings.width, neuron=settings.neuron, norm=settings.norm,
+        context=settings.context,
+    )  # fmt: skip
     if settings.weights is not None:
         start = DEAL.from_pretrained(settings.weights).with_channels(settings.channels)
         if start.config != network.config:

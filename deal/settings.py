@@ -7,16 +7,19 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from deal.data import sides
 from deal_kernels.lif.arguments import number, one_of
 
 CHOICES = {
     "strategy": ("das", "average", "random"), "update": ("alternating", "simultaneous"),
     "schedule": ("constant", "cosine"), "precision": ("auto", "fp32", "bf16"),
 }  # fmt: skip
-COUNTS = {"steps": 1, "batch": 1, "stages": 1, "warm_start": 0, "save_every": 1, "log_every": 1, "seed": 0}
+COUNTS = {
+    "steps": 1, "context_steps": 0, "batch": 1, "stages": 1, "warm_start": 0, "save_every": 1, "log_every": 1, "seed": 0
+}  # fmt: skip
 LEAST = {
-    "learning_rate": 0.0, "generator_rate": 0.0, "momentum": 0.0, "weight_decay": 0.0, "closeness": 0.0, "pixel": 0.0,
-    "structure": 0.0,
+    "grain": 0.0, "learning_rate": 0.0, "generator_rate": 0.0, "momentum": 0.0, "weight_decay": 0.0, "closeness": 0.0,
+    "pixel": 0.0, "structure": 0.0,
 }  # fmt: skip
 # What may change from one part of a run to the next.
 FREE = frozenset({"output", "steps", "minutes", "save_every", "log_every", "resume", "device", "progress", "watch"})
@@ -39,8 +42,12 @@ class Settings:
         width: channels inside of the network.
         neuron: "integer" or "binary".
         norm: of the spiking convolutions, "bn" or "tdbn".
+        context: lets the network see statistics of whole columns and of the whole image, see `deal.context`.
+        context_steps: steps at the beginning in which that part of the network learns alone, which is far cheaper.
         weights: a file of weights to start from, which fit the network.
         ops: the generator's degradations: "thermal", "released", or a list of names.
+        ranges: by name of a random degradation the least and the largest deviation that is drawn, such as
+            {"stripe": [0, 0.15]}; None takes those of `deal_kernels.degradation.sample_params`.
         stages: how often the generator mixes them.
         dropout: share of the generator's features that are dropped.
         strategy: "das" trains the generator against the network; "average" mixes all degradations evenly; "random"
@@ -59,8 +66,13 @@ class Settings:
         clip: the largest norm that the gradient of each player may have.
         ema: decay of a moving average of the network's weights, which is then validated and kept; such as 0.999.
         batch: images in a step, of all processes together.
-        crop: height and width of random cuts; None takes whole images, which then have to be of one size.
+        crop: size of random cuts, one number or height and width; None takes whole images, which then have to be of
+            one size.
         flips: mirrors images at random.
+        halves: takes half of the cuts from images at half their size, which are sharper.
+        tones: shows half of the images in negative, and each with a gamma of its own.
+        grain: the largest deviation of noise that is added to clean images, so that a network that learns from smooth
+            ones knows what others look like. It is to be kept: no degradation.
         window: which values of 16-bit images are black and white, see `deal.data.read_frame`.
         keep_going: leaves out unusable images instead of stopping.
         precision: "fp32"; "bf16" runs the network under autocast; "auto" does so on GPUs that can.
@@ -83,8 +95,11 @@ class Settings:
     width: int = 32
     neuron: Literal["integer", "binary"] = "integer"
     norm: Literal["bn", "tdbn"] = "bn"
+    context: bool = False
+    context_steps: int = 0
     weights: str | None = None
     ops: str | list[str] = "thermal"
+    ranges: dict[str, tuple[float, float]] | None = None
     stages: int = 5
     dropout: float = 0.5
     strategy: Literal["das", "average", "random"] = "das"
@@ -101,8 +116,11 @@ class Settings:
     clip: float | None = None
     ema: float | None = None
     batch: int = 4
-    crop: int | None = 128
+    crop: int | tuple[int, int] | None = 128
     flips: bool = True
+    halves: bool = False
+    tones: bool = False
+    grain: float = 0.0
     window: Literal["auto", "full"] | tuple[float, float] = "auto"
     keep_going: bool = False
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
@@ -118,9 +136,11 @@ class Settings:
             one_of(name, getattr(self, name), choices)
         for name, least in COUNTS.items():
             _whole(name, getattr(self, name), least)
-        for name in ("crop", "watch"):
-            if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 1)
+        if self.watch is not None:
+            _whole("watch", self.watch, 1)
+        sides("crop", self.crop)
+        if self.context_steps and not self.context:
+            raise ValueError(f"context_steps needs context=True; got {self.context_steps} and {self.context}")
         for name, bound in LEAST.items():
             value = number(name, getattr(self, name))
             if not bound <= value < math.inf:

@@ -1,5 +1,6 @@
 """Reading images: depths, colours, windows, broken files, the budget; crops; and synthetic scenes."""
 
+import math
 import struct
 import warnings
 import zlib
@@ -276,6 +277,44 @@ def test_crops_are_cut_and_mirrored():
     assert all(any(torch.equal(plain[k], image) for image in source.images) for k in range(6))
 
 
+def test_crops_of_two_sides():
+    assert Crops(Numbers(3), (4, 7)).batch(0, 2).shape == (2, 1, 4, 7)
+
+
+def test_halves():
+    whole = Numbers(1)[0]
+    crops = Crops(Numbers(1), None, flips=False, halves=True)
+    found = [crops[k] for k in range(20)]
+    halves = [image for image in found if image.shape == (1, 6, 7)]
+    assert 4 < len(halves) < 16 and all(torch.equal(image, whole) for image in found if image.shape == whole.shape)
+    assert all(image[0, 2, 3] == whole[0, 4:6, 6:8].mean() for image in halves)
+    too_small = Crops(Numbers(1), (7, 7), flips=False, halves=True)
+    assert all(abs(too_small[k][0, 0, 1] - too_small[k][0, 0, 0]) == 1 for k in range(20))
+
+
+def test_tones():
+    crops = Crops(Numbers(1), None, flips=False, tones=True, seed=1)
+    image = Numbers(1)[0] / 180
+    crops.source = [image]
+    shown = [crops[k] for k in range(40)]
+    gammas = [math.log(s[0, 6, 7]) / math.log(image[0, 6, 7]) for s in shown if s[0, 0, 0] < s[0, 11, 14]]
+    assert 10 < len(gammas) < 30
+    assert 0.5 <= min(gammas) < 0.7 and 1.5 < max(gammas) <= 2
+    for s in shown:
+        if s[0, 0, 0] > s[0, 11, 14]:
+            gamma = math.log(s[0, 6, 7]) / math.log(1 - image[0, 6, 7])
+            torch.testing.assert_close(s, (1 - image) ** gamma, rtol=1e-4, atol=1e-5)
+
+
+def test_grain():
+    source = Scenes(2, seed=0)
+    plain, grained = (Crops(source, 64, grain=grain, seed=3).batch(0, 6) for grain in (0.0, 0.1))
+    deviations = (grained - plain).std((1, 2, 3))
+    assert grained.min() >= 0 and grained.max() <= 1
+    assert deviations.max() < 0.11 and deviations.max() > 0.03 and deviations.std() > 0.01
+    assert torch.equal(grained, Crops(source, 64, grain=0.1, seed=3).batch(0, 6))
+
+
 def test_crops_depend_on_seed_and_place_alone():
     one, same, other = (Crops(Numbers(4), 6, seed=seed) for seed in (0, 0, 1))
     expected = [one[k] for k in range(10)]
@@ -285,7 +324,7 @@ def test_crops_depend_on_seed_and_place_alone():
 
 
 def test_crops_of_small_images():
-    with pytest.raises(ValueError, match="an image of 12 x 15 pixels is too small for crops of 13"):
+    with pytest.raises(ValueError, match="an image of 12 x 15 pixels is too small for crops of 13 x 13"):
         Crops(Numbers(2), 13)[0]
 
 
@@ -296,7 +335,7 @@ def test_crops_of_small_images():
         (lambda: Images(["x.png"], channels=2), "channels must be one of 1, 3; got 2"),
         (lambda: Images(["x.png"], window="best"), "window must be one of 'auto', 'full'; got 'best'"),
         (lambda: Images(["x.png"], window=(2, 1)), r"window must have its smaller value first; got \(2, 1\)"),
-        (lambda: Crops(Numbers(2), 0), "size must be a whole number of at least 1, or None; got 0"),
+        (lambda: Crops(Numbers(2), 0), "size must be a whole number of at least 1, two of them, or None; got 0"),
         (lambda: Crops(Scenes(0)), "source must have at least one image; got none"),
         (lambda: thermal_scene(0), "height must be a whole number of at least 1; got 0"),
     ],

@@ -40,6 +40,7 @@ class Work(NamedTuple):
 
 NANOSECONDS = Work(0.055, 0.016, 0.12, 0.55)  # type: ignore[arg-type]
 DIRECT, PIXEL = 0.0184, 0.72  # an operation of the direct sum; a number of an image
+GRADIENT = 9.4  # a number of an image, for gradients of kernels that are larger than a pixel
 
 
 def filled(channels: int) -> int:
@@ -95,7 +96,8 @@ def torch_time(shape: Sequence[int], weight: Sequence[int], g: Geometry, trains:
     filled_in, filled_out = (inputs if inputs <= 3 else -(-inputs // 8) * 8), -(-outputs // 8) * 8
     sums = 2 * shape[0] * height * width * filled_in * filled_out * math.prod(kernel)
     pixels = shape[0] * height * width * (inputs + outputs)
-    return (sums * DIRECT + pixels * PIXEL) * (3 if trains else 1)
+    gradients = pixels * GRADIENT if trains and math.prod(kernel) > 1 else 0
+    return (sums * DIRECT + pixels * PIXEL) * (3 if trains else 1) + gradients
 
 
 def engine_is_faster(shape: Sequence[int], weight: Sequence[int], g: Geometry, trains: bool) -> bool:

@@ -1,0 +1,158 @@
+"""What a convolution of some pixels' reach cannot see: statistics of whole lines, and of the whole image.
+
+A sensor with an amplifier for each column adds a value to it, or multiplies it by one. From one column to the next the
+scene hardly changes where it is smooth, so most differences between two neighbours are that of their two values. What
+the columns' values then are is a question of what is trusted more: these steps, each to its own measure, or that values
+are small. `Stripes` learns to judge both, and `Contrast` learns to stretch an image by its darkest and brightest parts.
+
+>>> import torch
+>>> Context()(torch.rand(1, 1, 60, 80)).shape  # [B, C, H, W]
+torch.Size([1, 1, 60, 80])
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+SCALES = (0.1, 0.05, 0.02, 0.01)  # on which differences agree, from the first round to the last
+SMOOTH = 0.015  # change along a column of which a difference counts half
+DARKEST = 0.05  # what brightness is divided by at least
+UNIT = 0.02  # steps and values are measured in it
+TINY = 1e-4  # added to squares in that unit
+BOUND = 12.0  # of logarithms of precisions
+PATCH = 4  # pixels of which one mean is a part of the image
+
+
+class Context(nn.Module):
+    """Takes out stripes, first columns and then rows, and stretches the contrast; the rest is for the convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns, self.rows, self.contrast = Stripes(), Stripes(), Contrast()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, H, W]."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.contrast(self.rows(self.columns(x).mT).mT)
+
+
+class Steps(NamedTuple):
+    """From each column to the next."""
+
+    size: Tensor  # [B, W - 1], what most rows agree on
+    error: Tensor  # the square of its standard error
+    agreement: Tensor  # the share of rows that agree
+
+
+class Stripes(nn.Module):
+    """Takes an offset out of every column, or its factor: which of both, the image's statistics tell."""
+
+    def __init__(self, hidden: int = 16) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(SCALES[-1]).log())
+        self.smooth = nn.Parameter(torch.tensor(SMOOTH).log())
+        self.trust = nn.Sequential(
+            nn.Conv1d(3, hidden, 3, padding=1, padding_mode="replicate"), nn.ReLU(), nn.Conv1d(hidden, 1, 1)
+        )
+        self.level = nn.Sequential(nn.Linear(5, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        self.factor = nn.Sequential(nn.Linear(4, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, H, W]."""
+        grey = x.mean(1)  # [B, H, W]
+        differences = grey[..., 1:] - grey[..., :-1]
+        brightness = ((grey[..., 1:] + grey[..., :-1]) / 2).clamp_min(DARKEST)
+        brightness = brightness / brightness.mean((1, 2), keepdim=True)
+        weights = self._smoothness(grey)
+        added, scaled = (self._steps(each, weights) for each in (differences, differences / brightness))
+        unlike = (differences - added.size[:, None]).abs(), (differences - scaled.size[:, None] * brightness).abs()
+        rest, other = ((weights * each).mean((1, 2)) + 1e-6 for each in unlike)
+        (offsets, large), (factors, larger) = self._values(added), self._values(scaled)
+        signs = torch.stack([10 * (rest / other).log(), large, larger, grey.mean((1, 2))], 1)
+        share = self.factor(signs).sigmoid()[..., None]  # [B, 1, 1], of the factors
+        mean = grey.mean((1, 2), keepdim=True).clamp_min(DARKEST)
+        return x - (1 - share[..., None]) * offsets[:, None, None] - (share * factors[:, None] / mean)[:, None] * x
+
+    def _smoothness(self, grey: Tensor) -> Tensor:
+        """How much each difference counts, [B, H, W - 1]: little where its columns change along themselves."""
+        change = functional.pad((grey[:, 2:] - grey[:, :-2]).abs(), (0, 0, 1, 1))
+        return 1 / (1 + ((change[..., 1:] + change[..., :-1]) / self.smooth.exp()).square())
+
+    def _steps(self, differences: Tensor, weights: Tensor) -> Steps:
+        with torch.no_grad():  # what leads to the last round has next to no influence on it
+            size = (weights * differences).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
+            for scale in SCALES:
+                near = weights / (1 + ((differences - size) / scale).square())
+                size = (near * differences).sum(1, keepdim=True) / near.sum(1, keepdim=True)
+        apart = differences - size
+        near = weights / (1 + (apart / self.scale.exp()).square())
+        total = near.sum(1)
+        error = (near * apart).square().sum(1) / total.square()
+        return Steps(size[:, 0] + (near * apart).sum(1) / total, error, total / differences.shape[1])
+
+    def _values(self, steps: Steps) -> tuple[Tensor, Tensor]:
+        """The columns' most probable values [B, W], where values and errors of steps are normal; and how large they are
+        in all."""
+        size = steps.size / UNIT
+        power, error = size.square(), (steps.error / UNIT**2 + TINY).log()
+        signs = torch.stack([error, steps.agreement.clamp_min(1e-3).log(), (power + TINY).log()], 1)
+        precision = (self.trust(signs)[:, 0] - error).clamp(-BOUND, BOUND).exp()  # [B, W - 1]
+        # Values that know nothing of each other make neighbouring steps opposite.
+        variance = -(size[:, 1:] * size[:, :-1]).mean(1)
+        likely = (variance.clamp_min(0) + TINY).log()
+        powers = (power.mean(1) + TINY).log(), (power.median(1).values + TINY).log()
+        image = torch.stack([likely, *powers, error.mean(1), variance / (power.mean(1) + TINY)], 1)
+        prior = (self.level(image) - likely[:, None]).clamp(-BOUND, BOUND).exp()  # [B, 1]
+        before, after = functional.pad(precision, (1, 0)), functional.pad(precision, (0, 1))
+        known = functional.pad(precision * size, (1, 0)) - functional.pad(precision * size, (0, 1))
+        values = solved((prior + before + after).double(), -precision.double(), known.double()).to(size)
+        return UNIT * values, (values.square().mean(1) + TINY).log()
+
+
+def solved(diagonal: Tensor, links: Tensor, right: Tensor) -> Tensor:
+    """x [B, W] of symmetric systems in which each unknown has a link [B, W - 1] to the next one.
+
+    Every round puts what each unknown's neighbours are into its equation, and links it to those twice as far.
+
+    >>> solved(torch.tensor([[2.0, 2.0]]), torch.tensor([[-1.0]]), torch.tensor([[1.0, 0.0]]))
+    tensor([[0.6667, 0.3333]])
+    """
+
+    def earlier(values: Tensor, missing: float = 0.0) -> Tensor:
+        return functional.pad(values[:, :-far], (far, 0), value=missing)
+
+    def later(values: Tensor, missing: float = 0.0) -> Tensor:
+        return functional.pad(values[:, far:], (0, far), value=missing)
+
+    far, links = 1, functional.pad(links, (1, 0))  # [B, W], to the one before
+    while far < diagonal.shape[1]:
+        back, ahead = -links / earlier(diagonal, 1.0), -later(links) / later(diagonal, 1.0)
+        right = right + back * earlier(right) + ahead * later(right)
+        diagonal = diagonal + back * links + ahead * later(links)
+        links, far = back * earlier(links), 2 * far
+    return right / diagonal
+
+
+class Contrast(nn.Module):
+    """Stretches an image about its mean, by how far its darkest and brightest parts are from the ends; at first not."""
+
+    def __init__(self, hidden: int = 16) -> None:
+        super().__init__()
+        self.gain = nn.Sequential(nn.Linear(4, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        for parameter in self.gain[2].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, H, W]."""
+        parts = functional.avg_pool2d(x.mean(1, keepdim=True), PATCH).flatten(1).sort(1).values
+        mean = parts.mean(1, keepdim=True)
+        low, dark, bright, high = (parts[:, [round(at * (parts.shape[1] - 1))]] for at in (0, 0.02, 0.98, 1))
+        below = ((mean - end) / mean.clamp_min(DARKEST) for end in (low, dark))
+        above = ((end - mean) / (1 - mean).clamp_min(DARKEST) for end in (bright, high))
+        gain = self.gain(torch.cat([*below, *above], 1).clamp_min(0.02).log()).exp()[..., None, None]
+        mean = x.mean((1, 2, 3), keepdim=True)
+        return mean + gain * (x - mean)

@@ -1,0 +1,180 @@
+"""Statistics of lines and of images: systems of neighbours, what is taken out, and what is left alone."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional
+
+from deal.context import Context, Contrast, Stripes, solved
+from deal.enhance import Enhancer
+from deal.model import DEAL
+from deal.scenes import Scenes
+from deal_kernels.degradation import apply
+
+
+def scenes(count, height=96, width=128):
+    return torch.stack([image[:, :height, :width] for image in Scenes(count, seed=5)])
+
+
+def columns(x, deviation, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    return deviation * torch.randn(len(x), x.shape[-1], generator=random)
+
+
+def error(y, x):
+    return (y - x).square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 7, 8, 33, 320])
+def test_systems_of_neighbours(width):
+    torch.manual_seed(width)
+    links = -torch.rand(3, width - 1, dtype=torch.float64).mul(8).exp()
+    own = torch.rand(3, width, dtype=torch.float64) * 1e-3 + 1e-4
+    diagonal = own + functional.pad(-links, (1, 0)) + functional.pad(-links, (0, 1))
+    right = torch.randn(3, width, dtype=torch.float64)
+    system = diagonal.diag_embed() + links.diag_embed(1) + links.diag_embed(-1)
+    torch.testing.assert_close(solved(diagonal, links, right), torch.linalg.solve(system, right), rtol=1e-7, atol=1e-9)
+
+
+def test_gradients_of_systems():
+    torch.manual_seed(0)
+    links, diagonal, right = (torch.rand(2, width, dtype=torch.float64) for width in (8, 9, 9))
+    leaves = [(diagonal + 2).requires_grad_(), (-links).requires_grad_(), right.requires_grad_()]
+    assert torch.autograd.gradcheck(solved, leaves)
+
+
+def trained(module, kinds=("stripe", "gain"), steps=240):
+    """On scenes of its own, against an offset or a factor of every column."""
+    optimiser = torch.optim.Adam(module.parameters(), 5e-3)
+    for step in range(steps):
+        x = Scenes(1, seed=100 + step)[0][None, :, :96, :128]
+        values = columns(x, 0.02 * (1 + step % 5), seed=step)
+        kind = kinds[step % len(kinds)]
+        y = apply(kind, x, values + (kind == "gain"))
+        loss = (module(y) - x).square().mean().add(1e-7).log()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return module
+
+
+@pytest.fixture(scope="module")
+def stripes():
+    torch.manual_seed(0)
+    return trained(Stripes()).requires_grad_(False)
+
+
+@pytest.mark.parametrize(("kind", "deviation"), [("stripe", 0.05), ("stripe", 0.1), ("gain", 0.1)])
+def test_stripes_are_taken_out(stripes, kind, deviation):
+    x = scenes(4)
+    y = apply(kind, x, columns(x, deviation) + (kind == "gain"))
+    assert error(stripes(y), x) < error(y, x) / 2
+
+
+def test_clean_images_stay(stripes):
+    x = scenes(4)
+    assert error(stripes(x), x) < 0.004
+
+
+def test_stripes_come_out_of_every_channel(stripes):
+    x = scenes(2)
+    values = columns(x, 0.05)
+    colour = torch.cat([apply("stripe", part, values) for part in (x, x, x)], 1)
+    one = stripes(colour[:, :1])
+    torch.testing.assert_close(stripes(colour), one.expand_as(colour), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 11, 11), (2, 3, 12, 40), (1, 1, 40, 13)])
+def test_small_images_and_constants(shape):
+    made = Context()
+    x = torch.full(shape, 0.4, requires_grad=True)
+    y = made(x)
+    torch.testing.assert_close(y, x)
+    y.sum().backward()
+    assert x.grad.isfinite().all() and all(p.grad.isfinite().all() for p in made.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 40.0, -3.0])
+def test_gradients_are_finite(value):
+    made = Context()
+    x = scenes(1, 40, 48)
+    x[..., 7] = value
+    made(x).square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in made.parameters())
+
+
+def test_each_image_for_itself():
+    made = Context()
+    x = scenes(3) + columns(scenes(3), 0.05)[:, None, None]
+    torch.testing.assert_close(made(x), torch.cat([made(image) for image in x.split(1)]), rtol=1e-4, atol=1e-4)
+
+
+def test_rows_are_columns_of_the_transposed():
+    made = Context()
+    turned = copy.deepcopy(made)
+    turned.columns, turned.rows = turned.rows, turned.columns
+    x = scenes(1)
+    x = x + columns(x, 0.05)[:, None, None]
+    without = made.rows(made.columns(x).mT).mT
+    torch.testing.assert_close(turned.columns(turned.rows(x).mT).mT, without)
+
+
+def test_contrast_learns():
+    torch.manual_seed(0)
+    made = Contrast()
+    x = scenes(8)
+    assert torch.allclose(made(x), x, atol=1e-6)
+    optimiser = torch.optim.Adam(made.parameters(), 1e-2)
+    for step in range(200):
+        y = apply(("identity", "contrast_0.7", "contrast_0.5")[step % 3], x)
+        loss = (made(y) - x).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    x = torch.stack([image[:, :96, :128] for image in Scenes(4, seed=77)])
+    y = apply("contrast_0.5", x)
+    assert error(made(y), x) < error(y, x) / 2
+
+
+def test_autocast_does_not_reach_it(stripes):
+    x = scenes(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = Context()(x)
+    assert y.dtype == torch.float32
+
+
+def test_network_begins_as_its_context():
+    network = DEAL([("scale", 5, 3)], width=4, context=True).eval()
+    x = scenes(1)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), network.context(x))
+
+
+def test_network_with_context_is_saved(tmp_path):
+    torch.manual_seed(0)
+    network = DEAL([("scale", 5, 3)], width=4, context=True).eval()
+    torch.nn.init.normal_(network.output_conv.weight, std=0.1)
+    network.save_pretrained(tmp_path / "weights.safetensors")
+    loaded = DEAL.from_pretrained(tmp_path / "weights.safetensors")
+    x = scenes(1)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), network(x))
+        grey = network.with_channels(3)(x.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(grey[:, :1], network(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_tiles_see_the_context_of_the_whole():
+    torch.manual_seed(0)
+    network = DEAL([("scale", 5, 3)], width=4, context=True).eval()
+    torch.nn.init.normal_(network.output_conv.weight, std=0.1)
+    x = scenes(1, 150, 170) + columns(scenes(1, 150, 170), 0.05)[:, None, None]
+    whole, parts = (Enhancer(network, tile=tile).tensor(x) for tile in (0, 64))
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_context_may_be_compiled():
+    made = Context().requires_grad_(False)
+    x = scenes(1, 40, 48)
+    explained = torch.compile(made, backend="eager", fullgraph=True)
+    torch.testing.assert_close(explained(x), made(x))

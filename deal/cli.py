@@ -231,7 +231,7 @@ class Convert:
 
 
 class Demo:
-    """Show what it does, without any data: a synthetic scene, degraded, enhanced, side by side."""
+    """Show what it does, without any data: a thermal frame, degraded, enhanced, side by side."""
 
     @staticmethod
     def add_arguments(parser: ArgumentParser) -> None:
@@ -241,7 +241,7 @@ class Demo:
             help="weights; else the bundled ones, else those beside the picture, else a training of --minutes",
         )  # fmt: skip
         parser.add_argument("--minutes", type=float, default=2.0, help="of training, where there are no weights")
-        parser.add_argument("--seed", type=int, default=7, help="of the scene")
+        parser.add_argument("--seed", type=int, default=7, help="of the stripes")
         _add_device(parser)
 
     @staticmethod

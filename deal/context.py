@@ -1,9 +1,9 @@
-"""What a convolution of some pixels' reach cannot see: statistics of whole lines, and of the whole image.
+"""What a convolution of some pixels' reach cannot see: statistics of whole columns, and of the whole image.
 
 A sensor with an amplifier for each column adds a value to it, or multiplies it by one. From one column to the next the
 scene hardly changes where it is smooth, so most differences between two neighbours are that of their two values. What
 the columns' values then are is a question of what is trusted more: these steps, each to its own measure, or that values
-are small. `Stripes` learns to judge both, and `Contrast` learns to stretch an image by its darkest and brightest parts.
+are small. `Columns` learns to judge both, and `Contrast` learns to stretch an image by its darkest and brightest parts.
 
 >>> import torch
 >>> Context()(torch.rand(1, 1, 60, 80)).shape  # [B, C, H, W]
@@ -24,20 +24,21 @@ DARKEST = 0.05  # what brightness is divided by at least
 UNIT = 0.02  # steps and values are measured in it
 TINY = 1e-4  # added to squares in that unit
 BOUND = 12.0  # of logarithms of precisions
+LEAST = 0.01  # the logarithm of the stretch at first: none at all would have no gradient
 PATCH = 4  # pixels of which one mean is a part of the image
 
 
 class Context(nn.Module):
-    """Takes out stripes, first columns and then rows, and stretches the contrast; the rest is for the convolutions."""
+    """Takes out the columns' stripes, then stretches the contrast; the rest is for the convolutions."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.columns, self.rows, self.contrast = Stripes(), Stripes(), Contrast()
+        self.columns, self.contrast = Columns(), Contrast()
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, H, W]."""
         with torch.autocast(x.device.type, enabled=False):
-            return self.contrast(self.rows(self.columns(x).mT).mT)
+            return self.contrast(self.columns(x))
 
 
 class Steps(NamedTuple):
@@ -48,7 +49,7 @@ class Steps(NamedTuple):
     agreement: Tensor  # the share of rows that agree
 
 
-class Stripes(nn.Module):
+class Columns(nn.Module):
     """Takes an offset out of every column, or its factor: which of both, the image's statistics tell."""
 
     def __init__(self, hidden: int = 16) -> None:
@@ -138,13 +139,13 @@ def solved(diagonal: Tensor, links: Tensor, right: Tensor) -> Tensor:
 
 
 class Contrast(nn.Module):
-    """Stretches an image about its mean, by how far its darkest and brightest parts are from the ends; at first not."""
+    """Stretches an image about its mean, by how far its darkest and brightest parts are from the ends, or not at all."""
 
     def __init__(self, hidden: int = 16) -> None:
         super().__init__()
         self.gain = nn.Sequential(nn.Linear(4, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-        for parameter in self.gain[2].parameters():
-            nn.init.zeros_(parameter)
+        nn.init.zeros_(self.gain[2].weight)  # type: ignore[arg-type]
+        nn.init.constant_(self.gain[2].bias, LEAST)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, H, W]."""
@@ -153,6 +154,6 @@ class Contrast(nn.Module):
         low, dark, bright, high = (parts[:, [round(at * (parts.shape[1] - 1))]] for at in (0, 0.02, 0.98, 1))
         below = ((mean - end) / mean.clamp_min(DARKEST) for end in (low, dark))
         above = ((end - mean) / (1 - mean).clamp_min(DARKEST) for end in (bright, high))
-        gain = self.gain(torch.cat([*below, *above], 1).clamp_min(0.02).log()).exp()[..., None, None]
+        gain = self.gain(torch.cat([*below, *above], 1).clamp_min(0.02).log()).relu().exp()[..., None, None]
         mean = x.mean((1, 2, 3), keepdim=True)
         return mean + gain * (x - mean)

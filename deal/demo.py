@@ -1,4 +1,4 @@
-"""What the network does, shown without any data: a scene that never was, degraded, and enhanced."""
+"""What the network does, shown without any data: a frame that comes with the package, degraded, and enhanced."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from torch import Tensor
 
 from deal import enhance
 from deal.checkpoint import atomically
-from deal.data import SUFFIXES, Location
+from deal.data import SUFFIXES, Location, read_frame
 from deal.degrade import Degrader
 from deal.enhance import Enhancer, Precision
 from deal.metrics import psnr
 from deal.model import DEAL
 from deal.picture import grey, strip
-from deal.scenes import Scenes, thermal_scene
+from deal.scenes import Scenes
 from deal_kernels.ssim import ssim
 
-HEIGHT, WIDTH = 256, 320
+FRAME = Path(__file__).with_name("frames") / "0112_1732_0423.png"
+HEIGHT, WIDTH = 256, 320  # of its middle
 STRIPES = 0.06
 LESS = ("average_pool_resize_2", "contrast_0.7", "stripe")
 FRAMES = 3  # that are timed
@@ -41,7 +42,7 @@ class Shown(NamedTuple):
         return "\n".join(
             [
                 f"weights: {self.weights}",
-                f"A scene of {WIDTH} x {HEIGHT} pixels, with stripes, at half the resolution and with less contrast:",
+                f"{WIDTH} x {HEIGHT} pixels, with stripes, at half the resolution and with less contrast:",
                 f"{'':10}{'degraded':>10}{'enhanced':>10}",
                 f"{'PSNR, dB':10}{self.psnr[0]:10.2f}{self.psnr[1]:10.2f}",
                 f"{'SSIM':10}{self.ssim[0]:10.4f}{self.ssim[1]:10.4f}",
@@ -59,25 +60,31 @@ def run(
     Args:
         output: the picture.
         model: the weights. None takes those that come with the package; else the ones beside the picture, of an earlier
-            demo; else trains as long as `minutes` says on other scenes, and puts them there.
-        seed: of the scene, and of its degradation.
+            demo; else trains as long as `minutes` says on synthetic scenes, and puts them there.
+        seed: of the stripes.
     """
     output = Path(output)
     if output.suffix.lower() not in SUFFIXES:
         raise ValueError(f"the output must be a picture, {', '.join(SUFFIXES)}; got {output}")
     output.parent.mkdir(parents=True, exist_ok=True)
     network, weights = _network(output, model, minutes, device)
-    clean = thermal_scene(HEIGHT, WIDTH, seed=seed)[None]
+    clean = _clean()
     degraded = Degrader(LESS, deviation=STRIPES)(clean, seed).clamp(0, 1)
     enhanced, milliseconds = _timed(Enhancer(network, device=device, precision=precision), degraded)
     before, after = ((psnr(each, clean).item(), ssim(each, clean).item()) for each in (degraded, enhanced))
     shown = Shown(output, weights, (before[0], after[0]), (before[1], after[1]), milliseconds)
     scores = [f"{p:.1f} dB, SSIM {s:.3f}" for p, s in zip(shown.psnr, shown.ssim, strict=True)]
     images = [grey(each) for each in (degraded, enhanced, clean)]
-    picture = strip(images, ["degraded", "enhanced by DEAL", "the scene"], [*scores, ""])
+    picture = strip(images, ["degraded", "enhanced by DEAL", "clean"], [*scores, ""])
     with atomically(output) as file:
         picture.save(file, Image.registered_extensions()[output.suffix.lower()])
     return shown
+
+
+def _clean() -> Tensor:
+    frame = read_frame(FRAME).tensor(1)
+    top, left = (frame.shape[1] - HEIGHT) // 2, (frame.shape[2] - WIDTH) // 2
+    return frame[None, :, top : top + HEIGHT, left : left + WIDTH]
 
 
 def _network(output: Path, model: Location | None, minutes: float, device: str) -> tuple[DEAL, str]:

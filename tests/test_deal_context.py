@@ -1,12 +1,10 @@
-"""Statistics of lines and of images: systems of neighbours, what is taken out, and what is left alone."""
-
-import copy
+"""Statistics of columns and of images: systems of neighbours, what is taken out, and what is left alone."""
 
 import pytest
 import torch
 from torch.nn import functional
 
-from deal.context import Context, Contrast, Stripes, solved
+from deal.context import Columns, Context, Contrast, solved
 from deal.enhance import Enhancer
 from deal.model import DEAL
 from deal.scenes import Scenes
@@ -62,7 +60,7 @@ def trained(module, kinds=("stripe", "gain"), steps=240):
 @pytest.fixture(scope="module")
 def stripes():
     torch.manual_seed(0)
-    return trained(Stripes()).requires_grad_(False)
+    return trained(Columns()).requires_grad_(False)
 
 
 @pytest.mark.parametrize(("kind", "deviation"), [("stripe", 0.05), ("stripe", 0.1), ("gain", 0.1)])
@@ -110,21 +108,11 @@ def test_each_image_for_itself():
     torch.testing.assert_close(made(x), torch.cat([made(image) for image in x.split(1)]), rtol=1e-4, atol=1e-4)
 
 
-def test_rows_are_columns_of_the_transposed():
-    made = Context()
-    turned = copy.deepcopy(made)
-    turned.columns, turned.rows = turned.rows, turned.columns
-    x = scenes(1)
-    x = x + columns(x, 0.05)[:, None, None]
-    without = made.rows(made.columns(x).mT).mT
-    torch.testing.assert_close(turned.columns(turned.rows(x).mT).mT, without)
-
-
 def test_contrast_learns():
     torch.manual_seed(0)
     made = Contrast()
     x = scenes(8)
-    assert torch.allclose(made(x), x, atol=1e-6)
+    assert torch.allclose(made(x), x, atol=0.01)
     optimiser = torch.optim.Adam(made.parameters(), 1e-2)
     for step in range(200):
         y = apply(("identity", "contrast_0.7", "contrast_0.5")[step % 3], x)

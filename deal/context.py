@@ -24,7 +24,7 @@ DARKEST = 0.05  # what brightness is divided by at least
 UNIT = 0.02  # steps and values are measured in it
 TINY = 1e-4  # added to squares in that unit
 BOUND = 12.0  # of logarithms of precisions
-LEAST = 0.01  # the logarithm of the stretch at first: none at all would have no gradient
+FIRST = 0.2  # the logarithm of the stretch at first: at none at all there would be no gradient
 PATCH = 4  # pixels of which one mean is a part of the image
 
 
@@ -139,13 +139,13 @@ def solved(diagonal: Tensor, links: Tensor, right: Tensor) -> Tensor:
 
 
 class Contrast(nn.Module):
-    """Stretches an image about its mean, by how far its darkest and brightest parts are from the ends, or not at all."""
+    """Stretches an image about its mean, by how far its darkest and brightest parts are from the ends, or not."""
 
     def __init__(self, hidden: int = 16) -> None:
         super().__init__()
         self.gain = nn.Sequential(nn.Linear(4, hidden), nn.ReLU(), nn.Linear(hidden, 1))
         nn.init.zeros_(self.gain[2].weight)  # type: ignore[arg-type]
-        nn.init.constant_(self.gain[2].bias, LEAST)  # type: ignore[arg-type]
+        nn.init.constant_(self.gain[2].bias, FIRST)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, H, W]."""

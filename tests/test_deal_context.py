@@ -112,7 +112,7 @@ def test_contrast_learns():
     torch.manual_seed(0)
     made = Contrast()
     x = scenes(8)
-    assert torch.allclose(made(x), x, atol=0.01)
+    assert torch.allclose(made(x).mean((1, 2, 3)), x.mean((1, 2, 3)), atol=1e-5)
     optimiser = torch.optim.Adam(made.parameters(), 1e-2)
     for step in range(200):
         y = apply(("identity", "contrast_0.7", "contrast_0.5")[step % 3], x)

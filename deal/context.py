@@ -73,10 +73,12 @@ class Columns(nn.Module):
         unlike = (differences - added.size[:, None]).abs(), (differences - scaled.size[:, None] * brightness).abs()
         rest, other = ((weights * each).mean((1, 2)) + 1e-6 for each in unlike)
         (offsets, large), (factors, larger) = self._values(added), self._values(scaled)
-        signs = torch.stack([10 * (rest / other).log(), large, larger, grey.mean((1, 2))], 1)
-        share = self.factor(signs).sigmoid()[..., None]  # [B, 1, 1], of the factors
-        mean = grey.mean((1, 2), keepdim=True).clamp_min(DARKEST)
-        return x - (1 - share[..., None]) * offsets[:, None, None] - (share * factors[:, None] / mean)[:, None] * x
+        mean = grey.mean((1, 2))
+        signs = torch.stack([10 * (rest / other).log(), large, larger, mean], 1)
+        share = self.factor(signs).sigmoid()  # [B, 1], of the factors
+        added_up = ((1 - share) * offsets)[:, None, None]  # [B, 1, 1, W]
+        scaled_by = (share * factors / mean[:, None].clamp_min(DARKEST))[:, None, None]
+        return x - added_up - scaled_by * x
 
     def _smoothness(self, grey: Tensor) -> Tensor:
         """How much each difference counts, [B, H, W - 1]: little where its columns change along themselves."""

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from deal import processes, resume
-from deal.data import Crops, Images, Size, Source, find_images, sides
+from deal.data import Crops, Images, Size, Source, find_images, middle, sides
 from deal.generator import Generator
 from deal.model import DEAL
 from deal.players import Players, seeded
@@ -228,10 +228,7 @@ def _centres(source: Source, size: Size) -> Tensor:
     images = [source[k] for k in range(min(VALIDATED, len(source)))]
     most = sides("crop", size) or (WHOLE, WHOLE)
     high, wide = (min([side, *(image.shape[axis] for image in images)]) for axis, side in enumerate(most, 1))
-    corners = [((image.shape[1] - high) // 2, (image.shape[2] - wide) // 2) for image in images]
-    return torch.stack(
-        [image[:, top : top + high, left : left + wide] for image, (top, left) in zip(images, corners, strict=True)]
-    )
+    return torch.stack([middle(image, high, wide) for image in images])
 
 
 def _degraded(generator: Generator, clean: Tensor, seed: int) -> Tensor:

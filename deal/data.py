@@ -181,6 +181,16 @@ def sides(name: str, size: Size) -> tuple[int, int] | None:
     return pair
 
 
+def middle(image: Tensor, height: int, width: int) -> Tensor:
+    """The middle of images [..., H, W] that are at least as large.
+
+    >>> middle(torch.arange(5).expand(1, 3, 5), 1, 3)
+    tensor([[[1, 2, 3]]])
+    """
+    top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
+    return image[..., top : top + height, left : left + width]
+
+
 class Source(Protocol):
     """What crops are taken from: images [C, H, W] in [0, 1]."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deal import enhance
 from deal.checkpoint import atomically
-from deal.data import SUFFIXES, Location, read_frame
+from deal.data import SUFFIXES, Location, middle, read_frame
 from deal.degrade import Degrader
 from deal.enhance import Enhancer, Precision
 from deal.metrics import psnr
@@ -82,9 +82,7 @@ def run(
 
 
 def _clean() -> Tensor:
-    frame = read_frame(FRAME).tensor(1)
-    top, left = (frame.shape[1] - HEIGHT) // 2, (frame.shape[2] - WIDTH) // 2
-    return frame[None, :, top : top + HEIGHT, left : left + WIDTH]
+    return middle(read_frame(FRAME).tensor(1)[None], HEIGHT, WIDTH)
 
 
 def _network(output: Path, model: Location | None, minutes: float, device: str) -> tuple[DEAL, str]:

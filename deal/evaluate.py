@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from deal import metrics
 from deal.baselines import Method
-from deal.data import Location, UnusableImage, find_images, read_frame
+from deal.data import Location, UnusableImage, find_images, middle, read_frame
 from deal.enhance import bundled, chosen_device
 from deal.methods import BEST, BUNDLED, CLASSICAL, check_methods, labels, method_of
 from deal.picture import grey
@@ -202,8 +202,7 @@ def _middle(path: Path, crop: Crop) -> Tensor:
     (height, width), (rows, columns) = x.shape[2:], crop
     if height < rows or width < columns:
         raise UnusableImage(f"{path} has {height} x {width} pixels; the crop must be no larger; got {rows} x {columns}")
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return x[..., top : top + rows, left : left + columns].contiguous()
+    return middle(x, rows, columns).contiguous()
 
 
 def _protocol(

@@ -106,7 +106,7 @@ class Players:
         return l1_ssim(y, x, self.settings.pixel, self.settings.structure)
 
     def enhanced(self, x_hat: Tensor) -> Tensor:
-        """By what learns."""
+        """By the network, as it trains; at its first steps by its context alone."""
         with torch.autocast(x_hat.device.type, torch.bfloat16, enabled=self.half):
             y: Tensor = self.learner(x_hat)
         return y.to(x_hat.dtype)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from deal.data import sides
+from deal.data import Size, sides
 from deal_kernels.lif.arguments import number, one_of
 
 CHOICES = {
@@ -116,7 +116,7 @@ class Settings:
     clip: float | None = None
     ema: float | None = None
     batch: int = 4
-    crop: int | tuple[int, int] | None = 128
+    crop: Size = 128
     flips: bool = True
     halves: bool = False
     tones: bool = False

@@ -36,51 +36,52 @@ def test_systems_of_neighbours(width):
 
 
 def test_gradients_of_systems():
-    torch.manual_seed(0)
     links, diagonal, right = (torch.rand(2, width, dtype=torch.float64) for width in (8, 9, 9))
     leaves = [(diagonal + 2).requires_grad_(), (-links).requires_grad_(), right.requires_grad_()]
     assert torch.autograd.gradcheck(solved, leaves)
 
 
-def trained(module, kinds=("stripe", "gain"), steps=240):
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def trained():
     """On scenes of its own, against an offset or a factor of every column."""
+    torch.manual_seed(0)
+    module = Columns()
     optimiser = torch.optim.Adam(module.parameters(), 5e-3)
-    for step in range(steps):
+    for step in range(240):
         x = Scenes(1, seed=100 + step)[0][None, :, :96, :128]
         values = columns(x, 0.02 * (1 + step % 5), seed=step)
-        kind = kinds[step % len(kinds)]
+        kind = ("stripe", "gain")[step % 2]
         y = apply(kind, x, values + (kind == "gain"))
         loss = (module(y) - x).square().mean().add(1e-7).log()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return module
-
-
-@pytest.fixture(scope="module")
-def stripes():
-    torch.manual_seed(0)
-    return trained(Columns()).requires_grad_(False)
+    return module.requires_grad_(False)
 
 
 @pytest.mark.parametrize(("kind", "deviation"), [("stripe", 0.05), ("stripe", 0.1), ("gain", 0.1)])
-def test_stripes_are_taken_out(stripes, kind, deviation):
+def test_stripes_are_taken_out(trained, kind, deviation):
     x = scenes(4)
     y = apply(kind, x, columns(x, deviation) + (kind == "gain"))
-    assert error(stripes(y), x) < error(y, x) / 2
+    assert error(trained(y), x) < error(y, x) / 2
 
 
-def test_clean_images_stay(stripes):
+def test_clean_images_stay(trained):
     x = scenes(4)
-    assert error(stripes(x), x) < 0.004
+    assert error(trained(x), x) < 0.004
 
 
-def test_stripes_come_out_of_every_channel(stripes):
+def test_stripes_come_out_of_every_channel(trained):
     x = scenes(2)
     values = columns(x, 0.05)
     colour = torch.cat([apply("stripe", part, values) for part in (x, x, x)], 1)
-    one = stripes(colour[:, :1])
-    torch.testing.assert_close(stripes(colour), one.expand_as(colour), rtol=1e-4, atol=1e-5)
+    one = trained(colour[:, :1])
+    torch.testing.assert_close(trained(colour), one.expand_as(colour), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 11, 11), (2, 3, 12, 40), (1, 1, 40, 13)])
@@ -109,7 +110,6 @@ def test_each_image_for_itself():
 
 
 def test_contrast_learns():
-    torch.manual_seed(0)
     made = Contrast()
     x = scenes(8)
     assert torch.allclose(made(x).mean((1, 2, 3)), x.mean((1, 2, 3)), atol=1e-5)
@@ -125,7 +125,7 @@ def test_contrast_learns():
     assert error(made(y), x) < error(y, x) / 2
 
 
-def test_autocast_does_not_reach_it(stripes):
+def test_autocast_does_not_reach_it():
     x = scenes(1)
     with torch.autocast("cpu", torch.bfloat16):
         y = Context()(x)
@@ -140,7 +140,6 @@ def test_network_begins_as_its_context():
 
 
 def test_network_with_context_is_saved(tmp_path):
-    torch.manual_seed(0)
     network = DEAL([("scale", 5, 3)], width=4, context=True).eval()
     torch.nn.init.normal_(network.output_conv.weight, std=0.1)
     network.save_pretrained(tmp_path / "weights.safetensors")
@@ -148,12 +147,11 @@ def test_network_with_context_is_saved(tmp_path):
     x = scenes(1)
     with torch.no_grad():
         assert torch.equal(loaded(x), network(x))
-        grey = network.with_channels(3)(x.expand(-1, 3, -1, -1))
-    torch.testing.assert_close(grey[:, :1], network(x).detach(), rtol=1e-4, atol=1e-5)
+        coloured = network.with_channels(3)(x.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(coloured[:, :1], network(x).detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_tiles_see_the_context_of_the_whole():
-    torch.manual_seed(0)
     network = DEAL([("scale", 5, 3)], width=4, context=True).eval()
     torch.nn.init.normal_(network.output_conv.weight, std=0.1)
     x = scenes(1, 150, 170) + columns(scenes(1, 150, 170), 0.05)[:, None, None]
@@ -164,5 +162,5 @@ def test_tiles_see_the_context_of_the_whole():
 def test_context_may_be_compiled():
     made = Context().requires_grad_(False)
     x = scenes(1, 40, 48)
-    explained = torch.compile(made, backend="eager", fullgraph=True)
-    torch.testing.assert_close(explained(x), made(x))
+    compiled = torch.compile(made, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), made(x))

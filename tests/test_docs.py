@@ -7,6 +7,7 @@ import pytest
 import deal.baselines
 import deal.baselines.wavelets
 import deal.checkpoint
+import deal.context
 import deal.data
 import deal.evaluate
 import deal.fusion
@@ -31,6 +32,7 @@ MODULES = (
     deal.baselines,
     deal.baselines.wavelets,
     deal.checkpoint,
+    deal.context,
     deal.data,
     deal.evaluate,
     deal.fusion,

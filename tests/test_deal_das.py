@@ -60,6 +60,22 @@ def pushed(player, way, step):
             parameter += step * each
 
 
+def test_context_learns_alone_at_first():
+    players = Players(settings(context=True, context_steps=1), ALONE)
+    network = players.network
+    convolutions = [parameter for name, parameter in network.named_parameters() if not name.startswith("context.")]
+    contexts = list(network.context.parameters())
+
+    def moved(parameters, before):
+        return not all(torch.equal(*pair) for pair in zip(parameters, before, strict=True))
+
+    for number, expected in ((0, False), (1, True)):
+        before = [[parameter.clone() for parameter in part] for part in (convolutions, contexts)]
+        players.step(batch(), number, adversary=False)
+        assert moved(convolutions, before[0]) == expected
+        assert moved(contexts, before[1])
+
+
 @pytest.mark.parametrize("update", UPDATES)
 def test_generator_learns(update):
     players = Players(settings(update=update, weight_decay=0.0), ALONE)

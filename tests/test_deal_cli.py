@@ -1,6 +1,7 @@
 """The command line from end to end: what it writes, what it says, and its exit codes."""
 
 import csv
+import functools
 import os
 import signal
 import subprocess
@@ -191,7 +192,11 @@ def test_ctrl_c(folder):
         sys.executable, "-m", "deal", "enhance", "-i", "in", "-o", "out", "-m", "tiny.safetensors", "--threads", "1",
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    process = subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    # Who runs in the background of a shell has Ctrl-C ignored, and so would the process.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while not (folder / "out" / "n002.png").exists() and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -1,5 +1,6 @@
 """Statistics of columns and of images: systems of neighbours, what is taken out, and what is left alone."""
 
+import numpy
 import pytest
 import torch
 from torch.nn import functional
@@ -32,7 +33,9 @@ def test_systems_of_neighbours(width):
     diagonal = own + functional.pad(-links, (1, 0)) + functional.pad(-links, (0, 1))
     right = torch.randn(3, width, dtype=torch.float64)
     system = diagonal.diag_embed() + links.diag_embed(1) + links.diag_embed(-1)
-    torch.testing.assert_close(solved(diagonal, links, right), torch.linalg.solve(system, right), rtol=1e-7, atol=1e-9)
+    # Not torch.linalg.solve: some releases of oneMKL return nonsense for batches of this size on some processors.
+    expected = torch.from_numpy(numpy.linalg.solve(system.numpy(), right.numpy()[..., None])[..., 0])
+    torch.testing.assert_close(solved(diagonal, links, right), expected, rtol=1e-7, atol=1e-9)
 
 
 def test_gradients_of_systems():

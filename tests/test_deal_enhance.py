@@ -131,14 +131,14 @@ def test_out_of_memory_halves_the_tile(network, monkeypatch):
     enhancer.tile = 400
     x = torch.rand(1, 1, 300, 40)
     whole = enhancer.tensor(x)
-    forward = DEAL.forward
+    restored = DEAL.restored
 
     def small_only(self, x):
         if x.shape[2] > 200:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, x)
+        return restored(self, x)
 
-    monkeypatch.setattr(DEAL, "forward", small_only)
+    monkeypatch.setattr(DEAL, "restored", small_only)
     torch.testing.assert_close(enhancer.tensor(x), whole, rtol=0, atol=1e-5)
     assert enhancer.tile == 200
     with pytest.raises(torch.OutOfMemoryError):  # a tile that was named stays
@@ -160,13 +160,13 @@ def test_half_precision(network):
 
 
 def test_half_precision_that_overflows_is_done_again(network, monkeypatch):
-    forward = DEAL.forward
+    restored = DEAL.restored
 
     def overflows(self, x):
-        result = forward(self, x)
+        result = restored(self, x)
         return result / 0 if torch.is_autocast_enabled("cpu") else result
 
-    monkeypatch.setattr(DEAL, "forward", overflows)
+    monkeypatch.setattr(DEAL, "restored", overflows)
     enhancer, x = Enhancer(network), torch.rand(1, 1, 40, 52)
     with pytest.warns(UserWarning, match="bfloat16 gave values that are not finite"):
         result = enhancer.tensor(x, half=True)

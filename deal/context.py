@@ -4,6 +4,7 @@ A sensor with an amplifier for each column adds a value to it, or multiplies it 
 scene hardly changes where it is smooth, so most differences between two neighbours are that of their two values. What
 the columns' values then are is a question of what is trusted more: these steps, each to its own measure, or that values
 are small. `Columns` learns to judge both, and `Contrast` learns to stretch an image by its darkest and brightest parts.
+`Sharpness` learns by how much detail there is whether an image has lost any, and which filter brings it back.
 
 >>> import torch
 >>> Context()(torch.rand(1, 1, 60, 80)).shape  # [B, C, H, W]
@@ -12,33 +13,40 @@ torch.Size([1, 1, 60, 80])
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SCALES = (0.1, 0.05, 0.02, 0.01)  # on which differences agree, from the first round to the last
+from deal.smoothing import smoothed
+
+SCALES = (0.2, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)  # on which differences agree, from the first round to the last
 SMOOTH = 0.015  # change along a column of which a difference counts half
 DARKEST = 0.05  # what brightness is divided by at least
 UNIT = 0.02  # steps and values are measured in it
 TINY = 1e-4  # added to squares in that unit
 BOUND = 12.0  # of logarithms of precisions
 FIRST = 0.2  # the logarithm of the stretch at first: at none at all there would be no gradient
+BANDS, BLUR = 5, 0.9  # of detail, and the deviation of the blur that tells them apart
+WEIGHT = 5.0  # that weights of bands are measured in
+LAGS = (1, 2, 3, 4, 6)  # of rows whose differences tell of detail
+LEAST_SIZE = 2 * LAGS[-1] + 1  # of an image
 PATCH = 4  # pixels of which one mean is a part of the image
 
 
 class Context(nn.Module):
-    """Takes out the columns' stripes, then stretches the contrast; the rest is for the convolutions."""
+    """Takes out the columns' stripes, stretches the contrast, and sharpens; the rest is for the convolutions."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.columns, self.contrast = Columns(), Contrast()
+        self.columns, self.contrast, self.sharpness = Columns(), Contrast(), Sharpness()
 
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, H, W]."""
         with torch.autocast(x.device.type, enabled=False):
-            return self.contrast(self.columns(x))
+            return self.sharpness(self.contrast(self.columns(x)))
 
 
 class Steps(NamedTuple):
@@ -159,3 +167,40 @@ class Contrast(nn.Module):
         gain = self.gain(torch.cat([*below, *above], 1).clamp_min(0.02).log()).relu().exp()[..., None, None]
         mean = x.mean((1, 2, 3), keepdim=True)
         return mean + gain * (x - mean)
+
+
+class Sharpness(nn.Module):
+    """Adds to an image some of its bands of detail, each as much as the detail of the whole image tells.
+
+    With u for what a blur takes out of an image, the bands are Bernstein's polynomials of u: each is of one frequency
+    more than of others. How much detail there is is measured along columns, whose stripes are then no part of it.
+    """
+
+    bands: Tensor
+
+    def __init__(self, hidden: int = 16) -> None:
+        super().__init__()
+        self.weights = nn.Sequential(nn.Linear(len(LAGS) - 1, hidden), nn.ReLU(), nn.Linear(hidden, BANDS))
+        nn.init.zeros_(self.weights[2].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.weights[2].bias)  # type: ignore[arg-type]
+        self.register_buffer("bands", _bands(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, C, H, W]."""
+        grey = x.mean(1)  # [B, H, W]
+        bends = ((2 * grey[:, lag:-lag] - grey[:, : -2 * lag] - grey[:, 2 * lag :]) / lag for lag in LAGS)
+        detail = torch.stack([bend.abs().mean((1, 2)) + TINY for bend in bends], 1).log()  # [B, L]
+        weights = WEIGHT * self.weights(4 * detail.diff(dim=1))  # [B, BANDS]
+        blurred = [x]
+        for _ in range(BANDS):
+            blurred.append(smoothed(smoothed(blurred[-1], BLUR).mT, BLUR).mT)
+        return x + torch.einsum("bk,kbchw->bchw", weights @ self.bands, torch.stack(blurred))
+
+
+def _bands() -> Tensor:
+    """Of an image that is blurred ever more often, what each band has, [BANDS, BANDS + 1]."""
+    rows = torch.zeros(BANDS, BANDS + 1)
+    for i in range(1, BANDS + 1):
+        for j in range(i + 1):
+            rows[i - 1, BANDS - i + j] = math.comb(BANDS, i) * math.comb(i, j) * (-1) ** j
+    return rows

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from deal import checkpoint
-from deal.context import Context
+from deal.context import LEAST_SIZE, Context
 from deal_kernels.conv import Conv2d, conv2d
 from deal_kernels.lif.arguments import one_of
 from deal_kernels.tdbn import SpikingConv, TDBatchNorm2d
@@ -31,6 +31,8 @@ STEPS = 4
 LEVELS = {"integer": 4, "binary": 1}
 NORMS = {"bn": None, "tdbn": math.sqrt(0.5)}  # the factor beside the threshold
 METADATA = "deal.config"
+RESIDUAL = 0.5  # of what is added to a residual without a norm, at first
+REFINED = 0.3  # of what the last convolution reads, at first
 
 
 class Block(NamedTuple):
@@ -58,11 +60,23 @@ PRESETS: dict[str, tuple[Block, ...]] = {
 }  # fmt: skip
 
 
-def _convolution(inputs: int, outputs: int, kernel: int, *, dilation: int = 1, relu: bool = False) -> Conv2d:
-    return Conv2d(
+def _convolution(
+    inputs: int, outputs: int, kernel: int, *, dilation: int = 1, relu: bool = False, scale: float = 1.0
+) -> Conv2d:
+    """Whose results vary at first as much as what it reads does (He et al.), or by a scale of that.
+
+    Under torch's own weights they would vary a third of it: the neurons behind a few such layers never fire.
+    """
+    conv = Conv2d(
         inputs, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation, padding_mode="reflect",
         activation="relu" if relu else None,
     )  # fmt: skip
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu" if relu else "linear")
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    with torch.no_grad():
+        conv.weight *= scale
+    return conv
 
 
 class ScaleTransform(nn.Module):
@@ -154,8 +168,8 @@ class SpikingSeparation(nn.Module):
     ) -> None:
         super().__init__()
         self.first_conv = _convolution(width, width, 3, relu=True)
-        self.second_conv = _convolution(width, width, 3, relu=True)
-        self.large_conv = _convolution(width, width, large, dilation=dilation, relu=True)
+        self.second_conv = _convolution(width, width, 3, relu=True, scale=RESIDUAL)
+        self.large_conv = _convolution(width, width, large, dilation=dilation, relu=True, scale=RESIDUAL)
         self.small_conv = _convolution(width, width, small)
         self.spiking = SpikingConv(
             width, width, reduce="mean", alpha=NORMS[norm], leak=0.25, levels=LEVELS[neuron], v_reset=None,
@@ -185,8 +199,8 @@ class DEAL(nn.Module):
         neuron: "integer" fires whole numbers from 0 to 4 and passes gradients straight through; "binary" fires 0 or 1.
         norm: of the spiking convolutions: "bn", or "tdbn" with its factor for a branch that is added to another one,
             the root of 1/2. Those of the scale-transform blocks are batch norm in either case.
-        context: puts `deal.context` in front, which sees whole columns and the whole image; the convolutions behind it
-            begin by changing nothing. The paper's network has none.
+        context: puts `deal.context` in front, which sees whole columns and the whole image. The paper's network has
+            none.
 
     >>> network = DEAL("cascade1", channels=3)
     >>> sum(parameter.numel() for parameter in network.parameters())
@@ -215,11 +229,8 @@ class DEAL(nn.Module):
             else SpikingSeparation(width, *sizes, neuron=neuron, norm=norm)
             for kind, *sizes in self.plan
         )  # fmt: skip
-        self.refine_conv = _convolution(width, width, 3, relu=True)
+        self.refine_conv = _convolution(width, width, 3, relu=True, scale=REFINED)
         self.output_conv = _convolution(width, channels, 3)
-        if context:
-            for parameter in self.output_conv.parameters():
-                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """The enhanced images of x [B, C, H, W]. Where they are to be shown, clamp them to [0, 1]."""
@@ -248,8 +259,9 @@ class DEAL(nn.Module):
 
     @property
     def least_size(self) -> int:
-        """The height and width that images have to have: more than is reflected at an edge."""
-        return 1 + max(1, *(max(block.dilation * (block.large // 2), block.small // 2) for block in self.plan))
+        """The height and width that images have to have: more than is reflected at an edge, what the context needs."""
+        reflected = max(1, *(max(block.dilation * (block.large // 2), block.small // 2) for block in self.plan))
+        return max(reflected + 1, 0 if self.context is None else LEAST_SIZE)
 
     @property
     def config(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from deal.settings import Settings
 from deal_kernels.ssim import l1_ssim
 from deal_kernels.tdbn import TDBatchNorm2d
 
+LAST = 0.1  # of the learning rate, for the last two convolutions
 DARK = 1e-6  # the least deviation of a clean image to measure others by
 
 
@@ -58,9 +59,9 @@ class Players:
             )  # fmt: skip
         generator.trunk[-2] = self.dropout
         self.network, self.generator = network.to(crew.device).train(), generator.to(crew.device).train()
-        self.learner: nn.Module = self.network
+        self.learner = _learner(self.network, settings.learns)
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False) if settings.ema else None
-        self.network_optimiser = torch.optim.Adam(self.network.parameters(), settings.learning_rate, fused=True)
+        self.network_optimiser = torch.optim.Adam(_groups(self.network), settings.learning_rate, fused=True)
         self.generator_optimiser = torch.optim.SGD(
             self.generator.parameters(), settings.generator_rate, settings.momentum,
             weight_decay=settings.weight_decay,
@@ -80,8 +81,6 @@ class Players:
             The losses L(y, x) and L(x_hat, x), and the deviation of each y and x_hat as a share of that of its x.
         """
         self._set_rates(self.settings.scale(number))
-        context = self.network.context
-        self.learner = self.network if context is None or number >= self.settings.context_steps else context
         self.network_optimiser.zero_grad()
         self.generator_optimiser.zero_grad()
         with torch.set_grad_enabled(adversary):
@@ -106,7 +105,7 @@ class Players:
         return l1_ssim(y, x, self.settings.pixel, self.settings.structure)
 
     def enhanced(self, x_hat: Tensor) -> Tensor:
-        """By the network, as it trains; at its first steps by its context alone."""
+        """By the network, as it trains, or by its context, where that learns alone."""
         with torch.autocast(x_hat.device.type, torch.bfloat16, enabled=self.half):
             y: Tensor = self.learner(x_hat)
         return y.to(x_hat.dtype)
@@ -160,7 +159,7 @@ class Players:
         rates = self.settings.learning_rate, self.settings.generator_rate
         for optimiser, rate in zip((self.network_optimiser, self.generator_optimiser), rates, strict=True):
             for group in optimiser.param_groups:
-                group["lr"] = rate * scale
+                group["lr"] = rate * scale * group.get("share", 1.0)
 
     @torch.no_grad()
     def _average_weights(self) -> None:
@@ -202,12 +201,37 @@ def _network(settings: Settings) -> DEAL:
         settings.blocks, channels=settings.channels, width=settings.width, neuron=settings.neuron, norm=settings.norm,
         context=settings.context,
     )  # fmt: skip
-    if settings.weights is not None:
-        start = DEAL.from_pretrained(settings.weights).with_channels(settings.channels)
-        if start.config != network.config:
-            raise ValueError(f"weights are of a network {start.config}; the settings ask for {network.config}")
-        network.load_state_dict(start.state_dict())
+    nn.init.zeros_(network.output_conv.weight)  # so that training begins with images as they are
+    for file in [settings.weights] if isinstance(settings.weights, str) else settings.weights or []:
+        start = DEAL.from_pretrained(file).with_channels(settings.channels)
+        expected = {**network.config, "context": settings.context and start.context is not None}
+        if start.config != expected:
+            raise ValueError(f"weights of {file} are of a network {start.config}; asked for is {network.config}")
+        network.load_state_dict(start.state_dict(), strict=False)
     return network
+
+
+def _learner(network: DEAL, learns: str) -> nn.Module:
+    """What makes the images to learn by; what is not to learn has no gradient."""
+    if learns == "all" or network.context is None:
+        return network
+    alone = learns == "context"
+    network.requires_grad_(not alone)
+    network.context.requires_grad_(alone)
+    return network.context if alone else network
+
+
+def _groups(network: DEAL) -> list[dict[str, Any]]:
+    """What learns, and at which share of the rate.
+
+    Adam's steps are as long for the last two convolutions as for others, but move the image itself. At the full rate
+    nearly all of what the last one reads is off after a few of them, for good.
+    """
+    last = {*network.refine_conv.parameters(), *network.output_conv.parameters()}
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    others = [parameter for parameter in learning if parameter not in last]
+    slow = [parameter for parameter in learning if parameter in last]
+    return [{"params": others}, {"params": slow, "share": LAST}]
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
@@ -245,12 +269,14 @@ def _frozen(network: nn.Module) -> Iterator[None]:
     """Gradients pass the network and leave none in it, and its running statistics stay what they are."""
     norms = [module for module in network.modules() if isinstance(module, TDBatchNorm2d)]
     before = [norm.momentum for norm in norms]
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     network.requires_grad_(False)
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        for parameter in learning:
+            parameter.requires_grad_(True)
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum

@@ -13,9 +13,10 @@ from deal_kernels.lif.arguments import number, one_of
 CHOICES = {
     "strategy": ("das", "average", "random"), "update": ("alternating", "simultaneous"),
     "schedule": ("constant", "cosine"), "precision": ("auto", "fp32", "bf16"),
+    "learns": ("all", "context", "convolutions"),
 }  # fmt: skip
 COUNTS = {
-    "steps": 1, "context_steps": 0, "batch": 1, "stages": 1, "warm_start": 0, "save_every": 1, "log_every": 1, "seed": 0
+    "steps": 1, "batch": 1, "stages": 1, "warm_start": 0, "rise": 0, "save_every": 1, "log_every": 1, "seed": 0
 }  # fmt: skip
 LEAST = {
     "grain": 0.0, "learning_rate": 0.0, "generator_rate": 0.0, "momentum": 0.0, "weight_decay": 0.0, "closeness": 0.0,
@@ -43,8 +44,10 @@ class Settings:
         neuron: "integer" or "binary".
         norm: of the spiking convolutions, "bn" or "tdbn".
         context: lets the network see statistics of whole columns and of the whole image, see `deal.context`.
-        context_steps: steps at the beginning in which that part of the network learns alone, which is far cheaper.
-        weights: a file of weights to start from, which fit the network.
+        learns: "context" lets that part of the network learn alone, which is far cheaper; "convolutions" leaves it as
+            it is, and lets the rest learn.
+        weights: a file of weights to start from, which fit the network, or a list of files, of which later ones take
+            the place of earlier ones: a context, and convolutions that have learned without one.
         ops: the generator's degradations: "thermal", "released", or a list of names.
         ranges: by name of a random degradation the least and the largest deviation that is drawn, such as
             {"stripe": [0, 0.15]}; None takes those of `deal_kernels.degradation.sample_params`.
@@ -62,6 +65,7 @@ class Settings:
         generator_rate: of the generator's SGD.
         momentum: of the generator's SGD.
         weight_decay: of the generator's SGD.
+        rise: steps over which both rates rise to what they are.
         schedule: of both rates: "constant", or "cosine" down to zero at the last step.
         clip: the largest norm that the gradient of each player may have.
         ema: decay of a moving average of the network's weights, which is then validated and kept; such as 0.999.
@@ -96,8 +100,8 @@ class Settings:
     neuron: Literal["integer", "binary"] = "integer"
     norm: Literal["bn", "tdbn"] = "bn"
     context: bool = False
-    context_steps: int = 0
-    weights: str | None = None
+    learns: Literal["all", "context", "convolutions"] = "all"
+    weights: str | list[str] | None = None
     ops: str | list[str] = "thermal"
     ranges: dict[str, tuple[float, float]] | None = None
     stages: int = 5
@@ -112,6 +116,7 @@ class Settings:
     generator_rate: float = 2e-4
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    rise: int = 0
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float | None = None
     ema: float | None = None
@@ -139,8 +144,8 @@ class Settings:
         if self.watch is not None:
             _whole("watch", self.watch, 1)
         sides("crop", self.crop)
-        if self.context_steps and not self.context:
-            raise ValueError(f"context_steps needs context=True; got {self.context_steps} and {self.context}")
+        if self.learns == "context" and not self.context:
+            raise ValueError(f"learns='context' needs context=True; got {self.context}")
         for name, bound in LEAST.items():
             value = number(name, getattr(self, name))
             if not bound <= value < math.inf:
@@ -152,7 +157,9 @@ class Settings:
 
     def scale(self, step: int) -> float:
         """What both rates are multiplied by at a step."""
-        return 1.0 if self.schedule == "constant" else 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / self.steps))
+        risen = min(1.0, (step + 1) / (self.rise + 1))
+        done = 0.0 if self.schedule == "constant" else min(1.0, step / self.steps)
+        return risen * (0.5 + 0.5 * math.cos(math.pi * done))
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """What keeps this from going on where a run with other settings stopped."""

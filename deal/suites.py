@@ -5,7 +5,7 @@ A row is one degradation of a clean image [1, C, H, W] in [0, 1], some steps one
 * stripes, rows: plus a value for every column or row, N(0, level^2);
 * gain: times a value for every column, N(1, level^2);
 * coarse: down by a factor and up again, bicubically with a = -0.5 (as Pillow and MATLAB have it, not OpenCV), with
-  antialiasing down. A side that the factor does not divide is rounded up at the low resolution;
+  antialiasing down;
 * contrast: level of the image and 1 - level of its mean.
 
 Nothing is clamped and nothing is quantised, so stripes reach beyond [0, 1], and so may the bicubic kernel. Random
@@ -27,7 +27,6 @@ from typing import Literal, NamedTuple
 
 import numpy
 from torch import Generator, Tensor
-from torch.nn.functional import interpolate
 
 from deal_kernels.degradation import apply, sample_params
 from deal_kernels.lif.arguments import one_of
@@ -85,14 +84,6 @@ def degraded(row: Row, x: Tensor, place: int, seed: int = 0) -> Tensor:
     return x
 
 
-def coarse(x: Tensor, factor: int) -> Tensor:
-    """Images [B, C, H, W] at a resolution that is `factor` times lower, brought back to their size."""
-    height, width = x.shape[2:]
-    x = interpolate(x, (-(-height // factor), -(-width // factor)), mode="bicubic", antialias=True)
-    # With antialiasing torch has a = -0.5, without a = -0.75; where images grow there is nothing else to it.
-    return interpolate(x, (height, width), mode="bicubic", antialias=True)
-
-
 Step = Callable[[Tensor, float, Generator], Tensor]
 
 
@@ -108,6 +99,6 @@ STEPS: dict[str, Step] = {
     "stripes": _drawn("stripe"),
     "rows": _drawn("row_stripe"),
     "gain": _drawn("gain"),
-    "coarse": lambda x, factor, _: coarse(x, int(factor)),
-    "contrast": lambda x, level, _: apply(f"contrast_{level:g}", x),
+    "coarse": lambda x, factor, _: apply(f"coarse_{factor:g}", x),
+    "contrast": lambda x, share, _: apply(f"contrast_{share:g}", x),
 }

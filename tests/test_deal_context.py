@@ -1,11 +1,13 @@
 """Statistics of columns and of images: systems of neighbours, what is taken out, and what is left alone."""
 
+import math
+
 import numpy
 import pytest
 import torch
 from torch.nn import functional
 
-from deal.context import Columns, Context, Contrast, solved
+from deal.context import LEAST_SIZE, Columns, Context, Contrast, Sharpness, solved
 from deal.enhance import Enhancer
 from deal.model import DEAL
 from deal.scenes import Scenes
@@ -87,7 +89,7 @@ def test_stripes_come_out_of_every_channel(trained):
     torch.testing.assert_close(trained(colour), one.expand_as(colour), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 11, 11), (2, 3, 12, 40), (1, 1, 40, 13)])
+@pytest.mark.parametrize("shape", [(1, 1, 13, 13), (2, 3, 14, 40), (1, 1, 40, 13)])
 def test_small_images_and_constants(shape):
     made = Context()
     x = torch.full(shape, 0.4, requires_grad=True)
@@ -135,11 +137,29 @@ def test_autocast_does_not_reach_it():
     assert y.dtype == torch.float32
 
 
-def test_network_begins_as_its_context():
-    network = DEAL([("scale", 5, 3)], width=4, context=True).eval()
-    x = scenes(1)
-    with torch.no_grad():
-        torch.testing.assert_close(network(x), network.context(x))
+def test_bands_are_bernsteins_polynomials():
+    """Of what a blur takes out."""
+    u = torch.linspace(0, 1, 11, dtype=torch.float64)
+    blurred = torch.stack([(1 - u) ** k for k in range(6)])
+    expected = torch.stack([math.comb(5, i) * u**i * (1 - u) ** (5 - i) for i in range(1, 6)])
+    torch.testing.assert_close(Sharpness().bands.double() @ blurred, expected, rtol=0, atol=1e-12)
+
+
+def test_sharpness_learns():
+    """To bring detail back where it is lost, and nowhere else."""
+    made = Sharpness()
+    x = scenes(8)
+    optimiser = torch.optim.Adam(made.parameters(), 1e-2)
+    for step in range(120):
+        y = apply(("identity", "coarse_2")[step % 2], x)
+        loss = (made(y) - x).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    x = torch.stack([image[:, :96, :128] for image in Scenes(4, seed=77)])
+    y = apply("coarse_2", x)
+    assert error(made(y), x) < 0.9 * error(y, x)
+    assert error(made(x), x) < 0.1 * error(y, x)
 
 
 def test_network_with_context_is_saved(tmp_path):
@@ -160,6 +180,13 @@ def test_tiles_see_the_context_of_the_whole():
     x = scenes(1, 150, 170) + columns(scenes(1, 150, 170), 0.05)[:, None, None]
     whole, parts = (Enhancer(network, tile=tile).tensor(x) for tile in (0, 64))
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_small_images_are_refused():
+    network = DEAL([("scale", 5, 3)], width=4, context=True).eval()
+    assert network.least_size == LEAST_SIZE
+    with pytest.raises(ValueError, match=f"of {LEAST_SIZE} x {LEAST_SIZE} pixels or more"):
+        network(torch.zeros(1, 1, LEAST_SIZE - 1, 40))
 
 
 def test_context_may_be_compiled():

@@ -49,6 +49,13 @@ def weights_of(module):
     return torch.cat([parameter.detach().reshape(-1) for parameter in module.parameters()])
 
 
+def busy(chosen):
+    """Players whose network changes images, as new ones do not."""
+    players = Players(chosen, ALONE)
+    torch.nn.init.normal_(players.network.output_conv.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    return players
+
+
 def tiny_run(folder, *, source=None, **changes):
     return train(settings(output=str(folder), **changes), scenes() if source is None else source)
 
@@ -60,8 +67,17 @@ def pushed(player, way, step):
             parameter += step * each
 
 
-def test_context_learns_alone_at_first():
-    players = Players(settings(context=True, context_steps=1), ALONE)
+@pytest.mark.parametrize("context", [False, True])
+def test_new_networks_change_nothing_but_by_their_context(context):
+    network = Players(settings(context=context), ALONE).network.eval()
+    x = batch()
+    with torch.no_grad():
+        assert torch.equal(network(x), network.context(x) if context else x)
+
+
+@pytest.mark.parametrize("learns", ["all", "context", "convolutions"])
+def test_parts_of_the_network_learn_alone(learns):
+    players = Players(settings(context=True, learns=learns), ALONE)
     network = players.network
     convolutions = [parameter for name, parameter in network.named_parameters() if not name.startswith("context.")]
     contexts = list(network.context.parameters())
@@ -69,16 +85,16 @@ def test_context_learns_alone_at_first():
     def moved(parameters, before):
         return not all(torch.equal(*pair) for pair in zip(parameters, before, strict=True))
 
-    for number, expected in ((0, False), (1, True)):
+    for number, adversary in enumerate((False, True, False)):
         before = [[parameter.clone() for parameter in part] for part in (convolutions, contexts)]
-        players.step(batch(), number, adversary=False)
-        assert moved(convolutions, before[0]) == expected
-        assert moved(contexts, before[1])
+        players.step(batch(), number, adversary)
+        assert moved(convolutions, before[0]) == (learns != "context")
+        assert moved(contexts, before[1]) == (learns != "convolutions")
 
 
 @pytest.mark.parametrize("update", UPDATES)
 def test_generator_learns(update):
-    players = Players(settings(update=update, weight_decay=0.0), ALONE)
+    players = busy(settings(update=update, weight_decay=0.0))
     before = {name: each.detach().clone() for name, each in players.generator.named_parameters()}
     players.step(batch(), 0, adversary=True)
     for name, parameter in players.generator.named_parameters():
@@ -104,7 +120,7 @@ def test_gradients_are_finite_differences(update, closeness):
     chosen = settings(
         update=update, closeness=closeness, learning_rate=0.0, generator_rate=0.0, blocks=[["scale", 5, 3]]
     )  # fmt: skip
-    players = Players(chosen, ALONE)
+    players = busy(chosen)
     players.network.double(), players.generator.double()
     x = batch(torch.float64)[..., :32, :32]
 
@@ -134,7 +150,7 @@ def test_simultaneous_gradients_are_those_of_two_passes():
     """Where the network stands still, both ways follow the same gradients."""
     found = []
     for update in UPDATES:
-        players = Players(settings(update=update, learning_rate=0.0), ALONE)
+        players = busy(settings(update=update, learning_rate=0.0))
         players.step(batch(), 0, adversary=True)
         found.append([parameter.grad for parameter in players.generator.parameters()])
     for one, other in zip(*found, strict=True):
@@ -169,7 +185,7 @@ def test_strategies(strategy):
 
 def test_loss_goes_down():
     """Of a batch that never changes, over a run in which the generator learns, too."""
-    chosen = settings(steps=24, warm_start=8, learning_rate=5e-3, update="simultaneous")
+    chosen = settings(steps=80, warm_start=20, learning_rate=2e-3, update="simultaneous")
     x = batch()[..., :32, :32].contiguous()
     players = Players(chosen, ALONE)
     with torch.no_grad():
@@ -224,12 +240,25 @@ def test_minutes(tmp_path):
     assert tiny_run(tmp_path, steps=100_000, minutes=1e-4).steps < 100
 
 
+def test_starts_from_parts(tmp_path):
+    """Of a context that is taken from one file, and convolutions from a later one without."""
+    for name, chosen in (("context", {"context": True, "learns": "context"}), ("convolutions", {})):
+        tiny_run(tmp_path / name, steps=1, seed=len(name), **chosen)
+    files = [str(tmp_path / name / "last.safetensors") for name in ("context", "convolutions")]
+    network = Players(settings(context=True, weights=files), ALONE).network
+    context, convolutions = (DEAL.from_pretrained(file) for file in files)
+    assert torch.equal(weights_of(network.context), weights_of(context.context))
+    assert torch.equal(weights_of(network)[-len(weights_of(convolutions)) :], weights_of(convolutions))
+    with pytest.raises(ValueError, match="weights of .*context.* are of a network"):
+        Players(settings(weights=files), ALONE)
+
+
 def test_starts_from_weights(tmp_path):
     first = tiny_run(tmp_path / "first", steps=1)
     start = str(tmp_path / "first" / "last.safetensors")
     players = Players(settings(weights=start), ALONE)
     assert torch.equal(weights_of(players.network), weights_of(first.network))
-    with pytest.raises(ValueError, match="weights are of a network"):
+    with pytest.raises(ValueError, match="weights of .* are of a network"):
         Players(settings(weights=start, width=5), ALONE)
 
 
@@ -285,7 +314,8 @@ def test_collapse(contrast, loss, message):
         ({"crop": 0}, "crop must be a whole number"),
         ({"crop": (32, 0)}, "crop must be a whole number of at least 1, two of them"),
         ({"grain": -0.1}, "grain must be a number of at least 0; got -0.1"),
-        ({"context_steps": 3}, "context_steps needs context=True; got 3 and False"),
+        ({"learns": "context"}, "learns='context' needs context=True; got False"),
+        ({"rise": -1}, "rise must be a whole number of at least 0; got -1"),
         ({"learning_rate": -1.0}, "learning_rate must be a number of at least 0; got -1.0"),
         ({"learning_rate": math.nan}, "learning_rate must be"),
         ({"ema": 1.0}, "ema must be None or above 0 and below 1; got 1.0"),

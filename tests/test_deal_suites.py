@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from deal.scenes import thermal_scene
-from deal.suites import SUITES, Row, coarse, degraded, rows_of
+from deal.suites import SUITES, Row, degraded, rows_of
+from deal_kernels.degradation import apply
 
 STANDARD = {row.name: row for row in SUITES["standard"]}
 X = thermal_scene(61, 83, seed=1)[None]  # [1, 1, H, W]
@@ -58,7 +59,7 @@ def test_low_resolution_is_pillows(factor, shape):
     image = Image.fromarray(x[0].numpy())
     small = image.resize([-(-side // factor) for side in image.size], Image.Resampling.BICUBIC)
     expected = torch.from_numpy(numpy.array(small.resize(image.size, Image.Resampling.BICUBIC)))
-    y = coarse(x[None], factor)
+    y = apply(f"coarse_{factor}", x[None])
     assert (y - expected).abs().max() < 1e-5
     assert torch.equal(degraded(STANDARD[f"x{factor}"], x[None], 0), y)
 
@@ -72,7 +73,7 @@ def test_contrast():
 def test_composed():
     """Low contrast first, then low resolution, then stripes a pixel wide on the full grid."""
     y = degraded(STANDARD["composed"], X, 1)
-    stripes = y - coarse(0.5 * X + 0.5 * X.mean(), 2)
+    stripes = y - apply("coarse_2", 0.5 * X + 0.5 * X.mean())
     assert (stripes - stripes.mean(2, keepdim=True)).abs().max() < 1e-6
     assert 0.035 < stripes.mean(2).std() < 0.065
 

@@ -93,10 +93,19 @@ def test_an_image_smaller_than_the_window(shape):
         "max_pool_resize_5",
         "bicubic_resize_5",
         "average_pool_resize_5",
+        "coarse_5",
     ):
         message = rf"{name} needs images of 5 x 5 pixels or more; got {shape[0]} x {shape[1]}"
         with pytest.raises(ValueError, match=message):
             apply(name, torch.zeros(1, 1, *shape), torch.ones(1))
+
+
+@pytest.mark.parametrize("backend", ["cpp", "cuda"])
+def test_what_has_no_kernel(backend):
+    message = f"backend '{backend}' cannot run"
+    with pytest.raises(RuntimeError, match=message):
+        apply("coarse_2", X, backend=backend)
+    assert apply("coarse_2", X, backend="torch").shape == apply("coarse_2", X).shape == X.shape
 
 
 def test_apply():

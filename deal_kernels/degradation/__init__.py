@@ -8,6 +8,8 @@ One call runs all samples through all stages. Operations are named, with their s
 * gaussian_blur_S: 9 x 9 taps of deviation S, the image reflected at its edges; gaussian_blur: one deviation for every
   sample and stage;
 * max_pool_resize_K, average_pool_resize_K, bicubic_resize_K: down by a whole factor, and up again bilinearly;
+* coarse_K: likewise, but bicubically both ways and without aliasing, as Pillow and MATLAB do. It has no kernels: a
+  mixture with it runs in plain torch;
 * posterize_B: clamped to [0, 1], of 8 bits the B highest. It has no gradient unless `straight_through` is asked for;
 * stripe, row_stripe: plus a value for every column or row; gain: times a value for every column; noise: plus a value
   for every pixel.

@@ -6,18 +6,18 @@ import functools
 import math
 from typing import NamedTuple
 
-# Numbered as in csrc/degradation.h.
+# Those with kernels, numbered as in csrc/degradation.h.
 KINDS = (
     "identity", "contrast", "saturation", "sharpness", "gaussian_blur", "max_pool_resize", "average_pool_resize",
     "bicubic_resize", "posterize", "stripe", "row_stripe", "gain", "noise",
 )  # fmt: skip
 BLENDS = ("contrast", "saturation", "sharpness")
-RESIZES = ("max_pool_resize", "average_pool_resize", "bicubic_resize")
+RESIZES = ("max_pool_resize", "average_pool_resize", "bicubic_resize", "coarse")
 RANDOM = ("gaussian_blur", "stripe", "row_stripe", "gain", "noise")  # with a tensor of their own
 
 OPERATIONS = (
     "identity", "contrast_R", "saturation_R", "sharpness_R", "gaussian_blur", "gaussian_blur_S", "max_pool_resize_K",
-    "average_pool_resize_K", "bicubic_resize_K", "posterize_B", "stripe", "row_stripe", "gain", "noise",
+    "average_pool_resize_K", "bicubic_resize_K", "coarse_K", "posterize_B", "stripe", "row_stripe", "gain", "noise",
 )  # fmt: skip
 
 # The seven of the released generator, in its order.

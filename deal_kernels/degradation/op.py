@@ -33,13 +33,16 @@ library.define(
 )
 
 
-def chosen(backend: str | None, x: Tensor) -> str:
-    """The backend. Without a Triton version, a GPU has cuda and torch."""
-    named = backend or backends.FORCED
+def chosen(s: Settings, x: Tensor) -> str:
+    """The backend. Without a Triton version, a GPU has cuda and torch; what has no kernel, torch alone."""
+    named = s.backend or backends.FORCED
     if named == "triton":
         raise RuntimeError("backend 'triton' cannot run: it has no degradation mixture; 'cpp', 'cuda' and 'torch' have")
-    found = lif_op.chosen(backend, x)
-    return "torch" if found == "triton" else found
+    found = lif_op.chosen(s.backend, x)
+    lacking = [name for name in s.operations if known(name).kind not in KINDS]
+    if lacking and named in ("cpp", "cuda"):
+        raise RuntimeError(f"backend {named!r} cannot run: it has no {lacking[0]}; 'torch' has")
+    return "torch" if lacking or found == "triton" else found
 
 
 def inputs_like(x: Tensor, stages: int) -> Tensor:
@@ -88,7 +91,7 @@ def forward(
     x: Tensor, weights: Tensor, values: Sequence[Tensor], s: Settings, keep: bool
 ) -> tuple[Tensor, Tensor | None]:
     """The result, and with `keep` what each stage after the first read."""
-    x, weights, backend = x.contiguous(), weights.contiguous(), chosen(s.backend, x)
+    x, weights, backend = x.contiguous(), weights.contiguous(), chosen(s, x)
     result, inputs = like(x), inputs_like(x, weights.shape[1]) if keep else None
     if x.numel() == 0:
         return result, inputs
@@ -107,7 +110,7 @@ def backward(
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:  # fmt: skip
     """Gradients of x and of weights as far as they are wanted."""
-    x, weights, grad, backend = x.contiguous(), weights.contiguous(), grad.contiguous(), chosen(s.backend, x)
+    x, weights, grad, backend = x.contiguous(), weights.contiguous(), grad.contiguous(), chosen(s, x)
     grads = [like(x) if wanted[0] else None, torch.zeros_like(weights) if wanted[1] else None]
     if x.numel() == 0:
         return grads

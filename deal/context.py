@@ -14,6 +14,7 @@ torch.Size([1, 1, 60, 80])
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -22,7 +23,9 @@ from torch.nn import functional
 
 from deal.smoothing import smoothed
 
-SCALES = (0.2, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)  # on which differences agree, from the first round to the last
+SCALES = (0.2, 0.1, 0.05, 0.02, 0.01)  # on which differences agree, from the first round to the last
+SPARSE = 4  # of so many rows one is sorted
+NEAR, NEARBY = 0.02, 9  # on which rows agree nearby, and over how many columns that is
 SMOOTH = 0.015  # change along a column of which a difference counts half
 DARKEST = 0.05  # what brightness is divided by at least
 UNIT = 0.02  # steps and values are measured in it
@@ -94,13 +97,9 @@ class Columns(nn.Module):
         return 1 / (1 + ((change[..., 1:] + change[..., :-1]) / self.smooth.exp()).square())
 
     def _steps(self, differences: Tensor, weights: Tensor) -> Steps:
-        with torch.no_grad():  # what leads to the last round has next to no influence on it
-            size = (weights * differences).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
-            for scale in SCALES:
-                near = weights / (1 + ((differences - size) / scale).square())
-                size = (near * differences).sum(1, keepdim=True) / near.sum(1, keepdim=True)
+        size = _agreed(differences, weights)
         apart = differences - size
-        near = weights / (1 + (apart / self.scale.exp()).square())
+        near = weights * _near(differences, size, self.scale.exp())
         total = near.sum(1)
         error = (near * apart).square().sum(1) / total.square()
         return Steps(size[:, 0] + (near * apart).sum(1) / total, error, total / differences.shape[1])
@@ -122,6 +121,39 @@ class Columns(nn.Module):
         known = functional.pad(precision * size, (1, 0)) - functional.pad(precision * size, (0, 1))
         values = solved((prior + before + after).double(), -precision.double(), known.double()).to(size)
         return UNIT * values, (values.square().mean(1) + TINY).log()
+
+
+@torch.no_grad()  # it leads to the last round, on which it has next to no influence
+def _agreed(differences: Tensor, weights: Tensor) -> Tensor:
+    """What most rows agree on, [B, 1, W - 1].
+
+    Found from the mean, or from a quartile if more rows agree on that. Then rows count little that disagree at the
+    columns nearby: there the edge of a thing lies, which may be as long as half of a column.
+    """
+    ordered = differences[:, ::SPARSE].sort(1).values
+    best, most = torch.zeros_like(ordered[:, :1]), torch.zeros_like(ordered[:, :1])
+    mean = (weights * differences).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
+    quartiles = [ordered[:, [round(at * (ordered.shape[1] - 1))]] for at in (0.25, 0.75)]
+    for start, scales in ((mean, SCALES), *((quartile, SCALES[-2:]) for quartile in quartiles)):
+        size = _settled(differences, weights, start, scales)
+        support = _near(differences, size, SCALES[-1]).sum(1, keepdim=True)
+        best, most = torch.where(support > most, size, best), torch.maximum(support, most)
+    for _ in range(2):
+        near = functional.avg_pool1d(_near(differences, best, NEAR), NEARBY, 1, NEARBY // 2, count_include_pad=False)
+        best = _settled(differences, weights * near**4, best, SCALES[-3:])
+    return best
+
+
+def _settled(differences: Tensor, weights: Tensor, size: Tensor, scales: Sequence[float]) -> Tensor:
+    """Where rounds of ever narrower scales end."""
+    for scale in scales:
+        near = weights * _near(differences, size, scale)
+        size = (near * differences).sum(1, keepdim=True) / near.sum(1, keepdim=True)
+    return size
+
+
+def _near(differences: Tensor, size: Tensor, scale: float | Tensor) -> Tensor:
+    return 1 / (1 + ((differences - size) / scale).square())
 
 
 def solved(diagonal: Tensor, links: Tensor, right: Tensor) -> Tensor:

@@ -231,6 +231,7 @@ class DEAL(nn.Module):
         )  # fmt: skip
         self.refine_conv = _convolution(width, width, 3, relu=True, scale=REFINED)
         self.output_conv = _convolution(width, channels, 3)
+        self.idle = False  # once fused: whether the convolutions add nothing, and need not run
 
     def forward(self, x: Tensor) -> Tensor:
         """The enhanced images of x [B, C, H, W]. Where they are to be shown, clamp them to [0, 1]."""
@@ -244,6 +245,8 @@ class DEAL(nn.Module):
     def restored(self, x: Tensor) -> Tensor:
         """What the convolutions make of x, which its context has seen: what is left of the network for one who computes
         a large image in parts."""
+        if self.idle:
+            return x
         y = self.input_conv(x)
         if y.is_cpu:
             y = y.contiguous(memory_format=torch.channels_last)  # as the convolutions compute there
@@ -278,12 +281,14 @@ class DEAL(nn.Module):
         return not any(isinstance(module, TDBatchNorm2d) for module in self.modules())
 
     def fuse(self) -> DEAL:
-        """Folds the norms into the convolutions for good, for inference: every call then finds the weights ready.
+        """Folds the norms into the convolutions for good, for inference: every call then finds the weights ready. What
+        adds nothing is left out, as the convolutions of a network of which only the context has learned.
 
         A fused network computes what this one computes in evaluation. It cannot be saved, nor trained as before.
         """
         for block in self.blocks:
             block.fuse()  # type: ignore[operator]
+        self.idle = not any(parameter.any() for parameter in self.output_conv.parameters())
         return self
 
     def with_channels(self, channels: int) -> DEAL:

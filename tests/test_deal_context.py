@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from deal.context import LEAST_SIZE, Columns, Context, Contrast, Sharpness, solved
+from deal.context import LEAST_SIZE, Columns, Context, Contrast, Sharpness, _agreed, solved
 from deal.enhance import Enhancer
 from deal.model import DEAL
 from deal.scenes import Scenes
@@ -74,6 +74,19 @@ def test_stripes_are_taken_out(trained, kind, deviation):
     x = scenes(4)
     y = apply(kind, x, columns(x, deviation) + (kind == "gain"))
     assert error(trained(y), x) < error(y, x) / 2
+
+
+@pytest.mark.parametrize("share", [0.2, 0.45])
+def test_an_edge_is_no_stripe(share):
+    """Though it stands upright over nearly half of the rows, and those are the smoother ones."""
+    random = torch.Generator().manual_seed(0)
+    steps = 0.05 * torch.randn(40, generator=random)
+    differences = steps + 0.002 * torch.randn(1, 100, 40, generator=random)
+    weights = torch.ones_like(differences)
+    high = round(share * 100)
+    differences[:, :high, 15:19] += torch.tensor([0.05, 0.1, 0.1, 0.05])
+    weights[:, high:] = 0.7
+    assert (_agreed(differences, weights)[0, 0] - steps).abs().max() < 0.005
 
 
 def test_clean_images_stay(trained):
@@ -160,6 +173,16 @@ def test_sharpness_learns():
     y = apply("coarse_2", x)
     assert error(made(y), x) < 0.9 * error(y, x)
     assert error(made(x), x) < 0.1 * error(y, x)
+
+
+def test_convolutions_that_add_nothing_are_left_out():
+    network = DEAL([("scale", 5, 3)], width=4, context=True).eval().requires_grad_(False)
+    x = scenes(1)
+    assert network.fuse().restored(x) is not x
+    torch.nn.init.zeros_(network.output_conv.weight)
+    expected = network(x)
+    assert network.fuse().restored(x) is x
+    assert torch.equal(network(x), expected)
 
 
 def test_network_with_context_is_saved(tmp_path):

@@ -4,7 +4,7 @@ A sensor with an amplifier for each column adds a value to it, or multiplies it 
 scene hardly changes where it is smooth, so most differences between two neighbours are that of their two values. What
 the columns' values then are is a question of what is trusted more: these steps, each to its own measure, or that values
 are small. `Columns` learns to judge both, and `Contrast` learns to stretch an image by its darkest and brightest parts.
-`Sharpness` learns by how much detail there is whether an image has lost any, and which filter brings it back.
+`Sharpness` learns by how much detail there is whether an image has lost any, and which bands of detail bring it back.
 
 >>> import torch
 >>> Context()(torch.rand(1, 1, 60, 80)).shape  # [B, C, H, W]

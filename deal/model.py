@@ -65,7 +65,7 @@ def _convolution(
 ) -> Conv2d:
     """Whose results vary at first as much as what it reads does (He et al.), or by a scale of that.
 
-    Under torch's own weights they would vary a third of it: the neurons behind a few such layers never fire.
+    Under torch's own weights they would vary less from layer to layer, until next to nothing is left of an image.
     """
     conv = Conv2d(
         inputs, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation, padding_mode="reflect",

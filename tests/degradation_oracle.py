@@ -4,6 +4,7 @@ import functools
 import math
 
 import torch
+from torch.nn.functional import interpolate
 
 RANDOM = ("gaussian_blur", "stripe", "row_stripe", "gain", "noise")
 EVERY = (
@@ -71,6 +72,12 @@ def resized(x, kind, factor):
     return down @ found @ along.T
 
 
+def coarse(x, factor):
+    small = [-(-side // factor) for side in x.shape[1:]]
+    down = interpolate(x[None], small, mode="bicubic", antialias=True)
+    return interpolate(down, x.shape[1:], mode="bicubic", antialias=True)[0]
+
+
 def gray(x):
     return (
         x
@@ -119,6 +126,8 @@ def operation(name, x, value=None, straight_through=False):
         return down @ x @ along.T
     if kind.endswith("_resize"):
         return resized(x, kind.removesuffix("_resize"), int(number))
+    if kind == "coarse":
+        return coarse(x, int(number))
     if kind == "posterize":
         return Quantised.apply(x, int(number), straight_through)
     if name == "gain":

@@ -127,17 +127,22 @@ def test_each_image_for_itself():
     torch.testing.assert_close(made(x), torch.cat([made(image) for image in x.split(1)]), rtol=1e-4, atol=1e-4)
 
 
-def test_contrast_learns():
-    made = Contrast()
-    x = scenes(8)
-    assert torch.allclose(made(x).mean((1, 2, 3)), x.mean((1, 2, 3)), atol=1e-5)
+def learn(made, x, ops, steps):
+    """To undo each of the operations in turn."""
     optimiser = torch.optim.Adam(made.parameters(), 1e-2)
-    for step in range(200):
-        y = apply(("identity", "contrast_0.7", "contrast_0.5")[step % 3], x)
+    for step in range(steps):
+        y = apply(ops[step % len(ops)], x)
         loss = (made(y) - x).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+
+
+def test_contrast_learns():
+    made = Contrast()
+    x = scenes(8)
+    assert torch.allclose(made(x).mean((1, 2, 3)), x.mean((1, 2, 3)), atol=1e-5)
+    learn(made, x, ("identity", "contrast_0.7", "contrast_0.5"), steps=200)
     x = torch.stack([image[:, :96, :128] for image in Scenes(4, seed=77)])
     y = apply("contrast_0.5", x)
     assert error(made(y), x) < error(y, x) / 2
@@ -162,13 +167,7 @@ def test_sharpness_learns():
     """To bring detail back where it is lost, and nowhere else."""
     made = Sharpness()
     x = scenes(8)
-    optimiser = torch.optim.Adam(made.parameters(), 1e-2)
-    for step in range(120):
-        y = apply(("identity", "coarse_2")[step % 2], x)
-        loss = (made(y) - x).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+    learn(made, x, ("identity", "coarse_2"), steps=120)
     x = torch.stack([image[:, :96, :128] for image in Scenes(4, seed=77)])
     y = apply("coarse_2", x)
     assert error(made(y), x) < 0.9 * error(y, x)

@@ -271,7 +271,7 @@ class Evaluate:
             "--pairs", type=str | None, default=None, metavar="FOLDER",
             help="in place of --data: whole images in ir/ and vis/ with the same names, fused by maximum and by mean",
         )  # fmt: skip
-        parser.add_argument("--suite", type=str, default="standard", help="of degradations")
+        parser.add_argument("--suite", type=str, default="standard", help="of degradations: standard or short")
         parser.add_argument(
             "--methods", type=str, default="none,best-classical,deal", metavar="NAME,...",
             help="classical methods, or several with + between them, one after the other; best-classical; deal, the "

@@ -201,6 +201,7 @@ class Info:
         network = enhance.load(path)
         print(f"\n{path}")
         print(f"  parameters  {sum(parameter.numel() for parameter in network.parameters()):,}")
+        print(f"  operations  {network.macs:,} multiply-accumulates for a pixel")
         print(f"  reach       {network.reach} pixels to each side")
         for name, value in network.config.items():
             print(f"  {name:10}  {value}")

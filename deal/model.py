@@ -261,6 +261,13 @@ class DEAL(nn.Module):
         return 4 + sum(block.reach for block in self.plan)
 
     @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the convolutions for a pixel; a spiking one counts at each step, as in the paper."""
+        spiking = {module.conv for module in self.modules() if isinstance(module, SpikingConv)}
+        convolutions = (module for module in self.modules() if isinstance(module, nn.Conv2d))
+        return sum(each.weight.numel() * (STEPS if each in spiking else 1) for each in convolutions)
+
+    @property
     def least_size(self) -> int:
         """The height and width that images have to have: more than is reflected at an edge, what the context needs."""
         reflected = max(1, *(max(block.dilation * (block.large // 2), block.small // 2) for block in self.plan))

@@ -55,6 +55,14 @@ def test_parameters(preset, count):
     assert count - sum(parameter.numel() for parameter in one.parameters()) == 2 * 9 * 32 + 2 * (9 * 32 + 1)
 
 
+@pytest.mark.parametrize(("preset", "paper"), [("cascade1", 303.4), ("cascade2", 455.6), ("cascade3", 762.4)])
+def test_operations_are_those_of_the_paper(preset, paper):
+    """It counts 4 for every value that a norm takes as well: four norms of a block, or one over four steps."""
+    made = DEAL(preset, channels=3)
+    norms = len(made.plan) * 4 * 4 * 32
+    assert (made.macs + norms) * 1024 * 768 / 1e9 == pytest.approx(paper, abs=0.06)
+
+
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_evaluation(options):
     made = network(**options).eval()

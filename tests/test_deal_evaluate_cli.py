@@ -61,7 +61,7 @@ def test_pairs(folder, capsys):
         (["--data", "in", "--methods", "deal"], "no weights come with this package"),
         (["--data", "in", "--methods", "absent.safetensors"], "absent.safetensors is not there"),
         (["--data", "in", "--methods", "absent.pt"], "absent.pt is not there"),
-        (["--data", "in", "--suite", "hard"], "suite must be one of 'standard'; got 'hard'"),
+        (["--data", "in", "--suite", "hard"], "suite must be one of 'standard', 'short'; got 'hard'"),
         (["--data", "in", "--crop", "49x64"], "in/0.png has 48 x 64 pixels; the crop must be no larger; got 49 x 64"),
         (["--data", "in", "--crop", "32"], "crop must be such as 256x320, or none; got 32"),
         (["--data", "in", "--crop", "0x32"], "crop must be a height and a width of at least 1, or None; got (0, 32)"),

@@ -145,7 +145,7 @@ class Enhance:
             enhance.load(parsed.model), scale=parsed.scale, tile=parsed.tile, overlap=parsed.tile_overlap,
             device=parsed.device, precision=parsed.precision,
         )  # fmt: skip
-        return _run(parsed, jobs, lambda job: enhance.enhance_file(enhancer, job, window))
+        return _run(parsed, jobs, lambda source: enhance.enhance_file(enhancer, source, window))
 
 
 class Degrade:
@@ -176,7 +176,7 @@ class Degrade:
         jobs, window = _jobs(parsed), _window(parsed.window)
         degrader = degrade.Degrader(parsed.ops, deviation=parsed.deviation)
         seeds = {job.source: parsed.seed + place for place, job in enumerate(jobs)}
-        return _run(parsed, jobs, lambda job: degrade.degrade_file(degrader, job, seeds[job.source], window))
+        return _run(parsed, jobs, lambda source: degrade.degrade_file(degrader, source, seeds[source], window))
 
 
 class Info:
@@ -377,7 +377,7 @@ def _jobs(parsed: Namespace) -> Any:
     return files.planned(parsed.input, parsed.output, recursive=parsed.recursive, suffix=parsed.suffix, ending=ending)
 
 
-def _run(parsed: Namespace, jobs: Any, work: Callable[[Any], dict[str, Any]]) -> int:
+def _run(parsed: Namespace, jobs: Any, work: Callable[[Path], Any]) -> int:
     from deal import files
 
     into_folder = jobs[0].target != Path(parsed.output)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy
 import torch
 from torch import Tensor
 
-from deal.data import Window, read_frame
-from deal.files import Job, write_image
+from deal.data import Location, Window, read_frame
+from deal.files import Made
 from deal_kernels.degradation import apply, sample_params
 from deal_kernels.degradation.arguments import check_names
 from deal_kernels.degradation.names import RANDOM
@@ -38,14 +37,14 @@ class Degrader:
         return x
 
 
-def degrade_file(degrader: Degrader, job: Job, seed: int, window: Window = "auto") -> dict[str, Any]:
-    """Makes the target from the source, with its bits and metadata; what belongs into a manifest."""
-    frame = read_frame(job.source, window)
+def degrade_file(degrader: Degrader, source: Location, seed: int, window: Window = "auto") -> Made:
+    """What becomes of an image file, with its bits."""
+    frame = read_frame(source, window)
     x = frame.tensor(3 if frame.pixels.ndim == 3 else 1)
     values = (frame.low + (frame.high - frame.low) * degrader(x[None], seed)[0]).permute(1, 2, 0).numpy()
     if frame.pixels.dtype != numpy.float32:
         values = values.round().clip(0, numpy.iinfo(frame.pixels.dtype).max)
     pixels = numpy.ascontiguousarray(values.astype(frame.pixels.dtype).reshape(frame.pixels.shape))
-    write_image(job.target, pixels, job.source)
     height, width = pixels.shape[:2]
-    return {"height": height, "width": width, "type": str(pixels.dtype), "black": frame.low, "white": frame.high}
+    notes = {"height": height, "width": width, "type": str(pixels.dtype), "black": frame.low, "white": frame.high}
+    return Made(pixels, notes)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy
 import torch
@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from deal import tiles
 from deal.data import Frame, Location, UnusableImage, Window, read_frame
-from deal.files import Job, write_image
+from deal.files import Made
 from deal.model import DEAL
 from deal_kernels.lif.arguments import one_of
 
@@ -126,24 +126,24 @@ class Enhancer:
         return self._ready[channels]
 
 
-def enhance_file(enhancer: Enhancer, job: Job, window: Window = "auto") -> dict[str, Any]:
-    """Makes the target from the source, with its metadata; what belongs into a manifest."""
-    frame = read_frame(job.source, window)
+def enhance_file(enhancer: Enhancer, source: Location, window: Window = "auto") -> Made:
+    """What becomes of an image file."""
+    frame = read_frame(source, window)
     if not numpy.isfinite(frame.pixels).all():
-        raise UnusableImage(f"{job.source} has pixels that are not finite")
-    pages = page_count(job.source)
+        raise UnusableImage(f"{source} has pixels that are not finite")
+    pages = page_count(source)
     message = f"only the first of {pages} pages is taken" if pages > 1 else ""
     if message:
-        warnings.warn(f"{job.source}: {message}", stacklevel=2)
+        warnings.warn(f"{source}: {message}", stacklevel=2)
     try:
         pixels = enhancer(frame)
     except UnusableImage as error:
-        raise UnusableImage(f"{job.source}: {error}") from error
-    write_image(job.target, pixels, job.source)
-    return {
+        raise UnusableImage(f"{source}: {error}") from error
+    notes = {
         "height": pixels.shape[0], "width": pixels.shape[1], "type": str(pixels.dtype), "black": f"{frame.low:g}",
         "white": f"{frame.high:g}", "message": message,
     }  # fmt: skip
+    return Made(pixels, notes)
 
 
 def page_count(path: Location) -> int:

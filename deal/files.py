@@ -8,7 +8,9 @@ import csv
 import datetime
 import io
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -110,6 +112,13 @@ class Job(NamedTuple):
     target: Path
 
 
+class Made(NamedTuple):
+    """What becomes of a source."""
+
+    pixels: numpy.ndarray
+    notes: dict[str, Any]  # for the manifest's columns
+
+
 def planned(
     sources: Location | Sequence[Location], output: Location, *, recursive: bool = False, suffix: str = "",
     ending: str | None = None,
@@ -169,13 +178,13 @@ class Tally(NamedTuple):
 
 
 def run(
-    jobs: Sequence[Job], work: Callable[[Job], dict[str, Any]], *, skip_existing: bool = False,
-    keep_going: bool = False, manifest: Location | None = None, progress: bool = False,
+    jobs: Sequence[Job], work: Callable[[Path], Made], *, skip_existing: bool = False, keep_going: bool = False,
+    manifest: Location | None = None, progress: bool = False,
 ) -> Tally:  # fmt: skip
-    """Does the work for every job, and records it.
+    """Makes the target of every job, with the metadata of its source, and records it.
 
     Args:
-        work: makes the target; what it returns goes to the manifest's columns.
+        work: makes of a source what the target will be.
         skip_existing: leaves out jobs whose target is there. As files are written as a whole, it is a whole one.
         keep_going: goes on behind sources that cannot be used. An output that cannot be written ends the run anyway.
         manifest: a CSV file that gets a line for every job as soon as it is over. What is in it stays.
@@ -185,22 +194,40 @@ def run(
     with _recorder(manifest) as record, tqdm(jobs, unit="image", disable=not progress, file=sys.stderr) as bar:
         for job in bar:
             start = time.perf_counter()
-            error, notes = None, {}
             if skip_existing and job.target.exists():
                 status = "skipped"
+                record(job, status, start, {})
             else:
                 try:
                     job.target.parent.mkdir(parents=True, exist_ok=True)
-                    notes, status = work(job), "done"
-                except (UnusableImage, FileNotFoundError) as unusable:
-                    error, notes, status = unusable, {"message": str(unusable)}, "failed"
+                    made, status = work(job.source), "done"
+                    with _uninterrupted():
+                        write_image(job.target, made.pixels, job.source)
+                        record(job, status, start, made.notes)
+                except (UnusableImage, FileNotFoundError) as error:
+                    status = "failed"
+                    record(job, status, start, {"message": str(error)})
+                    if not keep_going:
+                        raise
+                    bar.write(f"failed: {error}", file=sys.stderr)
             counts[status] += 1
-            record(job, status, time.perf_counter() - start, notes)
-            if error is not None and not keep_going:
-                raise error
-            if error is not None:
-                bar.write(f"failed: {error}", file=sys.stderr)
     return Tally(**counts)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block. No thread but the main one hears of it anyway."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[tuple[Any, ...]] = []
+    before = signal.signal(signal.SIGINT, lambda *received: heard.append(received))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if heard and callable(before):
+            before(*heard[0])
 
 
 Record = Callable[[Job, str, float, dict[str, Any]], None]
@@ -218,7 +245,8 @@ def _recorder(manifest: Location | None) -> Iterator[Record]:
         if file.tell() == 0:
             table.writeheader()
 
-        def record(job: Job, status: str, seconds: float, notes: dict[str, Any]) -> None:
+        def record(job: Job, status: str, start: float, notes: dict[str, Any]) -> None:
+            seconds = time.perf_counter() - start
             when = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
             row = {"when": when, "source": job.source, "target": job.target, "status": status}
             table.writerow({**row, "seconds": f"{seconds:.3f}", **notes})

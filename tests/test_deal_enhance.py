@@ -2,6 +2,8 @@
 
 import csv
 import errno
+import os
+import signal
 
 import numpy
 import pytest
@@ -9,7 +11,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from deal import enhance, files, tiles
-from deal.data import Frame, UnusableImage
+from deal.data import Frame, UnusableImage, read_frame
 from deal.enhance import Enhancer, enhance_file
 from deal.files import Job, planned, write_image
 from deal.model import DEAL
@@ -218,13 +220,18 @@ def with_place(path, orientation):
     image.save(path, exif=exif, dpi=(72, 72))
 
 
+def made(source, target, network, window="auto"):
+    """Makes the target from the source."""
+    files.run([Job(source, target)], lambda each: enhance_file(Enhancer(network), each, window))
+
+
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("ending", [".png", ".tif", ".jpg"])
 @pytest.mark.parametrize("to", [".png", ".tif"])
 def test_exif_is_kept(tmp_path, silent, ending, to, orientation):
     source, target = tmp_path / f"a{ending}", tmp_path / f"b{to}"
     with_place(source, orientation)
-    enhance_file(Enhancer(silent), Job(source, target))
+    made(source, target, silent)
     with open(source, "rb") as one, open(target, "rb") as other:
         before, after = Image.open(one), Image.open(other)
         exif = after.getexif()
@@ -246,8 +253,7 @@ def test_tiff_of_16_bits_with_tags(tmp_path, silent, compression):
     tags.tagtype[33550] = 12
     pixels = counts(low=0, high=16384)
     Image.fromarray(pixels).save(source, tiffinfo=tags, compression=compression)
-    notes = enhance_file(Enhancer(silent), Job(source, target))
-    assert notes["type"] == "uint16"
+    made(source, target, silent)
     with Image.open(target) as image:
         assert image.mode == "I;16" and image.info["compression"] == compression
         assert image.tag_v2[270] == "radiometric" and tuple(image.tag_v2[33550]) == (0.5, 0.5, 0.0)
@@ -258,7 +264,7 @@ def test_texts_of_png(tmp_path, silent):
     texts = PngImagePlugin.PngInfo()
     texts.add_text("Site", "north face")
     Image.fromarray(counts()).save(tmp_path / "a.png", pnginfo=texts)
-    enhance_file(Enhancer(silent), Job(tmp_path / "a.png", tmp_path / "b.png"))
+    made(tmp_path / "a.png", tmp_path / "b.png", silent)
     with Image.open(tmp_path / "b.png") as image:
         assert image.text["Site"] == "north face"
         assert numpy.array_equal(numpy.array(image), counts())
@@ -276,7 +282,7 @@ def test_pages_that_are_left_out_are_told(tmp_path, silent):
     pages = [Image.fromarray(counts(seed=seed)) for seed in (0, 1)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     with pytest.warns(UserWarning, match="only the first of 2 pages"):
-        enhance_file(Enhancer(silent), Job(tmp_path / "a.tif", tmp_path / "b.tif"))
+        made(tmp_path / "a.tif", tmp_path / "b.tif", silent)
 
 
 def test_values_that_are_not_finite(tmp_path, network):
@@ -284,7 +290,7 @@ def test_values_that_are_not_finite(tmp_path, network):
     pixels[3, 4] = numpy.nan
     Image.fromarray(pixels).save(tmp_path / "a.tif")
     with pytest.raises(UnusableImage, match=r"a\.tif has pixels that are not finite"):
-        enhance_file(Enhancer(network), Job(tmp_path / "a.tif", tmp_path / "b.tif"), window=(200, 400))
+        made(tmp_path / "a.tif", tmp_path / "b.tif", network, window=(200, 400))
     assert not (tmp_path / "b.tif").exists()
 
 
@@ -336,8 +342,8 @@ def test_run_keeps_going_and_skips(folder, silent):
     jobs, manifest = planned(folder / "in", folder / "out"), folder / "out" / "manifest.csv"
     enhancer = Enhancer(silent)
 
-    def work(job):
-        return enhance_file(enhancer, job)
+    def work(source):
+        return enhance_file(enhancer, source)
 
     assert files.run(jobs, work, keep_going=True, manifest=manifest) == (2, 0, 1)
     assert rows(manifest) == [("a.png", "done"), ("b.png", "failed"), ("c.png", "done")]
@@ -357,8 +363,26 @@ def test_full_disk_ends_the_run(folder, silent, monkeypatch):
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        files.run(planned(folder / "in", folder / "out"), lambda job: enhance_file(enhancer, job), keep_going=True)
+        files.run(
+            planned(folder / "in", folder / "out"), lambda source: enhance_file(enhancer, source), keep_going=True
+        )
     assert not list((folder / "out").iterdir())
+
+
+def test_ctrl_c_between_an_image_and_its_line(folder, silent, monkeypatch):
+    """The image that is being written is finished, and recorded, before the run ends."""
+    enhancer, manifest, fsync = Enhancer(silent), folder / "out" / "manifest.csv", os.fsync
+
+    def interrupted(handle):
+        os.kill(os.getpid(), signal.SIGINT)
+        fsync(handle)
+
+    monkeypatch.setattr("os.fsync", interrupted)
+    jobs = planned(folder / "in", folder / "out")
+    with pytest.raises(KeyboardInterrupt):
+        files.run(jobs, lambda source: enhance_file(enhancer, source), manifest=manifest)
+    assert rows(manifest) == [("a.png", "done")]
+    assert numpy.array_equal(read_frame(folder / "out" / "a.png").pixels, read_frame(folder / "in" / "a.png").pixels)
 
 
 def test_load(tmp_path, network, monkeypatch):

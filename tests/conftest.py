@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,34 @@ settings.load_profile("shared")
 BACKENDS = [name for name, state in deal_kernels.info()["backends"].items() if state == "live"]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DATA = Path(os.environ.get("DEAL_TEST_DATA", Path(__file__).parents[2] / "shared"))
+
+
+INTERPRETER = pytest.StashKey[subprocess.Popen]()
+
+
+def pytest_collection_finish(session):
+    """Begins what runs in Triton's interpreter. Beside all other tests it is over before its turn comes."""
+    if session.config.option.collectonly:
+        return
+    for item in session.items:
+        if mark := item.get_closest_marker("interpreted"):
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *mark.args]
+            environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+            item.stash[INTERPRETER] = subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+
+
+def pytest_sessionfinish(session):
+    for item in session.items:
+        if INTERPRETER in item.stash:
+            item.stash[INTERPRETER].kill()
+
+
+@pytest.fixture
+def interpreter(request):
+    """The process that was begun for the test."""
+    return request.node.stash[INTERPRETER]
 
 
 @pytest.fixture(params=BACKENDS)

@@ -12,9 +12,8 @@ from triton_testing import (
     Recorder,
     compiles,
     exact_ptx,
-    run_in_the_interpreter,
+    interpreted,
     runs,
-    starts_interpreter,
 )
 
 from deal_kernels import backend as backends
@@ -26,9 +25,10 @@ CHARGE = {"decay_input": {"tau": 2.0}, "decay": {"tau": 3.0, "decay_input": Fals
 RESET = {"hard": {"v_reset": 0.1}, "soft": {"v_reset": None}, "none": {"reset": "none"}}
 
 
-@starts_interpreter
-def test_in_the_interpreter():
-    run_in_the_interpreter(__file__)
+@interpreted(__file__)
+def test_in_the_interpreter(interpreter):
+    output, _ = interpreter.communicate()
+    assert interpreter.returncode == 0, output
 
 
 def run(backend, x, v0=None, wanted=(), **arguments):

@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 from ssim_oracle import images
-from triton_testing import Recorder, compiles, exact_ptx, run_in_the_interpreter, starts_interpreter
+from triton_testing import Recorder, compiles, exact_ptx, interpreted
 
 from deal_kernels.ssim import triton as room
 from deal_kernels.ssim.op import Settings
 
 
-@starts_interpreter
-def test_in_the_interpreter():
-    run_in_the_interpreter(str(Path(__file__).with_name("test_ssim.py")), "-k", "triton")
+@interpreted(str(Path(__file__).with_name("test_ssim.py")), "-k", "triton")
+def test_in_the_interpreter(interpreter):
+    output, _ = interpreter.communicate()
+    assert interpreter.returncode == 0, output
 
 
 KERNELS = ("moments", "map", "slopes", "gradient")

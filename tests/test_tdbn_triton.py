@@ -12,9 +12,8 @@ from triton_testing import (
     Recorder,
     compiles,
     exact_ptx,
-    run_in_the_interpreter,
+    interpreted,
     runs,
-    starts_interpreter,
 )
 
 from deal_kernels.tdbn import op, tdbn, tdbn_lif
@@ -23,9 +22,10 @@ from deal_kernels.tdbn import triton as room
 LAYOUTS = ("contiguous", "channels last", "every second step")
 
 
-@starts_interpreter
-def test_in_the_interpreter():
-    run_in_the_interpreter(__file__)
+@interpreted(__file__)
+def test_in_the_interpreter(interpreter):
+    output, _ = interpreter.communicate()
+    assert interpreter.returncode == 0, output
 
 
 def values(*shape, dtype=torch.float32, seed=0):

@@ -1,14 +1,13 @@
 """Triton kernels on a machine without a GPU: run in triton's interpreter, or compiled and looked at.
 
-The interpreter has to be switched on before triton is imported, so a test runs the others of its file in a process
-of their own.
+The interpreter has to be switched on before triton is imported, so a test waits for the others of its file, which run
+in a process of their own.
 """
 
 import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -25,18 +24,17 @@ HALVES = (torch.float16, torch.bfloat16)
 ROUNDING = {torch.float16: 2**-10, torch.bfloat16: 2**-7}  # the interpreter cuts bfloat16 off instead of rounding it
 
 runs = pytest.mark.skipif(DEVICE is None, reason="runs in the interpreter, in a process of its own")
-starts_interpreter = pytest.mark.skipif(DEVICE is not None, reason="the tests run in this process")
 compiles = pytest.mark.skipif(
     INTERPRETED or not (shutil.which("ptxas") or (TOOLS / "ptxas").exists()),
     reason="the interpreter compiles nothing, or there is no ptxas",
 )
 
 
-def run_in_the_interpreter(file, *options):
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", file, *options]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+def interpreted(*arguments):
+    """Marks a test that waits for what pytest runs of these arguments in the interpreter."""
+    if DEVICE is not None:
+        return pytest.mark.skip(reason="the tests run in this process")
+    return pytest.mark.interpreted(*arguments)
 
 
 class Recorder:

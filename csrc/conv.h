@@ -13,7 +13,7 @@ struct Conv {
   int64_t kernel_h, kernel_w, dilation_h, dilation_w;
   int64_t top, bottom, left, right;  // padding; a reflected one is smaller than the image
   Padding mode;
-  int tile;  // edge of the tiles that are transformed, 16 or 32: no less than the kernel's
+  int tile;  // edge of the tiles that are transformed: 16 or 32, no less than the kernel's, or 6 for kernels of 3 x 3
   bool channels_last;
 
   int64_t out_height() const { return height + top + bottom - dilation_h * (kernel_h - 1); }
@@ -50,14 +50,20 @@ struct ConvBackward : Conv {
   float* grad_residual;  // like out: grad where the relu let it through
 };
 
-// Frequencies of a tile of real numbers that say all: the others are their conjugates.
-inline int64_t conv_frequencies(int tile) { return int64_t(tile) * tile / 2 + 2; }
+// Winograd's transform, which gives real numbers at 6 x 6 points. Forward alone.
+inline bool is_winograd(int tile) { return tile == 6; }
 
-// Room for a spectrum: three numbers for each frequency and pair of channels, the outputs' halves filled up to the
+// Frequencies of a tile of real numbers that say all: the others are their conjugates.
+inline int64_t conv_frequencies(int tile) { return is_winograd(tile) ? tile * tile : int64_t(tile) * tile / 2 + 2; }
+
+// Numbers that say a weight at a frequency.
+inline int64_t conv_planes(int tile) { return is_winograd(tile) ? 1 : 3; }
+
+// Room for a spectrum: its numbers for each frequency and pair of channels, the outputs' halves filled up to the
 // widest vectors.
 inline int64_t conv_spectrum_floats(int64_t in_channels, int64_t out_channels, int tile) {
   const int64_t half = ((out_channels + 1) / 2 + 15) / 16 * 16;
-  return conv_frequencies(tile) * 3 * in_channels * 2 * half;
+  return conv_frequencies(tile) * conv_planes(tile) * in_channels * 2 * half;
 }
 
 }  // namespace deal

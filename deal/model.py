@@ -247,10 +247,8 @@ class DEAL(nn.Module):
         a large image in parts."""
         if self.idle:
             return x
-        y = self.input_conv(x)
-        if y.is_cpu:
-            y = y.contiguous(memory_format=torch.channels_last)  # as the convolutions compute there
-        y = carried = self.feature_conv(y)
+        image = _channels_last(x) if x.is_cpu else x  # as the convolutions compute there
+        y = carried = self.feature_conv(self.input_conv(image))
         for block in self.blocks:
             y, carried = block(y, carried)
         return x + torch.tanh(self.output_conv(self.refine_conv(y)))
@@ -353,6 +351,12 @@ class DEAL(nn.Module):
         except (RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"{path} does not fit the network: {error}") from error
         return network.eval()
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """x [B, C, H, W] in that layout, and with its strides even if C is 1, where any would do."""
+    batch, channels, height, width = x.shape
+    return x.permute(0, 2, 3, 1).flatten().view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _planned(blocks: str | Sequence[Block | Sequence[Any]]) -> tuple[Block, ...]:

@@ -8,7 +8,7 @@ import torch
 from conftest import BACKENDS
 from conv_oracle import distance, gradients, tensors
 
-from deal_kernels.conv import conv2d
+from deal_kernels.conv import conv2d, cost, op
 
 
 @pytest.fixture(params=[name for name in BACKENDS if name in ("cpp", "torch")])
@@ -95,6 +95,20 @@ def check(drawn, extras, backend, tolerance=None, **geometry):
 def test_geometries(backend, name, extras):
     x, weight, geometry = GEOMETRIES[name]
     check(tensors(x, weight, **geometry), EXTRAS[extras], backend, **geometry)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate"])
+@pytest.mark.parametrize("channels", [(1, 32), (32, 1), (33, 17), (48, 40)], ids=str)
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_three_by_three_channels_last(dilation, channels, mode, monkeypatch):
+    """Which has a transform of its own."""
+    inputs, outputs = channels
+    geometry = {"padding": (2, 1), "padding_mode": mode, "dilation": dilation}
+    x, weight, *rest = tensors((2, inputs, 21, 26), (outputs, inputs, 3, 3), **geometry)
+    x = x.permute(0, 2, 3, 1).flatten().view(2, 21, 26, inputs).permute(0, 3, 1, 2)
+    assert op.is_channels_last(x) and cost.WINOGRAD in cost.tiles(weight.shape, False, True)
+    monkeypatch.setattr(cost, "tiles", lambda weight, trains, last: [16 if trains else cost.WINOGRAD])
+    check((x, weight, *rest), EXTRAS["everything"], "cpp", **geometry)
 
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate"])

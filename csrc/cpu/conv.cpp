@@ -9,7 +9,7 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-int tiles_at_a_time(int tile) { return tile == 16 ? 24 : 12; }
+int tiles_at_a_time(int tile) { return tile == 32 ? 12 : 24; }
 
 class Forward {
  public:
@@ -20,21 +20,23 @@ class Forward {
         tiling_{a.batch,
                 {a.out_height(), a.dilation_h, a.tile - int(a.kernel_h) + 1},
                 {a.out_width(), a.dilation_w, a.tile - int(a.kernel_w) + 1}},
-        tile_(2 * (in_.padded > out_.padded ? in_.both() : out_.both())),
-        apart_(tiles_at_a_time(a.tile) * tile_) {}
+        tile_((is_winograd(a.tile) ? 1 : 2) * (in_.padded > out_.padded ? in_.both() : out_.both())),
+        // A line more, so that the numbers of a tile do not compete for the same places of a cache.
+        apart_(tiles_at_a_time(a.tile) * tile_ + 16) {}
 
   int64_t tiles() const { return tiling_.count(); }
 
   void run(int64_t begin, int64_t end) const {
     const int64_t most = tiles_at_a_time(a_.tile), frequencies = conv_frequencies(a_.tile);
+    const int64_t weights = conv_planes(a_.tile) * a_.in_channels * out_.both();
     float* const spectra = workspace(frequencies * apart_ + apply_weights_room(int(most), in_, out_.both()));
     float* const room = spectra + frequencies * apart_;
+    const auto apply = is_winograd(a_.tile) ? apply_real_weights : apply_weights;
     for (; begin < end; begin += most) {
       const int count = int(end - begin < most ? end - begin : most);
       for (int i = 0; i < count; ++i) read(tiling_[begin + i], {spectra + i * tile_, apart_, in_.both()});
       for (int64_t f = 0; f < frequencies; ++f)
-        apply_weights({spectra + f * apart_, tile_, in_.both()}, count, in_,
-                      a_.spectrum + f * 3 * a_.in_channels * out_.both(), out_.both(), room);
+        apply({spectra + f * apart_, tile_, in_.both()}, count, in_, a_.spectrum + f * weights, out_.both(), room);
       for (int i = 0; i < count; ++i) write(tiling_[begin + i], {spectra + i * tile_, apart_, out_.both()});
     }
   }
@@ -79,7 +81,7 @@ class Forward {
 
 void conv_spectrum(const ConvSpectrum& a, int threads) {
   const int64_t in = a.transposed ? a.out_channels : a.in_channels, out = a.transposed ? a.in_channels : a.out_channels;
-  const int64_t places = a.kernel_h * a.kernel_w, row = Halves(out).both();
+  const int64_t places = a.kernel_h * a.kernel_w, row = Halves(out).both(), planes = conv_planes(a.tile);
   Axis rows = axis(0, 1, int(a.kernel_h), a.kernel_h, 0, 0, Padding::zeros);
   Axis columns = axis(0, 1, int(a.kernel_w), a.kernel_w, 0, 0, Padding::zeros);
   for (int64_t y = 0; a.transposed && y < a.kernel_h; ++y) rows.at[y] = int(a.kernel_h - 1 - y);
@@ -89,7 +91,7 @@ void conv_spectrum(const ConvSpectrum& a, int threads) {
     for (int64_t c = begin; c < end; ++c) {
       const Source source = {a.weight + c * (a.transposed ? a.in_channels : 1) * places, nullptr, out,
                              {(a.transposed ? 1 : a.in_channels) * places, a.kernel_w, 1}, rows, columns};
-      analyse(a.tile, source, Planes::weights, {a.spectrum + c * row, 3 * in * row, in * row});
+      analyse(a.tile, source, Planes::weights, {a.spectrum + c * row, planes * in * row, in * row});
     }
   });
 }

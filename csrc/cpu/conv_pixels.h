@@ -21,6 +21,11 @@ DEAL_INLINE Lanes lanes_of(const Halves& halves, int64_t group, bool second) {
   return {(second ? halves.first : 0) + group, left < 0 ? 0 : left < kLanes ? int(left) : kLanes};
 }
 
+// Whether those of both halves are whole vectors of channels that lie side by side.
+DEAL_INLINE bool are_whole(const Halves& halves, int64_t group, const Steps& steps) {
+  return steps.channel == 1 && group + kLanes <= halves.second;
+}
+
 DEAL_INLINE Pack<float> load_some(const float* from, int64_t step, int count) {
   if (step == 1 && count == kLanes) return load(from);
   float some[kLanes] = {};

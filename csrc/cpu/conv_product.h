@@ -1,5 +1,7 @@
 // Products of matrices at one frequency: a complex one is three real ones.
 #pragma once
+#include <type_traits>
+
 #include "conv_tile.h"
 
 namespace deal {
@@ -74,7 +76,7 @@ struct Tiles {
 
 // Puts the product with the weights, planes [3, in, out], in the place of the tiles' spectra, planes [2, out].
 template <int rows>
-void apply_weights(const Tiles& x, const float* sums, const Halves& in, const float* weight, int64_t out,
+void apply_to_block(const Tiles& x, const float* sums, const Halves& in, const float* weight, int64_t out,
                    float* result) {
   const int64_t channels = in.first + in.second, plane = channels * out;
   const auto sum = [&](const float* numbers, int64_t apart, const float* b) DEAL_FLAT {
@@ -91,19 +93,41 @@ void apply_weights(const Tiles& x, const float* sums, const Halves& in, const fl
     __builtin_memcpy(x.at + i * x.apart, result + i * 2 * out, sizeof(float) * size_t(2 * out));
 }
 
+// Of real spectra and weights [in, out].
+template <int rows>
+void apply_real_to_block(const Tiles& x, const Halves& in, const float* weight, int64_t out, float* result) {
+  const int64_t left_out = in.padded - in.first;
+  for (int64_t column = 0; column < out; column += kWide) {
+    const Sum sum = {x.at, x.apart, 1, weight + column, out, (in.first + in.second) * out, in.first, left_out, in.second};
+    product<rows>(sum, result + column, out);
+  }
+  for (int i = 0; i < rows; ++i)
+    __builtin_memcpy(x.at + i * x.apart, result + i * out, sizeof(float) * size_t(out));
+}
+
+// Calls some(rows, first) for as many tiles at a time as fit.
+template <class Some>
+DEAL_INLINE void in_blocks(int count, const Some& some) {
+  int i = 0;
+  for (; i + kTiles <= count; i += kTiles) some(std::integral_constant<int, kTiles>(), i);
+  for (; i + 2 <= count; i += 2) some(std::integral_constant<int, 2>(), i);
+  for (; i < count; ++i) some(std::integral_constant<int, 1>(), i);
+}
+
 int64_t apply_weights_room(int count, const Halves& in, int64_t out) { return count * in.both() + kTiles * 2 * out; }
 
 void apply_weights(const Tiles& x, int count, const Halves& in, const float* weight, int64_t out, float* room) {
   float* const result = room + count * x.plane;
   x.mix(count, 1, room);
-  int i = 0;
-  const auto some = [&](auto apply, int rows) DEAL_FLAT {
-    for (; i + rows <= count; i += rows)
-      apply({x.at + i * x.apart, x.apart, x.plane}, room + i * x.plane, in, weight, out, result);
-  };
-  some(apply_weights<kTiles>, kTiles);
-  some(apply_weights<2>, 2);
-  some(apply_weights<1>, 1);
+  in_blocks(count, [&](auto rows, int i) {
+    apply_to_block<rows>({x.at + i * x.apart, x.apart, x.plane}, room + i * x.plane, in, weight, out, result);
+  });
+}
+
+inline void apply_real_weights(const Tiles& x, int count, const Halves& in, const float* weight, int64_t out, float* room) {
+  in_blocks(count, [&](auto rows, int i) {
+    apply_real_to_block<rows>({x.at + i * x.apart, x.apart, x.plane}, in, weight, out, room);
+  });
 }
 
 }  // namespace

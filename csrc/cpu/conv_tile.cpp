@@ -2,6 +2,7 @@
 #include "conv_tile.h"
 
 #include "conv_pixels.h"
+#include "winograd.h"
 
 namespace deal {
 namespace DEAL_ISA {
@@ -104,15 +105,92 @@ void synthesise(const Place& from, const Sink& s) {
   }
 }
 
+// Winograd's tiles hold real numbers: the halves of the channels only go side by side. So few pixels are not worth a
+// copy on their way, where whole vectors of channels can be had.
+template <Planes planes>
+void analyse_winograd(const Source& s, const Place& to) {
+  constexpr int n = kWinograd, length = planes == Planes::weights ? 3 : n;
+  const Halves halves(s.channels);
+  const bool inside = !s.mask && s.columns.inside(length);
+  Complex grid[n][n], row[n];
+  const auto values = [](const auto& get, const auto& put) DEAL_FLAT {
+    planes == Planes::weights ? winograd_weights(get, put) : winograd_pixels(get, put);
+  };
+  for (int64_t group = 0; group < halves.padded; group += kLanes) {
+    const bool whole = inside && are_whole(halves, group, s.steps);
+    for (int y = 0; y < length; ++y) {
+      const auto put = [&](int u, Complex a) DEAL_FLAT { write(&grid[u][y], a); };
+      if (s.rows.at[y] < 0) {
+        for (int u = 0; u < n; ++u) put(u, Complex{});
+      } else if (whole) {
+        const float* const line = s.image + s.rows.at[y] * s.steps.row + group;
+        const auto get = [&](int x) DEAL_FLAT {
+          const float* const pixel = line + s.columns.at[x] * s.steps.column;
+          return Complex{load(pixel).v, load(pixel + halves.first).v};
+        };
+        values(get, put);
+      } else {
+        read_row(s, halves, group, length, s.rows.at[y], row);
+        values([&](int x) DEAL_FLAT { return read(row + x); }, put);
+      }
+    }
+    for (int u = 0; u < n; ++u) {
+      const Complex* const column = grid[u];
+      float* const spectrum = to.at + u * n * to.apart + group;
+      const auto put = [&](int v, Complex a) DEAL_FLAT {
+        float* const at = spectrum + v * to.apart;
+        store(at, Pack<float>{a.re}), store(at + halves.padded, Pack<float>{a.im});
+      };
+      values([&](int y) DEAL_FLAT { return read(column + y); }, put);
+    }
+  }
+}
+
+void synthesise_winograd(const Place& from, const Sink& s) {
+  constexpr int n = kWinograd, yields = 4;
+  const Halves halves(s.channels);
+  Complex grid[yields][n], row[yields];
+  for (int64_t group = 0; group < halves.padded; group += kLanes) {
+    const bool whole = s.columns == yields && are_whole(halves, group, s.steps);
+    for (int u = 0; u < n; ++u) {
+      const float* const spectrum = from.at + u * n * from.apart + group;
+      const auto get = [&](int v) DEAL_FLAT {
+        const float* const at = spectrum + v * from.apart;
+        return Complex{load(at).v, load(at + halves.padded).v};
+      };
+      winograd_results(get, [&](int y, Complex a) DEAL_FLAT { write(&grid[y][u], a); });
+    }
+    const Pack<float> bias = whole && s.bias ? load(s.bias + group) : Pack<float>{};
+    const Pack<float> other_bias = whole && s.bias ? load(s.bias + halves.first + group) : Pack<float>{};
+    for (int y = 0; y < s.rows; ++y) {
+      const Complex* const numbers = grid[y];
+      const auto get = [&](int u) DEAL_FLAT { return read(numbers + u); };
+      if (whole) {
+        const int64_t line = (s.y + y * s.y_step) * s.steps.row + s.x * s.steps.column + group;
+        winograd_results(get, [&](int x, Complex a) DEAL_FLAT {
+          const int64_t pixel = line + x * s.x_step * s.steps.column;
+          finish({a.re}, s, bias, pixel, 1, kLanes), finish({a.im}, s, other_bias, pixel + halves.first, 1, kLanes);
+        });
+      } else {
+        winograd_results(get, [&](int x, Complex a) DEAL_FLAT { write(row + x, a); });
+        write_row(row, halves, group, s, y);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void analyse(int tile, const Source& s, Planes planes, const Place& to) {
-  if (planes == Planes::weights) tile == 16 ? analyse<16, Planes::weights>(s, to) : analyse<32, Planes::weights>(s, to);
+  if (tile == kWinograd)
+    planes == Planes::weights ? analyse_winograd<Planes::weights>(s, to) : analyse_winograd<Planes::pixels>(s, to);
+  else if (planes == Planes::weights) tile == 16 ? analyse<16, Planes::weights>(s, to) : analyse<32, Planes::weights>(s, to);
   else tile == 16 ? analyse<16, Planes::pixels>(s, to) : analyse<32, Planes::pixels>(s, to);
 }
 
 void synthesise(int tile, const Place& from, const Sink& s) {
-  tile == 16 ? synthesise<16>(from, s) : synthesise<32>(from, s);
+  if (tile == kWinograd) synthesise_winograd(from, s);
+  else tile == 16 ? synthesise<16>(from, s) : synthesise<32>(from, s);
 }
 
 }  // namespace DEAL_ISA

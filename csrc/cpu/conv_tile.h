@@ -30,6 +30,13 @@ struct Steps {
 struct Axis {
   int at[kMostTile];
   int begin, end, step;
+
+  // Whether the first `count` of them are pixels of the image.
+  bool inside(int count) const {
+    int least = 0;
+    for (int i = 0; i < count; ++i) least = at[i] < least ? at[i] : least;
+    return least == 0;
+  }
 };
 
 struct Source {
@@ -67,7 +74,7 @@ struct Sink {
 
 // Two planes of a spectrum, (r, i); of weights, which are conjugated and scaled, the three that make a complex product
 // of three. With k[0], k[1], k[2] the products of r, i, r + i and weights (r, i) as i - r, r + i, r, it is
-// (k[2] - k[1], k[2] + k[0]).
+// (k[2] - k[1], k[2] + k[0]). Winograd's are real, and have one plane.
 enum class Planes { pixels, weights };
 
 // A spectrum in memory: number `apart` of a frequency, `plane` of a plane.

@@ -78,7 +78,8 @@ def _conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool,
     backend: str | None,
 ) -> Tensor:  # fmt: skip
-    if op.chosen(backend, x, weight, g, needs_gradient(x, weight, bias, residual)) == "torch":
+    passes = relu + (residual is not None)
+    if op.chosen(backend, x, weight, g, needs_gradient(x, weight, bias, residual), passes) == "torch":
         return reference.conv2d(x, weight, bias, residual, g, relu)
     return op.conv2d(x, weight, bias, residual, g, relu)
 

@@ -31,15 +31,20 @@ library.define(
 )
 
 
-def chosen(named: str | None, x: Tensor, weight: Tensor, g: Geometry, trains: bool) -> str:
-    """Which backend runs this convolution. DEAL_KERNELS_BACKEND names one as far as there is a choice."""
+def chosen(named: str | None, x: Tensor, weight: Tensor, g: Geometry, trains: bool, passes: int = 0) -> str:
+    """Which backend runs this convolution. DEAL_KERNELS_BACKEND names one as far as there is a choice.
+
+    Args:
+        passes: that torch needs over the result, see `cost.torch_time`.
+    """
     named = named or (backends.FORCED if backends.FORCED in ("cpp", "torch") else None)
     if named in (None, "auto"):
         if not x.is_cpu or _engine_lacks(x, weight):
             return "torch"
         # A compiled or exported program is not to depend on the size of its images: they are taken to be large.
         shape = (1, x.shape[1], 512, 512) if torch.compiler.is_compiling() else x.shape
-        return "cpp" if cost.engine_is_faster(shape, weight.shape, g, trains) else "torch"
+        faster = cost.engine_is_faster(shape, weight.shape, g, trains, is_channels_last(x), passes)
+        return "cpp" if faster else "torch"
     if named in ("cuda", "triton"):
         reason: str | None = "convolution has no kernel of its own there; backend 'torch' runs on any device"
     elif named in ("cpp", "torch"):
@@ -61,6 +66,9 @@ def _engine_lacks(x: Tensor, weight: Tensor) -> str | None:
 
 
 def is_channels_last(x: Tensor) -> bool:
+    """Of images of one channel, which lie in memory as either would, the strides tell, as they do torch."""
+    if x.shape[1] == 1:
+        return x.stride(1) == 1 and x.shape[2] * x.shape[3] > 1 and x.is_contiguous()
     return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -95,7 +103,7 @@ def _numbers(shape: Sequence[int], weight: Tensor, g: Geometry, channels_last: b
     sizes = shape[0], in_channels, out_channels, *shape[2:], *kernel, *g.dilation, *g.padding
     sizes = *sizes, MODES.index(g.padding_mode)
     # Of one image, so that its bits do not depend on those beside it.
-    return *sizes, cost.best_tile((1, *shape[1:]), weight.shape, g, back), channels_last
+    return *sizes, cost.best_tile((1, *shape[1:]), weight.shape, g, back, channels_last), channels_last
 
 
 def _engine_runs(grad: Tensor, shape: Sequence[int]) -> bool:

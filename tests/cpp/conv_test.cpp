@@ -137,14 +137,19 @@ class Case {
 
   Floats spectrum(bool transposed, int threads) const {
     const int64_t in = a_.in_channels, out = a_.out_channels;
-    Floats result(size_t(transposed ? conv_spectrum_floats(out, in, a_.tile) : conv_spectrum_floats(in, out, a_.tile)));
+    const int tile = transposed ? backward_tile() : a_.tile;
+    Floats result(size_t(transposed ? conv_spectrum_floats(out, in, tile) : conv_spectrum_floats(in, out, tile)));
     const int64_t h = a_.kernel_h, w = a_.kernel_w;
-    kernels().conv_spectrum({in, out, h, w, a_.tile, transposed, weight_.data(), result.data()}, threads);
+    kernels().conv_spectrum({in, out, h, w, tile, transposed, weight_.data(), result.data()}, threads);
     return result;
   }
 
+  int backward_tile() const { return is_winograd(a_.tile) ? 16 : a_.tile; }
+
   ConvBackward gradients(const Results& r) const {
-    return {a_, x_.data(), grad_.data(), relu_ ? r.out.data() : nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+    Conv shape = a_;
+    shape.tile = backward_tile();
+    return {shape, x_.data(), grad_.data(), relu_ ? r.out.data() : nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
   }
 
   Results run(int threads) const {
@@ -195,6 +200,8 @@ int main() {
       {1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, Padding::zeros, 16, false},
       {1, 2, 2, 4, 4, 16, 16, 1, 1, 9, 9, 20, 20, Padding::zeros, 16, false},
       {1, 33, 9, 18, 20, 2, 15, 1, 1, 1, 0, 7, 7, Padding::zeros, 16, false},
+      {1, 3, 32, 19, 40, 3, 3, 1, 1, 1, 1, 1, 1, Padding::zeros, 6, false},
+      {2, 33, 17, 10, 13, 3, 3, 1, 2, 1, 2, 3, 0, Padding::zeros, 6, false},
   };
   for (Conv shape : shapes)
     for (Padding mode : {Padding::zeros, Padding::reflect, Padding::replicate})

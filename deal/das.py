@@ -85,8 +85,8 @@ class _Run:
         if validation is None:
             validation = source if settings.validation is None else _source(settings, settings.validation)
         self.crops = Crops(
-            source, settings.crop, flips=settings.flips, halves=settings.halves, tones=settings.tones,
-            grain=settings.grain, seed=settings.seed,
+            source, settings.crop, flips=settings.flips, halves=settings.halves, panels=settings.panels,
+            tones=settings.tones, grain=settings.grain, seed=settings.seed,
         )  # fmt: skip
         self.players = Players(settings, crew)
         self.watch = Watch(settings.watch)

@@ -269,6 +269,20 @@ class Images:
         return frame
 
 
+def _with_panel(image: Tensor, random: numpy.random.Generator) -> Tensor:
+    """The image [C, H, W] with an upright part of it in another place and of another brightness, its sides soft."""
+    height, width = image.shape[1:]
+    high, wide = height * random.uniform(0.3, 1.0), width * random.uniform(0.03, 0.4)
+    top, left = random.uniform(0, height - high), random.uniform(-wide / 2, width - wide / 2)
+    rows, columns = torch.arange(height), torch.arange(width)
+    inside = ((rows >= top) & (rows < top + high))[:, None]  # [H, 1]
+    share = ((wide / 2 - (columns - left - wide / 2).abs()) / random.uniform(1, 16) + 0.5).clamp(0, 1)  # [W]
+    contrast, brightness = random.uniform(0.3, 1.0), random.random()
+    moved = image.roll((int(random.integers(height)), int(random.integers(width))), (1, 2))
+    panel = brightness + contrast * (moved - brightness)
+    return torch.lerp(image, panel, inside * share)
+
+
 class Crops:
     """An endless row of training images, cut at random places and mirrored.
 
@@ -280,6 +294,8 @@ class Crops:
         size: of the cuts, one number or height and width; None takes whole images.
         flips: mirrors half of them left to right, and half of them upside down.
         halves: takes half of them from images at half their size, which are sharper; not where that is too small.
+        panels: puts one to three upright panels into a quarter of them, as walls and posts are: parts of the image
+            itself from elsewhere, of another brightness, as high as nearly a third of the cut or as all of it.
         tones: shows half of them in negative, as cameras show heat in white or in black, and each with a gamma of its
             own, between 1/2 and 2.
         grain: the largest deviation of normal noise that is added; each cut has its own, from 0 on.
@@ -291,14 +307,14 @@ class Crops:
     """
 
     def __init__(
-        self, source: Source, size: Size = 128, *, flips: bool = True, halves: bool = False, tones: bool = False,
-        grain: float = 0.0, seed: int = 0,
+        self, source: Source, size: Size = 128, *, flips: bool = True, halves: bool = False, panels: bool = False,
+        tones: bool = False, grain: float = 0.0, seed: int = 0,
     ) -> None:  # fmt: skip
         self.sides = sides("size", size)
         if not len(source):
             raise ValueError("source must have at least one image; got none")
         self.source, self.seed = source, seed
-        self.flips, self.halves, self.tones, self.grain = flips, halves, tones, grain
+        self.flips, self.halves, self.panels, self.tones, self.grain = flips, halves, panels, tones, grain
         self._order: tuple[int, numpy.ndarray] | None = None
 
     def __getitem__(self, place: int) -> Tensor:
@@ -319,6 +335,9 @@ class Crops:
             image = image[:, top : top + high, left : left + wide]
         axes = [axis for axis in (1, 2) if self.flips and random.random() < 0.5]
         image = image.flip(axes)
+        if self.panels and random.random() < 0.25:
+            for _ in range(random.integers(1, 4)):
+                image = _with_panel(image, random)
         if self.tones:
             image = (1 - image if random.random() < 0.5 else image).clamp(0, 1) ** (2 ** random.uniform(-1, 1))
         if self.grain:

@@ -74,6 +74,7 @@ class Settings:
             one size.
         flips: mirrors images at random.
         halves: takes half of the cuts from images at half their size, which are sharper.
+        panels: puts upright parts of themselves into a quarter of the images, elsewhere and of another brightness.
         tones: shows half of the images in negative, and each with a gamma of its own.
         grain: the largest deviation of noise that is added to clean images, so that a network that learns from smooth
             ones knows what others look like. It is to be kept: no degradation.
@@ -124,6 +125,7 @@ class Settings:
     crop: Size = 128
     flips: bool = True
     halves: bool = False
+    panels: bool = False
     tones: bool = False
     grain: float = 0.0
     window: Literal["auto", "full"] | tuple[float, float] = "auto"

@@ -306,6 +306,17 @@ def test_tones():
             torch.testing.assert_close(s, (1 - image) ** gamma, rtol=1e-4, atol=1e-5)
 
 
+def test_panels():
+    """A quarter of the cuts has some, of which none is lower than nearly a third; what is around them stays."""
+    image = torch.linspace(0, 1, 120).expand(1, 90, 120)
+    shown = [Crops([image], None, flips=False, panels=True, seed=2)[k] for k in range(80)]
+    changed = [(s != image)[0] for s in shown if not torch.equal(s, image)]
+    assert 10 < len(changed) < 30
+    for where in changed:
+        assert where.any(0).sum() < 120 and where.any(1).sum() >= 0.3 * 90 - 1
+    assert all(s.min() >= 0 and s.max() <= 1 for s in shown)
+
+
 def test_grain():
     source = Scenes(2, seed=0)
     plain, grained = (Crops(source, 64, grain=grain, seed=3).batch(0, 6) for grain in (0.0, 0.1))

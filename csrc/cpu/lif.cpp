@@ -71,13 +71,15 @@ void write_spikes(const LifForward& a, Tile<S>& tile, const Source& source, Segm
 // Calls next(kind) compiled for its reset, and for the neuron that is used most.
 template <class S, class Next>
 DEAL_INLINE void split_usual(const Neuron& neuron, const Next& next) {
-  const bool usual = neuron.charge == Charge::decay_input && neuron.fire == Fire::ge && neuron.multiply;
+  const bool usual =
+      neuron.charge == Charge::decay_input && neuron.fire == Fire::ge && neuron.multiply && neuron.rest == 0;
   split_reset<S>(neuron, [&](Neuron kind) DEAL_FLAT {
     if constexpr (kCopies<S>) {
       if (usual) {
         kind.charge = Charge::decay_input;
         kind.fire = Fire::ge;
         kind.multiply = true;
+        kind.rest = 0;
         return next(kind);
       }
     }

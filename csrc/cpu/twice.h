@@ -97,9 +97,11 @@ template <class T, class V>
 DEAL_INLINE void stream(T* p, const Twice<V>& x) {
   stream(p, x.a), stream(p + V::lanes, x.b);
 }
+// By lines of the cache.
 template <class V, class T>
 DEAL_INLINE void prefetch(const T* p) {
-  for (int i = 0; i < V::lanes; i += V::lanes / V::vectors) __builtin_prefetch(p + i);
+#pragma GCC unroll 8
+  for (int i = 0; i < V::lanes; i += 64 / int(sizeof(T))) __builtin_prefetch(p + i);
 }
 // As many values on every instruction set, so that sums of them are the same.
 #if DEAL_VECTOR_BYTES == 64

@@ -2,11 +2,12 @@
 
 The engine cuts each phase of a dilation into tiles that overlap. Its work is their transforms, the products of their
 spectra, reading the weight's spectrum for every few tiles, and in training the weights' transforms. Torch's work is the
-direct sum, and going over the images.
+direct sum, going over the images, and passes of their own for padding and activation.
 
 The nanoseconds were fitted to measurements of one thread of an AMD Zen 3 with AVX2, 32 to 32 and 16 to 16 channels,
-kernels from 1 to 11 and images from 24 x 24 to 256 x 256, forward alone and with all gradients. What counts are their
-ratios; `bench/bench_conv.py` checks what they choose.
+kernels from 1 to 11 and images from 24 x 24 to 256 x 256, forward alone and with all gradients; what Winograd's tiles
+and torch's passes take, to 3 x 3 kernels at up to 640 x 480 on two threads. What counts are their ratios;
+`bench/bench_conv.py` checks what they choose.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ TILES = (16, 32)
 WINOGRAD = 6  # the tile of another transform, of kernels of 3 x 3, going forward
 _COMPILED = backends.extension()  # asked here, where nothing traces
 LANES = {"baseline": 4, "avx2": 8, "avx512": 16}[_COMPILED.isa() if _COMPILED else "baseline"]
-
 
 TILES_AT_ONCE = 8  # for which a spectrum is read once
 WINOGRAD_TRANSFORM = 500  # operations for a channel, counted as slow as those of Fourier transforms are

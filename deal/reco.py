@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -134,9 +133,7 @@ def contrast(x: Tensor) -> Tensor:
     >>> contrast(torch.full((1, 1, 20, 20), 0.7)).max() < 1e-6
     tensor(True)
     """
-    mean, square = (
-        functional.avg_pool2d(each, WINDOW, 1, WINDOW // 2, count_include_pad=False) for each in (x, x * x)
-    )
+    mean, square = (functional.avg_pool2d(each, WINDOW, 1, WINDOW // 2, count_include_pad=False) for each in (x, x * x))
     return (square - mean * mean).clamp_min(0)
 
 
@@ -165,7 +162,7 @@ class Trained(NamedTuple):
 
 
 def train(
-    folder: Location, output: Location, *, steps: int = 2000, batch: int = 4, crop: int = 96,
+    folder: Location, output: Location, *, steps: int = 2000, batch: int = 4, crop: int = 64,
     learning_rate: float = 1e-3, seed: int = 0, device: str = "auto", progress: bool = False,
 ) -> Trained:  # fmt: skip
     """Trains a fuser on pairs alone, without any fused image to learn from, and writes its weights.

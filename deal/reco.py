@@ -41,6 +41,7 @@ DILATIONS = (1, 2, 3)
 LEAST_SIZE = max(DILATIONS) + 1  # more than is reflected at an edge
 WINDOW = 11  # pixels to a side in which contrast is measured
 STRUCTURE, PIXEL = 1.0, 2.0  # weights in the loss
+LEAST_CONTRAST, LEAST_VALUE = 1e-4, 0.05  # added to those of both sources, which are alike where they have less
 SETTLED = 0.1  # share of the steps after which the norms keep their statistics
 
 
@@ -140,17 +141,20 @@ def contrast(x: Tensor) -> Tensor:
 def loss(fused: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
     """How far fused images are from both sources, at every pixel more from the more salient one.
 
-    For each source its share of the contrast at a pixel, see `contrast`, weighs 1 - SSIM and twice the distance there;
-    what is flat in both belongs to both alike. The loss is the mean over pixels of the sum over both sources.
+    A source is salient in its structure where it has contrast, see `contrast`, and in its value where it is bright, as
+    what is warm or lit is. At a pixel 1 - SSIM weighs for each source as its share of both contrasts there, and the
+    distance as its share of both values. The loss is the mean over pixels, added up over both sources.
 
     Args:
         fused, infrared, visible: [B, 1, H, W] in [0, 1].
     """
-    salient = [contrast(source) + 1e-4 for source in (infrared, visible)]
+    sources = (infrared, visible)
+    contrasts = [contrast(source) + LEAST_CONTRAST for source in sources]
+    values = [source + LEAST_VALUE for source in sources]
     total = fused.new_zeros(())
-    for source, own in zip((infrared, visible), salient, strict=True):
-        apart = STRUCTURE * (1 - ssim_map(fused, source)) + PIXEL * (fused - source).abs()
-        total = total + (apart * own / (salient[0] + salient[1])).mean()
+    for source, own, value in zip(sources, contrasts, values, strict=True):
+        apart = STRUCTURE * (1 - ssim_map(fused, source)) * own / sum(contrasts)
+        total = total + (apart + PIXEL * (fused - source).abs() * value / sum(values)).mean()
     return total
 
 

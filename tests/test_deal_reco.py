@@ -198,7 +198,6 @@ def test_training_lowers_the_loss(folder):
             fused = Fuser.from_pretrained("fuser.safetensors")(*cuts)
             assert torch.equal(fused, trained.fuser(*cuts))
         found.append(reco.loss(fused, *cuts).item())
-    print(found)
     assert found[1] < 0.8 * found[0]
     assert sorted(path.name for path in folder.iterdir()) == ["fuser.safetensors", "pairs"]
 

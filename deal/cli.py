@@ -272,6 +272,10 @@ class Evaluate:
             "--pairs", type=str | None, default=None, metavar="FOLDER",
             help="in place of --data: whole images in ir/ and vis/ with the same names, fused by maximum and by mean",
         )  # fmt: skip
+        parser.add_argument(
+            "--fuser", type=str | None, default=None, metavar="FILE",
+            help="for --pairs: weights from deal train-fuser, whose network fuses them as well",
+        )  # fmt: skip
         parser.add_argument("--suite", type=str, default="standard", help="of degradations: standard or short")
         parser.add_argument(
             "--methods", type=str, default="none,best-classical,deal", metavar="NAME,...",
@@ -289,6 +293,8 @@ class Evaluate:
     def run(parsed: Namespace) -> int:
         if bool(parsed.data) == bool(parsed.pairs):
             raise ValueError("one of --data and --pairs must be given")
+        if parsed.fuser and not parsed.pairs:
+            raise ValueError("--fuser needs --pairs, which it is to fuse")
         from deal import evaluate, pairs, report
 
         _set_threads(parsed.threads)
@@ -298,7 +304,7 @@ class Evaluate:
         options = {"device": parsed.device, "progress": not parsed.quiet}
         results: Any
         if parsed.pairs:
-            results = pairs.evaluate_pairs(parsed.pairs, methods, **options)
+            results = pairs.evaluate_pairs(parsed.pairs, methods, fuser=parsed.fuser, **options)
         else:
             crop = _crop(parsed.crop)
             results = evaluate.evaluate(parsed.data, parsed.suite, methods, crop=crop, seed=parsed.seed, **options)
@@ -308,9 +314,51 @@ class Evaluate:
         return 0
 
 
+class TrainFuser:
+    """Train a network that fuses infrared with visible images, for deal evaluate --pairs.
+
+    It learns from pairs alone: at every pixel to be like both images, and more like the one with more contrast there.
+    """
+
+    @staticmethod
+    def add_arguments(parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--pairs", type=str, required=True, metavar="FOLDER", help="images in ir/ and vis/ with the same names"
+        )
+        parser.add_argument(
+            "-o", "--output", type=str, required=True, metavar="FILE",
+            help="the file of weights to write, a .safetensors file",
+        )  # fmt: skip
+        parser.add_argument("--steps", type=int, default=2000, help="how many batches to train on")
+        parser.add_argument("--batch", type=int, default=4, help="pairs in a step")
+        parser.add_argument("--crop", type=int, default=64, help="height and width of random cuts of them")
+        parser.add_argument("--learning_rate", type=float, default=1e-3, help="of Adam; it falls to zero")
+        parser.add_argument("--seed", type=int, default=0, help="of what is random")
+        parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1")
+        parser.add_argument("--threads", type=int | None, default=None, help="processor threads to use")
+        parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+    @staticmethod
+    def run(parsed: Namespace) -> int:
+        from deal import reco, report
+
+        _set_threads(parsed.threads)
+        report.check_folder(Path(parsed.output).parent)
+        start = time.perf_counter()
+        losses = reco.train(
+            parsed.pairs, parsed.output, steps=parsed.steps, batch=parsed.batch, crop=parsed.crop,
+            learning_rate=parsed.learning_rate, seed=parsed.seed, device=parsed.device, progress=not parsed.quiet,
+        ).losses  # fmt: skip
+        tenth = max(1, len(losses) // 10)
+        first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))
+        told = f"{len(losses)} steps, mean loss of the first tenth {first:.4f}, of the last {last:.4f}"
+        print(f"{told}: {parsed.output} in {time.perf_counter() - start:.1f} s")
+        return 0
+
+
 COMMANDS: dict[str, Any] = {
-    "train": Train, "enhance": Enhance, "degrade": Degrade, "evaluate": Evaluate, "info": Info, "convert": Convert,
-    "demo": Demo,
+    "train": Train, "enhance": Enhance, "degrade": Degrade, "evaluate": Evaluate, "train-fuser": TrainFuser,
+    "info": Info, "convert": Convert, "demo": Demo,
 }  # fmt: skip
 
 

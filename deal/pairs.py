@@ -6,28 +6,31 @@ enhancer would be praised for being like itself.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy
 import torch
-from PIL import Image
-from torch import Tensor
 from tqdm import tqdm
 
 from deal import fusion
 from deal.baselines import Method
-from deal.data import Location, UnusableImage, find_images, read_frame
+from deal.data import Location, UnusableImage
 from deal.enhance import chosen_device
 from deal.methods import BEST, check_methods, labels, method_of
+from deal.partners import Pair, find_pairs, read_pair
 from deal.picture import grey
+from deal.reco import Fuser
 
+Fusion = Callable[[numpy.ndarray, numpy.ndarray], numpy.ndarray]  # of uint8 [H, W], infrared and visible
 HOW: tuple[Literal["max", "mean"], ...] = ("max", "mean")
+RECO = "reco"  # by a network, where one is given
 VARIANTS: tuple[fusion.Variant, ...] = ("standard", "legacy")
 MEASURES = ("EN", "MI", "SD", "SCD", "VIF", "Qabf")
 ALWAYS = ("none", "stretch")
@@ -54,6 +57,7 @@ class PairResults:
 
     rows: list[Fused]
     methods: tuple[str, ...]
+    fusions: tuple[str, ...]
     protocol: str
 
     def mean(self, method: str, how: str, variant: str) -> Fused:
@@ -64,22 +68,17 @@ class PairResults:
         return Fused(method, how, variant, "mean", *map(statistics.fmean, zip(*found, strict=True)))
 
 
-class Pair(NamedTuple):
-    name: str
-    seen: Tensor  # the infrared image, [1, 1, H, W] in [0, 1]
-    infrared: numpy.ndarray  # the same, uint8 [H, W]
-    visible: numpy.ndarray  # its brightness, uint8 [H, W]
-
-
 def evaluate_pairs(
-    folder: Location, methods: Sequence[str] = ("none",), *, device: str = "auto", progress: bool = False
-) -> PairResults:
+    folder: Location, methods: Sequence[str] = ("none",), *, fuser: Location | None = None, device: str = "auto",
+    progress: bool = False,
+) -> PairResults:  # fmt: skip
     """Fuses whole infrared images, enhanced by each method, with visible ones, and measures the result.
 
     Args:
         folder: has the folders ir and vis, with images of the same names and sizes.
         methods: names, see `method_of`. The rows "none", without enhancement, and "stretch", a mere gain in contrast,
             come first in any case.
+        fuser: a file of weights of `deal.reco`, which adds the fusion "reco" to "max" and "mean".
         device: of networks, see `evaluate`.
         progress: shows a bar.
     """
@@ -89,20 +88,26 @@ def evaluate_pairs(
     where = chosen_device(device)
     shown = labels(list(dict.fromkeys((*ALWAYS, *methods))))
     run = {label: method_of(name, tile="auto", device=where) for name, label in shown.items()}
-    pairs = [_read(*paths) for paths in _partners(Path(folder))]
-    results = PairResults([], tuple(run), _protocol(Path(folder), len(pairs)))
+    fusions = _fusions(fuser, where)
+    pairs = [read_pair(*paths) for paths in find_pairs(Path(folder))]
+    results = PairResults([], tuple(run), tuple(fusions), _protocol(Path(folder), len(pairs), fuser))
     with tqdm(total=len(run) * len(pairs), unit="pair", disable=not progress, file=sys.stderr) as bar:
         for name, method in run.items():
             enhanced = []
             for pair in pairs:
                 enhanced.append(_enhanced(name, method, pair))
                 bar.update()
-            for how, variant in itertools.product(HOW, VARIANTS):
-                for pair, image in zip(pairs, enhanced, strict=True):
-                    fused = fusion.fuse(image, pair.visible, how)
-                    values = fusion.measures(fused, pair.infrared, pair.visible, variant)
+            for how, fuse in fusions.items():
+                fused = [fuse(image, pair.visible) for image, pair in zip(enhanced, pairs, strict=True)]
+                for variant, (image, pair) in itertools.product(VARIANTS, zip(fused, pairs, strict=True)):
+                    values = fusion.measures(image, pair.infrared, pair.visible, variant)
                     results.rows.append(Fused(name, how, variant, pair.name, **values))
     return results
+
+
+def _fusions(fuser: Location | None, device: torch.device) -> dict[str, Fusion]:
+    found: dict[str, Fusion] = {how: functools.partial(fusion.fuse, how=how) for how in HOW}
+    return found if fuser is None else found | {RECO: Fuser.from_pretrained(fuser).to(device).fuse}
 
 
 def _enhanced(name: str, method: Method, pair: Pair) -> numpy.ndarray:
@@ -112,32 +117,14 @@ def _enhanced(name: str, method: Method, pair: Pair) -> numpy.ndarray:
     return grey(enhanced)
 
 
-def _partners(folder: Path) -> list[tuple[Path, Path]]:
-    infrared, visible = ({path.name: path for path in find_images(folder / name)} for name in ("ir", "vis"))
-    for name in sorted(infrared.keys() ^ visible.keys()):
-        has, lacks = ("ir", "vis") if name in infrared else ("vis", "ir")
-        raise FileNotFoundError(f"{folder / has / name} has no partner: {folder / lacks / name} is not there")
-    return [(path, visible[name]) for name, path in infrared.items()]
-
-
-def _read(infrared: Path, visible: Path) -> Pair:
-    seen = read_frame(infrared).tensor(1)[None]
-    frame = read_frame(visible)
-    if frame.pixels.dtype == numpy.uint8:
-        luma = numpy.array(Image.fromarray(frame.pixels).convert("L"))
-    else:
-        luma = grey(frame.tensor(1))
-    if luma.shape != seen.shape[2:]:
-        sizes = " and ".join(f"{height} x {width}" for height, width in (seen.shape[2:], luma.shape))
-        raise UnusableImage(f"{infrared} and {visible} must be of one size; got {sizes} pixels")
-    return Pair(infrared.name, seen, grey(seen), luma)
-
-
-def _protocol(folder: Path, count: int) -> str:
+def _protocol(folder: Path, count: int, fuser: Location | None) -> str:
+    ways = "by the larger pixel (max) or the mean, rounded up"
+    if fuser is not None:
+        ways = f"by the larger pixel (max), the mean, rounded up, or the network of {Path(fuser).name} ({RECO})"
     return (
         f"{count} pairs of {folder.absolute().name}, whole; infrared images enhanced, rounded to 8 bits, and fused "
-        "with the brightness (BT.601) of the visible ones, by the larger pixel (max) or the mean, rounded up. Measures "
-        "are on 0 to 255, their sources the visible image and the ORIGINAL infrared image, not the enhanced one; means "
-        "over pairs. Standard measures are what their definitions say, legacy ones what the literature's tables "
-        f"contain. none is no enhancement, stretch a contrast of 1.3 about the mean. torch {torch.__version__}."
+        f"with the brightness (BT.601) of the visible ones, {ways}. Measures are on 0 to 255, their sources the "
+        "visible image and the ORIGINAL infrared image, not the enhanced one; means over pairs. Standard measures are "
+        "what their definitions say, legacy ones what the literature's tables contain. none is no enhancement, "
+        f"stretch a contrast of 1.3 about the mean. torch {torch.__version__}."
     )

@@ -16,7 +16,7 @@ from deal.checkpoint import atomically
 from deal.data import Location
 from deal.evaluate import EXACT, Figures, Results, Strip
 from deal.methods import BEST
-from deal.pairs import HOW, MEASURES, VARIANTS, PairResults
+from deal.pairs import MEASURES, VARIANTS, PairResults
 from deal.picture import stacked, strip
 
 TABLES: dict[str, Callable[[Figures], str]] = {
@@ -88,7 +88,7 @@ def _of_rows(results: Results) -> list[str]:
 
 def _of_pairs(results: PairResults) -> list[str]:
     tables = []
-    for how in HOW:
+    for how in results.fusions:
         for variant in VARIANTS:
             means = [results.mean(method, how, variant) for method in results.methods]
             lines = [[each.method, *(f"{getattr(each, name):.4f}" for name in MEASURES)] for each in means]

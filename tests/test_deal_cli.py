@@ -20,7 +20,7 @@ from deal.model import DEAL
 from deal.picture import BAR
 
 RELEASED = DATA / "golden" / "deal_released_epoch839.pt"
-COMMANDS = ("train", "enhance", "degrade", "evaluate", "info", "convert", "demo")
+COMMANDS = ("train", "enhance", "degrade", "evaluate", "train-fuser", "info", "convert", "demo")
 
 
 @pytest.fixture
@@ -73,7 +73,8 @@ def test_help_of_commands(command, capsys):
         "train": ("--config", "--print_config", "--strategy {das,average,random}", "clean images"),
         "enhance": ("--skip-existing", "--keep-going", "--scale {1,2,4}", "--tile", "--precision {auto,fp32,bf16}"),
         "degrade": ("--ops", "--seed"), "info": ("model",), "convert": ("checkpoint",), "demo": ("--minutes",),
-        "evaluate": ("--data", "--pairs", "--suite", "--methods", "--crop", "none takes all"),
+        "evaluate": ("--data", "--pairs", "--suite", "--methods", "--crop", "none takes all", "--fuser FILE"),
+        "train-fuser": ("--pairs FOLDER", "--output", "--learning_rate", "cuts of them"),
     }  # fmt: skip
     assert all(words in said for words in wanted[command])
 

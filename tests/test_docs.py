@@ -15,6 +15,7 @@ import deal.generator
 import deal.methods
 import deal.metrics
 import deal.model
+import deal.reco
 import deal.report
 import deal.scenes
 import deal.smoothing
@@ -40,6 +41,7 @@ MODULES = (
     deal.methods,
     deal.metrics,
     deal.model,
+    deal.reco,
     deal.report,
     deal.scenes,
     deal.smoothing,

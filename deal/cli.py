@@ -317,7 +317,8 @@ class Evaluate:
 class TrainFuser:
     """Train a network that fuses infrared with visible images, for deal evaluate --pairs.
 
-    It learns from pairs alone: at every pixel to be like both images, and more like the one with more contrast there.
+    It learns from pairs alone: to be like both images, at every pixel in structure more like the one with more contrast
+    there, and in value more like the brighter one.
     """
 
     @staticmethod

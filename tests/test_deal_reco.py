@@ -182,23 +182,30 @@ def test_loss_wants_the_salient_source():
     texture, left = pair(40, 60, 1)[0], torch.arange(60) < 30
     infrared, visible = torch.where(left, texture, 0.5), torch.where(left, 0.5, texture)
     of_texture = reco.loss(texture, infrared, visible)
-    for other in (infrared, visible, (infrared + visible) / 2):
-        assert of_texture < 0.5 * reco.loss(other, infrared, visible)
+    for other in (infrared, visible, (infrared + visible) / 2, torch.maximum(infrared, visible)):
+        assert of_texture < 0.8 * reco.loss(other, infrared, visible)
     assert reco.loss(texture, texture, texture).abs() < 1e-6
+
+
+def test_loss_wants_what_is_bright():
+    """Where neither image has structure."""
+    bright, dark = torch.full((1, 1, 20, 20), 0.9), torch.full((1, 1, 20, 20), 0.1)
+    for sources in ((bright, dark), (dark, bright)):
+        assert reco.loss(bright, *sources) < 0.5 * reco.loss(dark, *sources)
 
 
 def test_training_lowers_the_loss(folder):
     """In evaluation, on cuts that are the same before and after."""
     cuts = reco._batch(reco._pairs(folder / "pairs", 24), 16, 24, numpy.random.default_rng(99))
     found = []
-    for steps in (1, 30):
+    for steps in (1, 60):
         trained = reco.train("pairs", "fuser.safetensors", steps=steps, batch=2, crop=24, learning_rate=3e-3)
         assert len(trained.losses) == steps and not trained.fuser.training
         with torch.no_grad():
             fused = Fuser.from_pretrained("fuser.safetensors")(*cuts)
             assert torch.equal(fused, trained.fuser(*cuts))
         found.append(reco.loss(fused, *cuts).item())
-    assert found[1] < 0.8 * found[0]
+    assert found[1] < 0.9 * min(found[0], reco.loss(torch.maximum(*cuts), *cuts).item())
     assert sorted(path.name for path in folder.iterdir()) == ["fuser.safetensors", "pairs"]
 
 

@@ -1,7 +1,8 @@
 """Convolution with large kernels, with padding, bias, residual and ReLU in one operation.
 
 On a CPU the images are cut into tiles whose Fourier transforms are multiplied, or for kernels of 3 x 3 over images that
-lie channels last those of Winograd: that takes a fraction of the operations. `conv2d` chooses between that engine and torch's own convolution by an estimate of both.
+lie channels last those of Winograd: that takes a fraction of the operations. `conv2d` chooses between that engine and
+torch's own convolution by an estimate of both.
 
 >>> import torch
 >>> from deal_kernels.conv import Conv2d

@@ -1,3 +1,4 @@
+import functools
 import os
 import subprocess
 import sys
@@ -30,8 +31,9 @@ def pytest_collection_finish(session):
             command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *mark.args]
             environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
             item.stash[INTERPRETER] = subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                preexec_fn=functools.partial(os.nice, 19),  # the others go first
+            )  # fmt: skip
 
 
 def pytest_sessionfinish(session):

@@ -45,6 +45,7 @@ def steps(backend, part, total):
 
 
 def run(rank, file, backend, shares, results):
+    torch.set_num_threads(1)  # several processes are enough for a small machine
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=WORLD)
     try:
         torch.save(steps(backend, slice(*split(shares, rank)), sum(shares)), f"{results}/{rank}.pt")
@@ -54,6 +55,7 @@ def run(rank, file, backend, shares, results):
 
 def run_alone(rank, file, results):
     """Statistics of one process among several: with group=False, and with a group of its own."""
+    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=WORLD)
     try:
         groups = [dist.new_group([each]) for each in range(WORLD)]

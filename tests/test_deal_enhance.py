@@ -379,8 +379,12 @@ def test_ctrl_c_between_an_image_and_its_line(folder, silent, monkeypatch):
 
     monkeypatch.setattr("os.fsync", interrupted)
     jobs = planned(folder / "in", folder / "out")
-    with pytest.raises(KeyboardInterrupt):
-        files.run(jobs, lambda source: enhance_file(enhancer, source), manifest=manifest)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            files.run(jobs, lambda source: enhance_file(enhancer, source), manifest=manifest)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert rows(manifest) == [("a.png", "done")]
     assert numpy.array_equal(read_frame(folder / "out" / "a.png").pixels, read_frame(folder / "in" / "a.png").pixels)
 

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
+from deal import options
+
 DESCRIPTION = "DEAL: enhances thermal images, and trains the network that does it from a few clean ones."
 INTERRUPTED = 130
 
@@ -117,7 +119,7 @@ class Enhance:
 
     @staticmethod
     def add_arguments(parser: ArgumentParser) -> None:
-        _add_files(parser)
+        options.add_files(parser)
         parser.add_argument(
             "-m", "--model", type=str | None, default=None, metavar="FILE",
             help="weights, from deal train or deal convert, or the name of bundled ones",
@@ -131,7 +133,7 @@ class Enhance:
             "--tile-overlap", "--tile_overlap", "--tile-pad", "--tile_pad", dest="tile_overlap", type=int | None,
             default=None, help="pixels that parts see around them, at least the network's reach; seams are blended",
         )  # fmt: skip
-        _add_device(parser)
+        options.add_device(parser)
 
     @staticmethod
     def run(parsed: Namespace) -> int:
@@ -139,8 +141,8 @@ class Enhance:
         os.environ.setdefault("DEAL_KERNELS_KEEP_MB", "1024")
         from deal import enhance
 
-        _set_threads(parsed.threads)
-        jobs, window = _jobs(parsed), _window(parsed.window)
+        options.set_threads(parsed.threads)
+        jobs, window = _jobs(parsed), options.window_of(parsed.window)
         enhancer = enhance.Enhancer(
             enhance.load(parsed.model), scale=parsed.scale, tile=parsed.tile, overlap=parsed.tile_overlap,
             device=parsed.device, precision=parsed.precision,
@@ -156,7 +158,7 @@ class Degrade:
 
     @staticmethod
     def add_arguments(parser: ArgumentParser) -> None:
-        _add_files(parser)
+        options.add_files(parser)
         parser.add_argument(
             "--ops", nargs="+", type=str, metavar="OP", default=["average_pool_resize_2", "contrast_0.5", "stripe"],
             help="such as stripe, gain, noise, gaussian_blur_1.5, average_pool_resize_4, contrast_0.5, posterize_5",
@@ -172,8 +174,8 @@ class Degrade:
     def run(parsed: Namespace) -> int:
         from deal import degrade
 
-        _set_threads(parsed.threads)
-        jobs, window = _jobs(parsed), _window(parsed.window)
+        options.set_threads(parsed.threads)
+        jobs, window = _jobs(parsed), options.window_of(parsed.window)
         degrader = degrade.Degrader(parsed.ops, deviation=parsed.deviation)
         seeds = {job.source: parsed.seed + place for place, job in enumerate(jobs)}
         return _run(parsed, jobs, lambda source: degrade.degrade_file(degrader, source, seeds[source], window))
@@ -243,13 +245,13 @@ class Demo:
         )  # fmt: skip
         parser.add_argument("--minutes", type=float, default=2.0, help="of training, where there are no weights")
         parser.add_argument("--seed", type=int, default=7, help="of the stripes")
-        _add_device(parser)
+        options.add_device(parser)
 
     @staticmethod
     def run(parsed: Namespace) -> int:
         from deal import demo
 
-        _set_threads(parsed.threads)
+        options.set_threads(parsed.threads)
         print(
             demo.run(
                 parsed.output, model=parsed.model, minutes=parsed.minutes, seed=parsed.seed, device=parsed.device,
@@ -297,17 +299,17 @@ class Evaluate:
             raise ValueError("--fuser needs --pairs, which it is to fuse")
         from deal import evaluate, pairs, report
 
-        _set_threads(parsed.threads)
+        options.set_threads(parsed.threads)
         start = time.perf_counter()
         report.check_folder(parsed.output)
         methods = [name.strip() for name in parsed.methods.split(",") if name.strip()]
-        options = {"device": parsed.device, "progress": not parsed.quiet}
+        where = {"device": parsed.device, "progress": not parsed.quiet}
         results: Any
         if parsed.pairs:
-            results = pairs.evaluate_pairs(parsed.pairs, methods, fuser=parsed.fuser, **options)
+            results = pairs.evaluate_pairs(parsed.pairs, methods, fuser=parsed.fuser, **where)
         else:
-            crop = _crop(parsed.crop)
-            results = evaluate.evaluate(parsed.data, parsed.suite, methods, crop=crop, seed=parsed.seed, **options)
+            crop = options.crop_of(parsed.crop)
+            results = evaluate.evaluate(parsed.data, parsed.suite, methods, crop=crop, seed=parsed.seed, **where)
         print(report.as_markdown(results))
         written = ", ".join(map(str, report.write(results, parsed.output)))
         print(f"{written} in {time.perf_counter() - start:.1f} s")
@@ -343,7 +345,7 @@ class TrainFuser:
     def run(parsed: Namespace) -> int:
         from deal import reco, report
 
-        _set_threads(parsed.threads)
+        options.set_threads(parsed.threads)
         report.check_folder(Path(parsed.output).parent)
         start = time.perf_counter()
         losses = reco.train(
@@ -361,62 +363,6 @@ COMMANDS: dict[str, Any] = {
     "train": Train, "enhance": Enhance, "degrade": Degrade, "evaluate": Evaluate, "train-fuser": TrainFuser,
     "info": Info, "convert": Convert, "demo": Demo,
 }  # fmt: skip
-
-
-def _add_files(parser: ArgumentParser) -> None:
-    parser.add_argument("-i", "--input", nargs="+", required=True, metavar="PATH", help="images, folders or patterns")
-    parser.add_argument("-o", "--output", type=str, required=True, metavar="PATH", help="a folder, or a file for one")
-    parser.add_argument("--recursive", action="store_true", help="go into the folders of folders")
-    parser.add_argument("--skip-existing", action="store_true", help="leave out what is there already")
-    parser.add_argument("--keep-going", action="store_true", help="go on behind unusable images; the exit code is 1")
-    parser.add_argument("--suffix", type=str, default="", help="put behind each name, before its ending")
-    parser.add_argument("--ext", type=Literal["auto", "png", "tif", "jpg", "bmp"], default="auto", help="the ending")
-    parser.add_argument(
-        "--window", nargs="+", type=str, default=["auto"], metavar="VALUE",
-        help="which values are black and white: two numbers; full, 0 and 255 or 65535; or auto, the same for 8 bits, "
-        "and for 16 those that a thousandth of the pixels lies below and above",
-    )  # fmt: skip
-    parser.add_argument(
-        "--manifest", type=str | None, default=None, metavar="FILE",
-        help="a CSV file with a line for every image; for a folder manifest.csv in it by default",
-    )  # fmt: skip
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-
-
-def _add_device(parser: ArgumentParser) -> None:
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1")
-    parser.add_argument("--precision", type=Literal["auto", "fp32", "bf16"], default="auto", help="of computation")
-    parser.add_argument("--threads", type=int | None, default=None, help="processor threads to use")
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is None:
-        return
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1; got {threads}")
-    import torch
-
-    torch.set_num_threads(threads)
-
-
-def _window(values: list[str]) -> Any:
-    if values in (["auto"], ["full"]):
-        return values[0]
-    try:
-        low, high = map(float, values)
-    except ValueError as error:
-        raise ValueError(f"window must be auto, full or two numbers; got {' '.join(values)}") from error
-    return low, high
-
-
-def _crop(value: str) -> tuple[int, int] | None:
-    if value == "none":
-        return None
-    try:
-        height, width = map(int, value.split("x"))
-    except ValueError as error:
-        raise ValueError(f"crop must be such as 256x320, or none; got {value}") from error
-    return height, width
 
 
 def _jobs(parsed: Namespace) -> Any:

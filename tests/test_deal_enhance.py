@@ -1,19 +1,14 @@
 """Frames and files through a tiny network: depth, window, tiles, metadata, and what becomes of bad files."""
 
-import csv
-import errno
-import os
-import signal
-
 import numpy
 import pytest
 import torch
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from deal import enhance, files, tiles
-from deal.data import Frame, UnusableImage, read_frame
+from deal.data import Frame, UnusableImage
 from deal.enhance import Enhancer, enhance_file
-from deal.files import Job, planned, write_image
+from deal.files import Job, write_image
 from deal.model import DEAL
 
 
@@ -292,101 +287,6 @@ def test_values_that_are_not_finite(tmp_path, network):
     with pytest.raises(UnusableImage, match=r"a\.tif has pixels that are not finite"):
         made(tmp_path / "a.tif", tmp_path / "b.tif", network, window=(200, 400))
     assert not (tmp_path / "b.tif").exists()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Two images, one in a folder below, one that is broken."""
-    (tmp_path / "in" / "deep").mkdir(parents=True)
-    for name in ("a.png", "c.png", "deep/d.tif"):
-        Image.fromarray(counts(20, 24)).save(tmp_path / "in" / name)
-    (tmp_path / "in" / "b.png").write_bytes((tmp_path / "in" / "a.png").read_bytes()[:200])
-    return tmp_path
-
-
-def names(jobs, folder):
-    return [str(job.target.relative_to(folder)) for job in jobs]
-
-
-def test_planned(folder):
-    source, out = folder / "in", folder / "out"
-    assert names(planned(source, out), out) == ["a.png", "b.png", "c.png"]
-    deep = planned([source], out, recursive=True, suffix="_x", ending=".tif")
-    assert names(deep, out) == ["a_x.tif", "b_x.tif", "c_x.tif", "deep/d_x.tif"]
-    assert planned(source / "a.png", folder / "x.tif") == [Job(source / "a.png", folder / "x.tif")]
-    assert names(planned(source / "*.png", out), out) == ["a.png", "b.png", "c.png"]
-    # What a run puts into a folder of its source is no source of the next one.
-    (source / "out").mkdir()
-    Image.fromarray(counts(20, 24)).save(source / "out" / "a.png")
-    assert len(planned(source, source / "out", recursive=True)) == 4
-
-
-def test_plans_that_lose_images(folder):
-    source = folder / "in"
-    with pytest.raises(ValueError, match=r"a\.png would be written over"):
-        planned(source, source)
-    with pytest.raises(ValueError, match=r"output for 3 images must be a folder"):
-        planned(source, folder / "x.png")
-    Image.fromarray(counts(20, 24)).save(source / "deep" / "a.png")
-    with pytest.raises(ValueError, match=r"would both become"):
-        planned([source / "a.png", source / "deep" / "a.png"], folder / "out")
-    assert len(planned(source, source, suffix="_x")) == 3
-
-
-def rows(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return [(row["source"].rpartition("/")[2], row["status"]) for row in csv.DictReader(file)]
-
-
-def test_run_keeps_going_and_skips(folder, silent):
-    jobs, manifest = planned(folder / "in", folder / "out"), folder / "out" / "manifest.csv"
-    enhancer = Enhancer(silent)
-
-    def work(source):
-        return enhance_file(enhancer, source)
-
-    assert files.run(jobs, work, keep_going=True, manifest=manifest) == (2, 0, 1)
-    assert rows(manifest) == [("a.png", "done"), ("b.png", "failed"), ("c.png", "done")]
-    before = (folder / "out" / "a.png").stat().st_mtime_ns
-    with pytest.raises(UnusableImage, match=r"b\.png"):
-        files.run(jobs, work, skip_existing=True, manifest=manifest)
-    assert rows(manifest)[3:] == [("a.png", "skipped"), ("b.png", "failed")]
-    assert (folder / "out" / "a.png").stat().st_mtime_ns == before
-    assert sorted(path.name for path in (folder / "out").iterdir()) == ["a.png", "c.png", "manifest.csv"]
-
-
-def test_full_disk_ends_the_run(folder, silent, monkeypatch):
-    enhancer = Enhancer(silent)
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        files.run(
-            planned(folder / "in", folder / "out"), lambda source: enhance_file(enhancer, source), keep_going=True
-        )
-    assert not list((folder / "out").iterdir())
-
-
-def test_ctrl_c_between_an_image_and_its_line(folder, silent, monkeypatch):
-    """The image that is being written is finished, and recorded, before the run ends."""
-    enhancer, manifest, fsync = Enhancer(silent), folder / "out" / "manifest.csv", os.fsync
-
-    def interrupted(handle):
-        os.kill(os.getpid(), signal.SIGINT)
-        fsync(handle)
-
-    monkeypatch.setattr("os.fsync", interrupted)
-    jobs = planned(folder / "in", folder / "out")
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs ignore
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            files.run(jobs, lambda source: enhance_file(enhancer, source), manifest=manifest)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert rows(manifest) == [("a.png", "done")]
-    assert numpy.array_equal(read_frame(folder / "out" / "a.png").pixels, read_frame(folder / "in" / "a.png").pixels)
 
 
 def test_load(tmp_path, network, monkeypatch):

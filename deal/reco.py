@@ -31,6 +31,7 @@ from deal.data import Location, UnusableImage
 from deal.enhance import chosen_device
 from deal.partners import find_pairs, read_pair
 from deal.picture import grey
+from deal.settings import whole
 from deal_kernels.conv import Conv2d
 from deal_kernels.lif.arguments import number
 from deal_kernels.ssim import ssim_map
@@ -58,7 +59,8 @@ class Fuser(nn.Module):
 
     def __init__(self, width: int = 64, loops: int = 3) -> None:
         super().__init__()
-        _check_whole(width=(width, 1), loops=(loops, 1))
+        whole("width", width, 1)
+        whole("loops", loops, 1)
         self.width, self.loops = width, loops
         self.infrared_attention = _convolution(2, 1)
         self.visible_attention = _convolution(2, 1)
@@ -189,7 +191,8 @@ def train(
     Raises:
         FloatingPointError: when the loss is not a number any more; nothing is written then.
     """
-    _check_whole(steps=(steps, 1), batch=(batch, 1), crop=(crop, LEAST_SIZE), seed=(seed, 0))
+    for name, value, least in (("steps", steps, 1), ("batch", batch, 1), ("crop", crop, LEAST_SIZE), ("seed", seed, 0)):
+        whole(name, value, least)
     if number("learning_rate", learning_rate) <= 0:
         raise ValueError(f"learning_rate must be a number above 0; got {learning_rate}")
     if Path(output).is_dir():
@@ -205,12 +208,12 @@ def train(
         for step in range(steps):
             fuser.train(step < SETTLED * steps)
             infrared, visible = _batch(pairs, batch, crop, numpy.random.default_rng((seed, step))).to(where)
-            value = loss(fuser(infrared, visible), infrared, visible)
+            distance = loss(fuser(infrared, visible), infrared, visible)
             optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
+            distance.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            losses.append(value.item())
+            losses.append(distance.item())
             if not math.isfinite(losses[-1]):
                 raise FloatingPointError(f"the loss is {losses[-1]} at step {step}: train with a lower learning_rate")
             bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
@@ -259,10 +262,3 @@ def _check_images(infrared: Tensor, visible: Tensor) -> None:
         raise ValueError(
             f"visible must have the shape of infrared, {tuple(infrared.shape)}; got {tuple(visible.shape)}"
         )
-
-
-def _check_whole(**values: tuple[Any, int]) -> None:
-    """Of each argument the value and the least that it may be."""
-    for name, (value, least) in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")

@@ -142,9 +142,9 @@ class Settings:
         for name, choices in CHOICES.items():
             one_of(name, getattr(self, name), choices)
         for name, least in COUNTS.items():
-            _whole(name, getattr(self, name), least)
+            whole(name, getattr(self, name), least)
         if self.watch is not None:
-            _whole("watch", self.watch, 1)
+            whole("watch", self.watch, 1)
         sides("crop", self.crop)
         if self.learns == "context" and not self.context:
             raise ValueError(f"learns='context' needs context=True; got {self.context}")
@@ -177,6 +177,7 @@ def _plain(value: Any) -> Any:
     return [_plain(each) for each in value] if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
-def _whole(name: str, value: Any, least: int) -> None:
+def whole(name: str, value: Any, least: int) -> None:
+    """Raises where the value of a setting is no whole number of at least this."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")

@@ -1,4 +1,4 @@
-"""`python -m deal` is the command `deal`, as torchrun needs it."""
+"""`python -m deal` runs the command line, as torchrun requires."""
 
 import sys
 

@@ -19,7 +19,7 @@ class CollapseDetector:
     Args:
         window: steps that a collapse must last; None checks only that losses are finite.
 
-    >>> CollapseDetector(None).check(7, {"loss": float("nan")})
+    >>> CollapseDetector(None).check(7, {"loss": float("nan")})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     FloatingPointError: the loss is nan at or shortly before step 7: ...
     """

@@ -173,7 +173,7 @@ class _Run:
         self.loss, self.psnr = self.group.broadcast(self._measure() if self.group.is_leader else None)
         if not math.isfinite(self.loss):
             raise FloatingPointError(
-                f"the validation loss is {self.loss} at step {self.step}: the checkpoints are from before and are "
+                f"the validation loss is {self.loss} at step {self.step}: the checkpoints were saved before that and are "
                 f"valid. {ADVICE}"
             )
         is_best = self.loss < self.best
@@ -194,7 +194,7 @@ class _Run:
     def _save(self, is_best: bool) -> None:
         if not self.training.is_finite():
             raise FloatingPointError(
-                f"a weight is not finite after step {self.step}: the checkpoints are from before and are "
+                f"a weight is not finite after step {self.step}: the checkpoints were saved before that and are "
                 f"valid. {ADVICE}"
             )
         if self.group.is_leader:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from conftest import DATA
 
-from deal import checkpoint
-from deal.model import DEAL
+from deal.io.atomic import atomic_write
+from deal.model import weight_files
+from deal.model.network import DEAL
 
 RELEASED = DATA / "golden" / "deal_released_epoch839.pt"
 
@@ -46,7 +47,7 @@ def test_round_trip(tmp_path, options):
     loaded = DEAL.from_pretrained(path)
     assert loaded.config == network.config and not loaded.training
     assert same(loaded.state_dict(), network.state_dict())
-    assert checkpoint.load_tensors(path)[1]["trained_on"] == "noise"
+    assert weight_files.load_tensors(path)[1]["trained_on"] == "noise"
     assert os.listdir(tmp_path) == [path.name]
 
 
@@ -84,13 +85,15 @@ def test_released_under_the_later_names(released, tmp_path):
         if layer in later:
             renamed[".".join((later[layer], *(inside.get(part, part) for part in rest)))] = tensor
     torch.save(renamed, tmp_path / "later.pt")
-    assert same(checkpoint.load_released(tmp_path / "later.pt"), checkpoint.load_released(RELEASED))
+    assert same(weight_files.load_released(tmp_path / "later.pt"), weight_files.load_released(RELEASED))
 
 
 def test_what_is_not_the_released_network(released, tmp_path):
     path = tmp_path / "other.pt"
     torch.save({"encoder.weight": torch.zeros(1), **released}, path)
-    with pytest.raises(ValueError, match=r"other.pt is not of the released network: unknown are encoder.weight"):
+    with pytest.raises(
+        ValueError, match=r"other.pt is not a checkpoint of the released network: unknown are encoder.weight"
+    ):
         DEAL.from_released(path)
     del released["module.conv3.conv2d.weight"]
     torch.save(released, path)
@@ -100,20 +103,20 @@ def test_what_is_not_the_released_network(released, tmp_path):
     with pytest.raises(ValueError, match=r"must hold a state_dict, names to tensors; got list"):
         DEAL.from_released(path)
     path.write_bytes(b"nothing of the kind")
-    with pytest.raises(ValueError, match=r"other.pt is not a checkpoint of tensors alone"):
+    with pytest.raises(ValueError, match=r"other.pt is not a checkpoint of tensors"):
         DEAL.from_released(path)
 
 
 def test_what_is_not_a_saved_network(tmp_path):
     path = tmp_path / "other.safetensors"
-    with pytest.raises(FileNotFoundError, match=r"other.safetensors is not there"):
+    with pytest.raises(FileNotFoundError, match=r"other.safetensors does not exist"):
         DEAL.from_pretrained(path)
     with pytest.raises(FileNotFoundError, match=r"is not a file"):
         DEAL.from_pretrained(tmp_path)
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match=r"other.safetensors is not a safetensors file"):
         DEAL.from_pretrained(path)
-    checkpoint.save_tensors(path, {"weight": torch.zeros(2)}, {})
+    weight_files.save_tensors(path, {"weight": torch.zeros(2)}, {})
     with pytest.raises(ValueError, match=r"has no 'deal.config' in its metadata"):
         DEAL.from_pretrained(path)
     for config, message in (
@@ -122,13 +125,13 @@ def test_what_is_not_a_saved_network(tmp_path):
         ("4", "config"),
         ("{", "config"),
     ):
-        checkpoint.save_tensors(path, {"weight": torch.zeros(2)}, {"deal.config": config})
+        weight_files.save_tensors(path, {"weight": torch.zeros(2)}, {"deal.config": config})
         with pytest.raises(ValueError, match=rf"(?s)other.safetensors does not fit the network.*{message}"):
             DEAL.from_pretrained(path)
 
 
 def test_a_fused_network_is_not_saved(tmp_path):
-    with pytest.raises(ValueError, match=r"save it before fuse"):
+    with pytest.raises(ValueError, match=r"call save_pretrained\(\) before fuse"):
         small().eval().fuse().save_pretrained(tmp_path / "network.safetensors")
     assert not os.listdir(tmp_path)
 
@@ -136,7 +139,7 @@ def test_a_fused_network_is_not_saved(tmp_path):
 def test_what_fails_leaves_what_was_there(tmp_path):
     path = tmp_path / "weights"
     path.write_bytes(b"old")
-    with pytest.raises(RuntimeError, match="stop"), checkpoint.atomically(path) as file:
+    with pytest.raises(RuntimeError, match="stop"), atomic_write(path) as file:
         file.write(b"new")
         raise RuntimeError("stop")
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["weights"]
@@ -145,20 +148,20 @@ def test_what_fails_leaves_what_was_there(tmp_path):
 def test_a_link_stays_one(tmp_path):
     (tmp_path / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to("real")
-    with checkpoint.atomically(tmp_path / "link") as file:
+    with atomic_write(tmp_path / "link") as file:
         file.write(b"new")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes() == b"new"
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError), checkpoint.atomically(tmp_path / "none" / "weights"):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "none" / "weights"):
         raise AssertionError("there is nothing to write to")
 
 
 SLOW_WRITER = """
 import sys, time
-from deal.checkpoint import atomically
-with atomically(sys.argv[1]) as file:
+from deal.io.atomic import atomic_write
+with atomic_write(sys.argv[1]) as file:
     file.write(b"new" * 100_000)
     file.flush()
     print("writing", flush=True)
@@ -170,7 +173,7 @@ with atomically(sys.argv[1]) as file:
 def test_a_killed_writer_leaves_what_was_there(tmp_path):
     path = tmp_path / "weights"
     path.write_bytes(b"old")
-    paths = {**os.environ, "PYTHONPATH": str(Path(checkpoint.__file__).parents[1])}
+    paths = {**os.environ, "PYTHONPATH": str(Path(weight_files.__file__).parents[2])}
     with subprocess.Popen([sys.executable, "-c", SLOW_WRITER, path], stdout=subprocess.PIPE, env=paths) as writer:
         assert writer.stdout.readline() == b"writing\n"
         assert path.read_bytes() == b"old"
@@ -182,6 +185,6 @@ def test_a_killed_writer_leaves_what_was_there(tmp_path):
 def test_permissions_are_usual_ones(tmp_path):
     """A file that is made under another name first must not stay readable to its owner alone."""
     (tmp_path / "plain").write_bytes(b"")
-    with checkpoint.atomically(tmp_path / "weights") as file:
+    with atomic_write(tmp_path / "weights") as file:
         file.write(b"new")
     assert (tmp_path / "weights").stat().st_mode == (tmp_path / "plain").stat().st_mode

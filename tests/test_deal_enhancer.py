@@ -5,11 +5,13 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
-from deal import enhance, files, tiles
-from deal.data import Frame, UnusableImage
-from deal.enhance import Enhancer, enhance_file
-from deal.files import Job, write_image
-from deal.model import DEAL
+from deal.inference import tiling
+from deal.inference.enhancer import Enhancer
+from deal.io.images import Frame, UnusableImage, read_image
+from deal.io.paths import Job
+from deal.io.writers import Batch, write_image
+from deal.model import pretrained
+from deal.model.network import DEAL
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +94,10 @@ def test_colours(network):
 @pytest.mark.parametrize("more", [0, 8])
 def test_tiles_are_the_whole(network, tile, more):
     x = torch.rand(1, 1, 75, 61)
-    whole = Enhancer(network, tile=0).tensor(x)
+    whole = Enhancer(network, tile=0).enhance_tensor(x)
     with torch.no_grad():
         torch.testing.assert_close(whole, network(x), rtol=0, atol=1e-5)
-    tiled = Enhancer(network, tile=tile, overlap=network.reach + more).tensor(x)
+    tiled = Enhancer(network, tile=tile, overlap=network.reach + more).enhance_tensor(x)
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
 
 
@@ -105,16 +107,16 @@ def test_tiles_need_the_reach(network):
         Enhancer(network, overlap=network.reach - 1)
     x = torch.rand(1, 1, 75, 61)
     with torch.no_grad():
-        seamed = tiles.tiled(network, x, 20, 3, 3)
+        seamed = tiling.run_tiled(network, x, 20, 3, 3)
         assert (seamed - network(x)).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("length", [1, 11, 40, 41, 100, 333])
 @pytest.mark.parametrize(("tile", "overlap", "reach"), [(1, 0, 0), (7, 5, 5), (40, 10, 6), (16, 20, 20)])
 def test_parts_cover_the_whole(length, tile, overlap, reach):
-    size, starts = tiles.parts(length, tile, overlap)
+    size, starts = tiling.tile_grid(length, tile, overlap)
     assert starts[0] == 0 and starts[-1] + size == length and size <= tile + 2 * overlap
-    shares = tiles.shares(size, starts, reach)
+    shares = tiling.blend_weights(size, starts, reach)
     total = torch.zeros(length)
     for start, each in zip(starts, shares, strict=True):
         total[start : start + size] += each
@@ -127,7 +129,7 @@ def test_out_of_memory_halves_the_tile(network, monkeypatch):
     enhancer = Enhancer(network)
     enhancer.tile = 400
     x = torch.rand(1, 1, 300, 40)
-    whole = enhancer.tensor(x)
+    whole = enhancer.enhance_tensor(x)
     restored = DEAL.restored
 
     def small_only(self, x):
@@ -136,10 +138,10 @@ def test_out_of_memory_halves_the_tile(network, monkeypatch):
         return restored(self, x)
 
     monkeypatch.setattr(DEAL, "restored", small_only)
-    torch.testing.assert_close(enhancer.tensor(x), whole, rtol=0, atol=1e-5)
+    torch.testing.assert_close(enhancer.enhance_tensor(x), whole, rtol=0, atol=1e-5)
     assert enhancer.tile == 200
     with pytest.raises(torch.OutOfMemoryError):  # a tile that was named stays
-        Enhancer(network, tile=400).tensor(x)
+        Enhancer(network, tile=400).enhance_tensor(x)
 
 
 def test_weights_are_prepared_once(network, monkeypatch):
@@ -153,7 +155,7 @@ def test_weights_are_prepared_once(network, monkeypatch):
 def test_half_precision(network):
     x = torch.rand(1, 1, 40, 52)
     enhancer = Enhancer(network, precision="bf16")
-    torch.testing.assert_close(enhancer.tensor(x, half=True), enhancer.tensor(x), rtol=0, atol=0.03)
+    torch.testing.assert_close(enhancer.enhance_tensor(x, bf16=True), enhancer.enhance_tensor(x), rtol=0, atol=0.03)
 
 
 def test_half_precision_that_overflows_is_done_again(network, monkeypatch):
@@ -165,9 +167,9 @@ def test_half_precision_that_overflows_is_done_again(network, monkeypatch):
 
     monkeypatch.setattr(DEAL, "restored", overflows)
     enhancer, x = Enhancer(network), torch.rand(1, 1, 40, 52)
-    with pytest.warns(UserWarning, match="bfloat16 gave values that are not finite"):
-        result = enhancer.tensor(x, half=True)
-    assert torch.equal(result, enhancer.tensor(x))
+    with pytest.warns(UserWarning, match="the result in bfloat16 is not finite"):
+        result = enhancer.enhance_tensor(x, bf16=True)
+    assert torch.equal(result, enhancer.enhance_tensor(x))
 
 
 def test_small_frames(network):
@@ -190,9 +192,9 @@ def test_scale(silent, scale):
     ("options", "message"),
     [
         ({"scale": 3}, "scale must be one of 1, 2, 4; got 3"),
-        ({"tile": -1}, "tile must be 'auto', or a whole number of at least 0; got -1"),
+        ({"tile": -1}, "tile must be 'auto' or an integer of at least 0; got -1"),
         ({"precision": "fp16"}, "precision must be one of 'auto', 'fp32', 'bf16'; got 'fp16'"),
-        ({"device": "abacus"}, "device must be one that this machine has; got 'abacus'"),
+        ({"device": "abacus"}, "device must be 'auto' or a device of this machine; got 'abacus'"),
     ],
 )
 def test_errors(network, options, message):
@@ -215,9 +217,12 @@ def with_place(path, orientation):
     image.save(path, exif=exif, dpi=(72, 72))
 
 
-def made(source, target, network, window="auto"):
+def enhance_to(source, target, network, window="auto"):
     """Makes the target from the source."""
-    files.run([Job(source, target)], lambda each: enhance_file(Enhancer(network), each, window))
+    job = Job(source, target)
+    with Batch([job]) as batch, batch.attempt(job):
+        image = read_image(source, window)
+        batch.save(job, image, Enhancer(network)(image.frame))
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
@@ -226,7 +231,7 @@ def made(source, target, network, window="auto"):
 def test_exif_is_kept(tmp_path, silent, ending, to, orientation):
     source, target = tmp_path / f"a{ending}", tmp_path / f"b{to}"
     with_place(source, orientation)
-    made(source, target, silent)
+    enhance_to(source, target, silent)
     with open(source, "rb") as one, open(target, "rb") as other:
         before, after = Image.open(one), Image.open(other)
         exif = after.getexif()
@@ -248,7 +253,7 @@ def test_tiff_of_16_bits_with_tags(tmp_path, silent, compression):
     tags.tagtype[33550] = 12
     pixels = counts(low=0, high=16384)
     Image.fromarray(pixels).save(source, tiffinfo=tags, compression=compression)
-    made(source, target, silent)
+    enhance_to(source, target, silent)
     with Image.open(target) as image:
         assert image.mode == "I;16" and image.info["compression"] == compression
         assert image.tag_v2[270] == "radiometric" and tuple(image.tag_v2[33550]) == (0.5, 0.5, 0.0)
@@ -259,14 +264,14 @@ def test_texts_of_png(tmp_path, silent):
     texts = PngImagePlugin.PngInfo()
     texts.add_text("Site", "north face")
     Image.fromarray(counts()).save(tmp_path / "a.png", pnginfo=texts)
-    made(tmp_path / "a.png", tmp_path / "b.png", silent)
+    enhance_to(tmp_path / "a.png", tmp_path / "b.png", silent)
     with Image.open(tmp_path / "b.png") as image:
         assert image.text["Site"] == "north face"
         assert numpy.array_equal(numpy.array(image), counts())
 
 
 def test_formats_that_hold_too_little(tmp_path):
-    with pytest.raises(UnusableImage, match=r"cannot hold pixels of uint16: JPEG holds uint8"):
+    with pytest.raises(UnusableImage, match=r"cannot store uint16: JPEG stores uint8"):
         write_image(tmp_path / "a.jpg", counts())
     with pytest.raises(ValueError, match=r"ending of .*a.gif must be one of .png"):
         write_image(tmp_path / "a.gif", counts())
@@ -277,7 +282,7 @@ def test_pages_that_are_left_out_are_told(tmp_path, silent):
     pages = [Image.fromarray(counts(seed=seed)) for seed in (0, 1)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     with pytest.warns(UserWarning, match="only the first of 2 pages"):
-        made(tmp_path / "a.tif", tmp_path / "b.tif", silent)
+        enhance_to(tmp_path / "a.tif", tmp_path / "b.tif", silent)
 
 
 def test_values_that_are_not_finite(tmp_path, network):
@@ -285,17 +290,17 @@ def test_values_that_are_not_finite(tmp_path, network):
     pixels[3, 4] = numpy.nan
     Image.fromarray(pixels).save(tmp_path / "a.tif")
     with pytest.raises(UnusableImage, match=r"a\.tif has pixels that are not finite"):
-        made(tmp_path / "a.tif", tmp_path / "b.tif", network, window=(200, 400))
+        enhance_to(tmp_path / "a.tif", tmp_path / "b.tif", network, window=(200, 400))
     assert not (tmp_path / "b.tif").exists()
 
 
 def test_load(tmp_path, network, monkeypatch):
-    monkeypatch.setattr(enhance, "WEIGHTS", tmp_path / "weights")
-    with pytest.raises(FileNotFoundError, match="no weights come with this package"):
-        enhance.load()
+    monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
+    with pytest.raises(FileNotFoundError, match="this package has no bundled weights"):
+        pretrained.load()
     (tmp_path / "weights").mkdir()
     network.save_pretrained(tmp_path / "weights" / "night.safetensors")
     for name in (None, "night", tmp_path / "weights" / "night.safetensors"):
-        assert enhance.load(name).config == network.config
-    with pytest.raises(FileNotFoundError, match="day is not there"):
-        enhance.load("day")
+        assert pretrained.load(name).config == network.config
+    with pytest.raises(FileNotFoundError, match="day does not exist"):
+        pretrained.load("day")

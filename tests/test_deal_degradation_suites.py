@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from deal.scenes import thermal_scene
-from deal.suites import SUITES, Row, degraded, rows_of
+from deal.evaluate.degradation_suites import SUITES, Row, degrade, rows_of
+from deal.io.synthetic import thermal_scene
 from deal_kernels.degradation import apply
 
 STANDARD = {row.name: row for row in SUITES["standard"]}
@@ -21,7 +21,7 @@ def test_the_standard_suite():
     assert [name for name, row in STANDARD.items() if row.best_by == "affine_psnr"] == [
         "contrast 0.7", "contrast 0.5", "composed",
     ]  # fmt: skip
-    assert torch.equal(degraded(STANDARD["clean"], X, 0), X)
+    assert torch.equal(degrade(STANDARD["clean"], X, 0), X)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_the_standard_suite():
 def test_stripes(name, level, axis):
     """One value along a line, the same for all its pixels, as strong as the name says, and not clamped."""
     wide = torch.rand(1, 1, 4000, 4000, dtype=torch.float64).narrow(axis, 0, 3) + 0.1
-    y = degraded(STANDARD[name], wide, 2)
+    y = degrade(STANDARD[name], wide, 2)
     values = y / wide - 1 if name.startswith("gain") else y - wide
     assert (values - values.mean(axis, keepdim=True)).abs().max() < 1e-9
     line = values.mean(axis).flatten()
@@ -41,14 +41,14 @@ def test_stripes(name, level, axis):
 
 def test_random_values_depend_on_seed_place_and_name_alone():
     row = STANDARD["stripes 0.1"]
-    first = degraded(row, X, 3, seed=5)
-    assert torch.equal(first, degraded(row, X, 3, seed=5))
+    first = degrade(row, X, 3, seed=5)
+    assert torch.equal(first, degrade(row, X, 3, seed=5))
     renamed = row._replace(name="other")
-    others = [degraded(row, X, 4, seed=5), degraded(row, X, 3, seed=6), degraded(renamed, X, 3, seed=5)]
+    others = [degrade(row, X, 4, seed=5), degrade(row, X, 3, seed=6), degrade(renamed, X, 3, seed=5)]
     assert all((each - first).abs().max() > 0.05 for each in others)
     torch.rand(7)  # torch's own generator has no part in it
-    assert torch.equal(first, degraded(row, X, 3, seed=5))
-    doubled = degraded(row._replace(steps=(("stripes", 0.2),)), X, 3, seed=5)
+    assert torch.equal(first, degrade(row, X, 3, seed=5))
+    doubled = degrade(row._replace(steps=(("stripes", 0.2),)), X, 3, seed=5)
     assert torch.allclose(doubled - X, 2 * (first - X), atol=1e-6)
 
 
@@ -61,18 +61,18 @@ def test_low_resolution_is_pillows(factor, shape):
     expected = torch.from_numpy(numpy.array(small.resize(image.size, Image.Resampling.BICUBIC)))
     y = apply(f"coarse_{factor}", x[None])
     assert (y - expected).abs().max() < 1e-5
-    assert torch.equal(degraded(STANDARD[f"x{factor}"], x[None], 0), y)
+    assert torch.equal(degrade(STANDARD[f"x{factor}"], x[None], 0), y)
 
 
 def test_contrast():
     for level in (0.7, 0.5):
-        y = degraded(STANDARD[f"contrast {level}"], X, 0)
+        y = degrade(STANDARD[f"contrast {level}"], X, 0)
         assert (y - (level * X + (1 - level) * X.mean())).abs().max() < 1e-6
 
 
 def test_composed():
     """Low contrast first, then low resolution, then stripes a pixel wide on the full grid."""
-    y = degraded(STANDARD["composed"], X, 1)
+    y = degrade(STANDARD["composed"], X, 1)
     stripes = y - apply("coarse_2", 0.5 * X + 0.5 * X.mean())
     assert (stripes - stripes.mean(2, keepdim=True)).abs().max() < 1e-6
     assert 0.035 < stripes.mean(2).std() < 0.065

@@ -10,12 +10,12 @@ import pytest
 from conftest import DATA
 from PIL import Image
 
-from deal.fusion import (
+from deal.fusion.metrics import (
     deviation,
     entropy,
     fuse,
+    fusion_metrics,
     gradient_transfer,
-    measures,
     mutual_information,
     scd,
     vif,
@@ -56,7 +56,7 @@ def test_recorded_values():
         infrared, visible = (numpy.array(Image.open(pairs / kind / name).convert("L")) for kind in ("ir", "vis"))
         fused = fuse(infrared, visible, how)
         for variant, expected in variants.items():
-            assert measures(fused, infrared, visible, variant) == NEAR(expected, abs=1e-9), (entry, variant)
+            assert fusion_metrics(fused, infrared, visible, variant) == NEAR(expected, abs=1e-9), (entry, variant)
 
 
 def test_fusion():
@@ -222,10 +222,10 @@ def test_gradient_transfer_by_hand():
 def test_flat_images():
     """What is not defined is no number, and nothing else is."""
     image = noise(48, 50)
-    of_flat = measures(flat(7), image, image)
+    of_flat = fusion_metrics(flat(7), image, image)
     assert (of_flat["EN"], of_flat["MI"], of_flat["SD"]) == NEAR((0, 0, 0)) and of_flat["SCD"] == NEAR(-2)
     assert not any(map(math.isnan, of_flat.values()))
-    nothing = measures(image, flat(7), flat(7))
+    nothing = fusion_metrics(image, flat(7), flat(7))
     assert [name for name, value in nothing.items() if math.isnan(value)] == ["SCD", "VIF"]
     assert math.isnan(gradient_transfer(image, flat(0), flat(0)))
     assert not math.isnan(gradient_transfer(image, flat(7), flat(0)))
@@ -236,7 +236,7 @@ def test_measures_are_the_single_ones():
     fused, infrared, visible = images = [blobs(50, 60, seed=seed) for seed in range(3)]
     before = [image.copy() for image in images]
     for variant in VARIANTS:
-        assert measures(fused, infrared, visible, variant) == {
+        assert fusion_metrics(fused, infrared, visible, variant) == {
             "EN": entropy(fused),
             "MI": mutual_information(fused, infrared, visible, variant),
             "SD": deviation(fused, variant),
@@ -246,10 +246,10 @@ def test_measures_are_the_single_ones():
         }
     assert all(numpy.array_equal(one, other) for one, other in zip(images, before, strict=True))
     turned = [image[:, ::-1] for image in images]
-    assert measures(*turned) == measures(*map(numpy.ascontiguousarray, turned))
+    assert fusion_metrics(*turned) == fusion_metrics(*map(numpy.ascontiguousarray, turned))
 
 
-@pytest.mark.parametrize("measure", [measures, mutual_information, scd, vif, gradient_transfer])
+@pytest.mark.parametrize("measure", [fusion_metrics, mutual_information, scd, vif, gradient_transfer])
 @pytest.mark.parametrize(
     ("infrared", "error", "message"),
     [
@@ -268,7 +268,7 @@ def test_errors(measure, infrared, error, message):
 def test_other_errors():
     with pytest.raises(ValueError, match="VIF needs images of 41 x 41 pixels or more; got 60 x 40"):
         vif(*[flat(0, 60, 40)] * 3)
-    for call in (lambda: deviation(flat(1), "old"), lambda: measures(*[flat(1)] * 3, "old")):
+    for call in (lambda: deviation(flat(1), "old"), lambda: fusion_metrics(*[flat(1)] * 3, "old")):
         with pytest.raises(ValueError, match="variant must be one of 'standard', 'legacy'; got 'old'"):
             call()
     with pytest.raises(TypeError, match="image must be uint8; got float64"):

@@ -1,26 +1,33 @@
 """The command line from end to end: what it writes, what it says, and its exit codes."""
 
+import builtins
 import csv
 import functools
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy
 import pytest
 import torch
+import yaml
 from conftest import DATA
 from PIL import Image
 
+import deal
 from deal import cli
 from deal.evaluate import demonstration
 from deal.evaluate.contact_sheet import LABEL_HEIGHT
 from deal.io.images import read_frame
 from deal.model import pretrained
 from deal.model.network import DEAL
+from deal.training.settings import Settings
 
+CONFIGS = Path(__file__).parents[1] / "docs" / "configs"
 RELEASED = DATA / "golden" / "deal_released_epoch839.pt"
 COMMANDS = ("train", "enhance", "degrade", "evaluate", "train-fuser", "info", "convert", "demo")
 
@@ -254,6 +261,8 @@ def test_train_from_a_file_of_settings(tmp_path, capsys):
     )
     assert cli.main(["train", "--config", str(config), "--steps", "2"]) == 0
     assert capsys.readouterr().out.startswith("2 steps, validation ")
+    assert cli.main(["train", "--config", str(config), "--steps", "3", "--resume"]) == 0
+    assert capsys.readouterr().out.startswith("3 steps, validation ")
     network = DEAL.from_pretrained(tmp_path / "run" / "best.safetensors")
     assert network.width == 4 and network.plan[0].large == 3
     with pytest.raises(SystemExit) as stopped:
@@ -261,6 +270,66 @@ def test_train_from_a_file_of_settings(tmp_path, capsys):
     assert stopped.value.code == 0
     said = capsys.readouterr().out
     assert "steps: 50" in said and "strategy: das" in said
+
+
+def parsed_settings(capsys, *arguments):
+    """The settings of a training command, without the training."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train", *arguments, "--print-config"])
+    assert stopped.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_train_takes_lists_hyphens_and_flags(tmp_path, capsys):
+    options = [
+        "--images", "a", "b", "--learning-rate", "0.01", "--crop", "96", "128", "--window", "0", "99.5", "--ops",
+        "stripe", "gain", "--context", "--resume", "--no-flip-augmentation", "--weights", "x.safetensors",
+    ]  # fmt: skip
+    settings = parsed_settings(capsys, *options)
+    expected = {
+        "images": ["a", "b"], "learning_rate": 0.01, "crop": [96, 128], "window": [0, 99.5], "ops": ["stripe", "gain"],
+        "context": True, "resume": True, "flip_augmentation": False, "weights": "x.safetensors",
+    }  # fmt: skip
+    assert {name: settings[name] for name in expected} == expected
+    assert parsed_settings(capsys, "--crop", "96")["crop"] == 96
+    assert parsed_settings(capsys, "--crop", "none")["crop"] is None
+    config = tmp_path / "run.yaml"
+    config.write_text("images: a\ncrop: 96\nresume: true\nwarmup_steps: 3\n")
+    settings = parsed_settings(capsys, "--config", str(config), "--crop", "32")
+    assert (settings["images"], settings["crop"], settings["resume"], settings["warmup_steps"]) == ("a", 32, True, 3)
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
+def test_the_configurations_of_the_documentation(config, capsys):
+    settings = parsed_settings(capsys, "--config", str(config))
+    settings.pop("config", None)
+    Settings(**settings)
+
+
+def test_another_package_of_this_name(capsys, monkeypatch):
+    monkeypatch.delattr(deal, "__all__")
+    assert cli.main(["info"]) == 1
+    assert "another package named deal" in capsys.readouterr().err
+
+
+def test_an_image_file_is_opened_once(folder, monkeypatch):
+    """The pixels, the number of pages and the metadata are read together."""
+    opened = []
+
+    def recording(original):
+        def record(file, *arguments, **options):
+            opened.append(os.fspath(file) if isinstance(file, (str, os.PathLike)) else None)
+            return original(file, *arguments, **options)
+
+        return record
+
+    decoded = recording(Image.open)
+    for owner, name in ((builtins, "open"), (io, "open")):
+        monkeypatch.setattr(owner, name, recording(getattr(owner, name)))
+    count = []
+    monkeypatch.setattr(Image, "open", lambda *arguments, **options: count.append(1) or decoded(*arguments, **options))
+    assert enhance(folder, "--quiet", source="in/a.png", to="x.png") == 0
+    assert opened.count(str(folder / "in" / "a.png")) == 1 and len(count) == 1
 
 
 def test_demo(folder, capsys, monkeypatch):

@@ -280,8 +280,8 @@ def test_config_makes_the_same_network():
         ({"blocks": []}, r"blocks must be the name of a preset or a list of at least one block; got \[\]"),
         ({"blocks": [("scale", 7)]}, r"\('scale' or 'spike', kernel, kernel, dilation\); got \('scale', 7\)"),
         ({"blocks": ["scale"]}, "a block must be"),
-        ({"blocks": [("scale", 7, 4)]}, r"kernels of a block must be odd; got \('scale', 7, 4, 1\)"),
-        ({"blocks": [("scale", 7, 5, 0)]}, "must be whole numbers of at least 1"),
+        ({"blocks": [("scale", 7, 4)]}, r"the kernel sizes of a block must be odd; got \('scale', 7, 4, 1\)"),
+        ({"blocks": [("scale", 7, 5, 0)]}, "must be integers of at least 1"),
         ({"blocks": [("blur", 7, 5)]}, "the kind of a block must be one of 'scale', 'spike'; got 'blur'"),
         ({"channels": 2}, "channels must be one of 1, 3; got 2"),
         ({"width": 0}, "width must be an integer of at least 1; got 0"),
@@ -302,5 +302,5 @@ def test_images_that_do_not_fit(shape):
 
 
 def test_a_fused_network_keeps_its_channels():
-    with pytest.raises(ValueError, match="call with_channels\(\) before fuse"):
+    with pytest.raises(ValueError, match=r"call with_channels\(\) before fuse"):
         network().eval().fuse().with_channels(3)

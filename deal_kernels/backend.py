@@ -37,7 +37,7 @@ def unavailable(backend: str, device: str) -> str | None:
     compiled = extension()
     if compiled is None:
         return "the extension is not built: install a C++ compiler (g++ or clang++) and reinstall"
-    if backend == "cuda" and not hasattr(compiled, "cuda_lif_forward"):
+    if backend == "cuda" and not hasattr(compiled, "cuda"):
         return "the extension was built without nvcc: install the CUDA toolkit and reinstall"
     if backend == "cuda" and not torch.cuda.is_available():
         return "torch sees no CUDA device"

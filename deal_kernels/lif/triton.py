@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from deal_kernels.lif.op import inner_of
+from deal_kernels._common.layout import inner_of
 from deal_kernels.lif.reference import Inputs
 from deal_kernels.lif.triton_neuron import (
     advance,
@@ -59,7 +59,7 @@ def packed(s, inside, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def place(neurons, UNIT: tl.constexpr, BLOCK: tl.constexpr):
+def block_lanes(neurons, UNIT: tl.constexpr, BLOCK: tl.constexpr):
     """The block's first neuron, its lanes, and how many of them are neurons."""
     first = tl.program_id(0).to(tl.int64) * BLOCK
     # The hint keeps every access in one layout, also where only some of the rows are aligned.
@@ -138,7 +138,7 @@ def forward_kernel(
 ):  # fmt: skip
     neurons, time_stride = neurons.to(tl.int64) * UNIT, time_stride.to(tl.int64) * UNIT
     shortcut_stride = shortcut_stride.to(tl.int64) * UNIT
-    first, lane, left = place(neurons, UNIT, BLOCK)
+    first, lane, left = block_lanes(neurons, UNIT, BLOCK)
     inside = lane < left
     decay = parameter(decay, channels, inner, first, DECAY, BLOCK)
     threshold = parameter(threshold, channels, inner, first, THRESHOLD, BLOCK)
@@ -183,20 +183,20 @@ def forward_kernel(
 def backward_kernel(
     x, v0, decay, threshold, mean, scale, shift, shortcut, grad, grad_v, starts,
     grad_x, grad_v0, grad_decay, grad_threshold, norm_sums,
-    rest, levels, alpha, steps, neurons, time_stride, shortcut_stride, channels, inner,
+    rest, levels, alpha, height, steps, neurons, time_stride, shortcut_stride, channels, inner,
     UNIT: tl.constexpr, DECAY: tl.constexpr, THRESHOLD: tl.constexpr, NORM: tl.constexpr, CHARGE: tl.constexpr,
     MULTIPLY: tl.constexpr, FIRE: tl.constexpr, RESET: tl.constexpr, DETACH: tl.constexpr, SURROGATE: tl.constexpr,
     MEAN: tl.constexpr, CONSTANT: tl.constexpr, SEGMENT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     neurons, time_stride = neurons.to(tl.int64) * UNIT, time_stride.to(tl.int64) * UNIT
     shortcut_stride = shortcut_stride.to(tl.int64) * UNIT
-    first, lane, left = place(neurons, UNIT, BLOCK)
+    first, lane, left = block_lanes(neurons, UNIT, BLOCK)
     inside = lane < left
     decay = parameter(decay, channels, inner, first, DECAY, BLOCK)
     threshold = parameter(threshold, channels, inner, first, THRESHOLD, BLOCK)
     norm = norm_of(mean, scale, shift, channels, inner, first, NORM, BLOCK)
     shortcut = moved(shortcut, first)
-    rest, levels, alpha = number(rest), number(levels), number(alpha)
+    rest, levels, alpha, height = number(rest), number(levels), number(alpha), number(height)
     steps = steps.to(tl.int64)
     segments = tl.cdiv(steps, SEGMENT)
     x += first
@@ -241,7 +241,7 @@ def backward_kernel(
             live = step + k < steps  # the last segment may be longer than what is left
             h = membranes[k]
             s = fire(h, threshold, levels, FIRE)
-            slope = spike_slope(h, threshold, levels, alpha, FIRE, SURROGATE)
+            slope = spike_slope(h, threshold, levels, alpha, height, FIRE, SURROGATE)
             grad_s = mean_grad if MEAN else grads[k][0].to(tl.float32)
             grad_h = charge_gradient(h, s, slope, grad_s, grad_state, threshold, rest, RESET, DETACH)
             if grad_threshold is not None:
@@ -297,13 +297,13 @@ def backward(
 
     With a norm also each neuron's sums of that gradient, and of it times x - mean, [2, N] in memory.
     """
-    segment = 4 if i.length <= 4 else 8
+    segment, surrogate = 4 if i.length <= 4 else 8, i.neuron.surrogate
     saved = (i.length - 1) // segment
     starts = i.x.new_empty(saved, i.row.numel(), dtype=torch.float32) if saved else None  # [segments - 1, N]
     _launch(
-        backward_kernel, i, BACKWARD_BLOCK, BACKWARD_WARPS[segment], alpha=i.neuron.alpha, starts=starts,
-        grad=grad, grad_v=grad_v, grad_x=grad_x, grad_v0=grad_v0, grad_decay=grad_decay, grad_threshold=grad_threshold,
-        norm_sums=norm_sums, DETACH=i.neuron.detach_reset, SURROGATE=i.neuron.surrogate, MEAN=output == "mean",
+        backward_kernel, i, BACKWARD_BLOCK, BACKWARD_WARPS[segment], alpha=surrogate.alpha, height=surrogate.height,
+        starts=starts, grad=grad, grad_v=grad_v, grad_x=grad_x, grad_v0=grad_v0, grad_decay=grad_decay,
+        grad_threshold=grad_threshold, norm_sums=norm_sums, DETACH=i.neuron.detach_reset, SURROGATE=surrogate.kind, MEAN=output == "mean",
         CONSTANT=i.steps is not None, SEGMENT=segment,
     )  # fmt: skip
 

@@ -12,15 +12,35 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from deal_kernels.lif.reference import STATE
+from deal_kernels._common.types import STATE
 
 WINDOW = 11
 REACH = WINDOW // 2
+
+
+class Settings(NamedTuple):
+    """Of a map, and of loss = offset + structure * mean(map) + pixel * mean(|a - b|)."""
+
+    data_range: float = 1.0
+    valid: bool = False  # whether the map has only windows that lie within the image
+    offset: float = 0.0
+    structure: float = 1.0
+    pixel: float = 0.0
+    backend: str | None = None
+
+    @property
+    def margin(self) -> int:
+        return REACH if self.valid else 0
+
+    @property
+    def constants(self) -> tuple[float, float]:
+        return (0.01 * self.data_range) ** 2, (0.03 * self.data_range) ** 2
 
 
 @functools.cache

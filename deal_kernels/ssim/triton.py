@@ -11,8 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from deal_kernels.ssim.op import Settings
-from deal_kernels.ssim.reference import REACH, taps
+from deal_kernels.ssim.reference import REACH, Settings, taps
 
 BLOCK = 512  # pixels of a program, in memory order
 WARPS = 4

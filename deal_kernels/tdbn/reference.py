@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deal_kernels.lif.reference import STATE, by_channel, gradient_sums, normalised
+from deal_kernels._common.types import STATE
+from deal_kernels.lif.reference import by_channel, gradient_sums, normalised
 
 __all__ = ["gradient", "gradient_sums", "moments", "normalise"]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from deal_kernels import pages
+from deal_kernels._common import page_cache
 
 
 def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
@@ -41,11 +42,33 @@ def arranged(x: Tensor, strides: Sequence[int]) -> Tensor:
     return torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device).copy_(x)
 
 
+def inner_of(row: Tensor) -> int:
+    """Neurons of a dense row [B, C, ...] that lie side by side in one channel."""
+    return row.stride(1) if row.shape[1] > 1 else row.numel()
+
+
+class ChannelLayout(NamedTuple):
+    """How a dense tensor lies in memory: steps of neurons, neuron n in channel (n / inner) % channels."""
+
+    steps: int
+    neurons: int
+    time_stride: int  # elements between two steps
+    channels: int
+    inner: int
+
+    @classmethod
+    def of(cls, x: Tensor, axis: int) -> ChannelLayout:
+        """The layout of x with its channels on `axis`: [T, B, C, ...] for 2, without time for others."""
+        steps, row = (x.shape[0], x[0]) if axis == 2 else (1, x)
+        stride = x.stride(0) if axis == 2 else x.numel()
+        return cls(steps, row.numel(), stride, x.shape[axis], inner_of(row))
+
+
 def empty(shape: Sequence[int], strides: Sequence[int], like: Tensor, dtype: torch.dtype) -> Tensor:
     if type(like) is Tensor and like.is_cpu:
         size = math.prod(shape) * dtype.itemsize
-        if size >= pages.LARGE:
-            return pages.empty(shape, strides, dtype, size)
+        if size >= page_cache.LARGE:
+            return page_cache.empty(shape, strides, dtype, size)
     return torch.empty_strided(shape, strides, dtype=dtype, device=like.device)
 
 

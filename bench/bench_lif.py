@@ -21,7 +21,7 @@ from torch import Tensor
 
 from deal_kernels import backend as backends
 from deal_kernels.lif import lif, op
-from deal_kernels.lif.arguments import neuron_of
+from deal_kernels.lif.neuron import neuron_of
 from deal_kernels.lif.reference import Inputs
 
 BACKENDS = [b for b in ("cpp", "cuda", "triton") if backends.unavailable(b, DEVICE) is None]

@@ -26,7 +26,7 @@ def number(name: str, value: object) -> float:
 def positive(name: str, value: object) -> float:
     found = number(name, value)
     if found <= 0:
-        raise ValueError(f"{name} must be positive; got {value}")
+        raise ValueError(f"{name} must be positive; got {found}")
     return found
 
 

@@ -278,14 +278,17 @@ class LIFFunction(torch.autograd.Function):
             grad = torch.zeros_like(spikes_like(i, output))
         wanted = ctx.needs_input_grad[1:4]
         arguments = i, grad, grad_v if state else None, output, wanted, backend
-        grad_x, *grads = BACKWARD(x, *arguments) if neuron.has_kernels else BACKWARD.launch(*arguments)
+        grad_x, *grads = BACKWARD(x, *arguments) if neuron.has_kernels else launch_backward(*arguments)[:4]
         return grad_x, *wanted_only(grads, wanted), *[None] * 5
 
 
 def run_forward(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
-    """The operation without autograd. A surrogate that is a function fits no schema, so it skips the dispatcher."""
-    arguments = i, output, state, backend
-    return FORWARD(i.x, *arguments) if i.neuron.has_kernels else FORWARD.launch(*arguments)
+    """The operation without autograd."""
+    if i.neuron.has_kernels:
+        return FORWARD(i.x, i, output, state, backend)
+    # A surrogate that is a function fits no schema: no dispatcher, and a tensor in every place for torch.compile.
+    spikes, v = launch_forward(i, output, state, backend)
+    return spikes, i.x.new_empty(0) if v is None else v
 
 
 def lif(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:

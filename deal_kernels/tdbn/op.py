@@ -269,7 +269,7 @@ class NormLIFFunction(torch.autograd.Function):
             grad = torch.zeros_like(lif_op.spikes_like(i, output))
         wanted = ctx.needs_input_grad[6:9]
         arguments = i, grad, grad_v if state else None, output, wanted, ctx.settings.backend
-        grad_y, *others, sums = LIF_BACKWARD(x, *arguments) if neuron.has_kernels else LIF_BACKWARD.launch(*arguments)
+        grad_y, *others, sums = LIF_BACKWARD(x, *arguments) if neuron.has_kernels else lif_op.launch_backward(*arguments)
         by_shortcut = ctx.needs_input_grad[5]
         of_norm = _gradients(ctx, grad_y, x, weight, mean, inverse, sums, reuse=not by_shortcut)
         of_neuron = wanted_only(others, wanted)
@@ -290,8 +290,9 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor, inverse: 
 
 def run_lif(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
     """The neuron of a normalised input, without autograd."""
-    arguments = i, output, state, backend
-    return LIF_FORWARD(i.x, *arguments) if i.neuron.has_kernels else LIF_FORWARD.launch(*arguments)
+    if i.neuron.has_kernels:
+        return LIF_FORWARD(i.x, i, output, state, backend)
+    return lif_op.run_forward(i, output, state, backend)
 
 
 def lif(

@@ -21,10 +21,10 @@ def test_spikingjelly(golden, backend, device, decay, reset, detach, surrogate):
         for part in ("x", "s", "v", "g", "gx")
     )
     x.requires_grad_()
+    kind = {"s": Sigmoid, "a": ATan, "p": Triangle}[surrogate[0]]
     spikes, state = lif(
         x, tau=2.0, decay_input=bool(decay), v_reset=None if reset == "soft" else float(reset),
-        detach_reset=bool(detach), surrogate={"s": Sigmoid, "a": ATan, "p": Triangle}[surrogate[0]](float(surrogate[-1])),
-        return_state=True, backend=backend,
+        detach_reset=bool(detach), surrogate=kind(float(surrogate[-1])), return_state=True, backend=backend,
     )  # fmt: skip
     spikes.backward(g)
     assert torch.equal(spikes, s) and torch.equal(state, v)

@@ -7,9 +7,9 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from deal_kernels.lif import lif
-from deal_kernels.lif.reference import Inputs
 from deal_kernels.lif.neuron import Neuron
 from deal_kernels.lif.neuron import flat as flat_neuron
+from deal_kernels.lif.reference import Inputs
 from deal_kernels.surrogate import ATan
 
 NEURON = Neuron("decay_input", 2.0, 1.0, "hard", 0.0, False, ATan(), "ge", 1)

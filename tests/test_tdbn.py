@@ -163,11 +163,15 @@ def test_normalised_bits_agree(backend, device, dtype, layout):
         x, weight, bias = case(shape, dtype=dtype, device=device)
         axis = 1 if len(shape) == 4 else 2
         mean, variance = op.launch_moments(x, axis, "torch")
-        ours, theirs = (op.launch_normalise(arranged(x, layout), mean, weight, bias, axis, b) for b in (backend, "torch"))
+        ours, theirs = (
+            op.launch_normalise(arranged(x, layout), mean, weight, bias, axis, b) for b in (backend, "torch")
+        )
         assert torch.equal(ours, theirs)
         factors = weight, bias, variance
         grad = torch.randn_like(x)
-        ours, theirs = (op.launch_gradient(grad, arranged(x, layout), mean, factors, axis, b) for b in (backend, "torch"))
+        ours, theirs = (
+            op.launch_gradient(grad, arranged(x, layout), mean, factors, axis, b) for b in (backend, "torch")
+        )
         assert torch.equal(ours, theirs)
         sums, expected = (op.launch_gradient_sums(grad, arranged(x, layout), mean, axis, b) for b in (backend, "torch"))
         assert close(sums, expected, 1e-5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ class Settings(NamedTuple):
 
 
 def chosen_backend(s: Settings, x: Tensor) -> str:
-    """The backend of a call. There is no Triton kernel, and a mixture with an operation without kernels runs in torch."""
+    """The backend of a call. Triton has no mixture, and operations without a kernel run in torch."""
     named = s.backend or backends.FORCED
     if named == "triton":
         raise RuntimeError("backend 'triton' cannot run: it has no degradation mixture; 'cpp', 'cuda' and 'torch' have")

@@ -22,7 +22,9 @@ FIRES = ("ge", "gt")
 RESETS = ("hard", "soft", "none")
 MOST_LEVELS = 1 << 22  # beyond this float32 no longer rounds to whole numbers by addition
 
-SurrogateLike = Literal["sigmoid", "atan", "triangle", "rectangle", "fast_sigmoid", "erf"] | Surrogate | Callable[..., Tensor]
+SurrogateLike = (
+    Literal["sigmoid", "atan", "triangle", "rectangle", "fast_sigmoid", "erf"] | Surrogate | Callable[..., Tensor]
+)
 Reset = Literal["auto", "hard", "soft", "none"]
 Fire = Literal["ge", "gt"]
 
@@ -81,7 +83,7 @@ def flat(n: Neuron) -> tuple[Any, ...]:
 def structured(arguments: tuple[Any, ...]) -> Neuron:
     """The neuron of arguments of SCHEMA."""
     *first, kind, alpha, height, fire, levels = arguments
-    return Neuron(*first, surrogates.of_numbers(kind, alpha, height), fire, levels)
+    return Neuron._make((*first, surrogates.of_numbers(kind, alpha, height), fire, levels))
 
 
 def compiled(n: Neuron) -> Any:

@@ -79,7 +79,7 @@ def _prepared(i: Inputs) -> Inputs:
     return i._replace(v0=None if i.v0 is None else arranged(i.v0, i.row.stride()))
 
 
-def _call_inputs(i: Inputs, output: str) -> dict[str, Any]:
+def call_inputs(i: Inputs, output: str) -> dict[str, Any]:
     """The fields that LifForward and LifBackward share."""
     x, steps = i.x, i.steps
     if steps is None:
@@ -129,7 +129,7 @@ def launch_forward(
 
         triton.forward(i, output, spikes, v)
     else:
-        fields = _call_inputs(i, output)
+        fields = call_inputs(i, output)
         call = backends.extension().LifForward(**fields, out=spikes.data_ptr(), v=address(v))
         dispatch.run_compiled("lif_forward", call, i.x, backend)
     return spikes, v
@@ -172,7 +172,7 @@ def launch_backward(
         triton.backward(i, grad, grad_v, output, *results)
     else:
         call = backends.extension().LifBackward(
-            **_call_inputs(i, output), constant=i.steps is not None, grad=grad.data_ptr(), grad_v=address(grad_v),
+            **call_inputs(i, output), constant=i.steps is not None, grad=grad.data_ptr(), grad_v=address(grad_v),
             grad_x=grad_x.data_ptr(), grad_v0=address(grad_v0), grad_decay=address(grad_decay),
             grad_threshold=address(grad_threshold), norm_sums=address(sums),
         )  # fmt: skip

@@ -24,6 +24,7 @@ from deal_kernels.lif.triton_neuron import (
     state_share,
     threshold_gradient,
 )
+from deal_kernels.surrogate import Surrogate
 
 FORWARD_BLOCK = {torch.float32: 512, torch.float16: 1024, torch.bfloat16: 1024}  # 16 bytes of x a thread
 FORWARD_WARPS = 4
@@ -298,13 +299,14 @@ def backward(
     With a norm also each neuron's sums of that gradient, and of it times x - mean, [2, N] in memory.
     """
     segment, surrogate = 4 if i.length <= 4 else 8, i.neuron.surrogate
+    assert isinstance(surrogate, Surrogate)
     saved = (i.length - 1) // segment
     starts = i.x.new_empty(saved, i.row.numel(), dtype=torch.float32) if saved else None  # [segments - 1, N]
     _launch(
         backward_kernel, i, BACKWARD_BLOCK, BACKWARD_WARPS[segment], alpha=surrogate.alpha, height=surrogate.height,
         starts=starts, grad=grad, grad_v=grad_v, grad_x=grad_x, grad_v0=grad_v0, grad_decay=grad_decay,
-        grad_threshold=grad_threshold, norm_sums=norm_sums, DETACH=i.neuron.detach_reset, SURROGATE=surrogate.kind, MEAN=output == "mean",
-        CONSTANT=i.steps is not None, SEGMENT=segment,
+        grad_threshold=grad_threshold, norm_sums=norm_sums, DETACH=i.neuron.detach_reset, SURROGATE=surrogate.kind,
+        MEAN=output == "mean", CONSTANT=i.steps is not None, SEGMENT=segment,
     )  # fmt: skip
 
 

@@ -80,7 +80,9 @@ class TDBatchNorm2d(_NormBase):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [T, B, C, H, W], [T, B, C] or [N, C, H, W], normalised."""
-        return tdbn(x, self.weight, self.bias, v_threshold=self.v_threshold, backend=self.backend, **self.call_arguments())
+        return tdbn(
+            x, self.weight, self.bias, v_threshold=self.v_threshold, backend=self.backend, **self.call_arguments()
+        )
 
     def extra_repr(self) -> str:
         factor = f"alpha={self.alpha}, v_threshold={self.v_threshold}"
@@ -123,9 +125,7 @@ class TDBNLIF(LIF):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Spikes of the normalised x [T, B, C, ...] plus the shortcut."""
         norm = self.norm
-        return self.run(
-            tdbn_lif, x, v0, weight=norm.weight, bias=norm.bias, shortcut=shortcut, **norm.call_arguments()
-        )
+        return self.run(tdbn_lif, x, v0, weight=norm.weight, bias=norm.bias, shortcut=shortcut, **norm.call_arguments())
 
 
 class SpikingConv(nn.Module):

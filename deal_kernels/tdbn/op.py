@@ -269,7 +269,9 @@ class NormLIFFunction(torch.autograd.Function):
             grad = torch.zeros_like(lif_op.spikes_like(i, output))
         wanted = ctx.needs_input_grad[6:9]
         arguments = i, grad, grad_v if state else None, output, wanted, ctx.settings.backend
-        grad_y, *others, sums = LIF_BACKWARD(x, *arguments) if neuron.has_kernels else lif_op.launch_backward(*arguments)
+        grad_y, *others, sums = (
+            LIF_BACKWARD(x, *arguments) if neuron.has_kernels else lif_op.launch_backward(*arguments)
+        )
         by_shortcut = ctx.needs_input_grad[5]
         of_norm = _gradients(ctx, grad_y, x, weight, mean, inverse, sums, reuse=not by_shortcut)
         of_neuron = wanted_only(others, wanted)

@@ -184,9 +184,7 @@ def moments(x: Tensor, layout: ChannelLayout, mean: Tensor, variance: Tensor) ->
         )  # fmt: skip
 
 
-def normalise(
-    x: Tensor, layout: ChannelLayout, mean: Tensor, scale: Tensor, shift: Tensor, out: Tensor
-) -> None:
+def normalise(x: Tensor, layout: ChannelLayout, mean: Tensor, scale: Tensor, shift: Tensor, out: Tensor) -> None:
     _each_tile(normalise_kernel, x, layout, mean=mean, scale=scale, shift=shift, out=out)
 
 

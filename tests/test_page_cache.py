@@ -42,7 +42,7 @@ def test_a_result_of_another_size_takes_kept_memory_with_little_to_spare():
 
 
 def test_no_more_is_kept_than_allowed(monkeypatch):
-    monkeypatch.setattr(pages, "KEEP", 17 << 20)
+    monkeypatch.setattr(page_cache, "KEEP", 17 << 20)
     held = [spikes() for _ in range(4)]
     del held
     assert 0 < sum(map(len, page_cache._kept)) <= 17 << 20

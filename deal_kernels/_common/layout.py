@@ -1,4 +1,4 @@
-"""How tensors lie in memory: kernels take any dense layout with time outermost."""
+"""Memory layout. Kernels take any dense layout whose outermost axis is time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deal_kernels._common import page_cache
 
 
 def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether the elements fill one block of memory, in any order of the axes."""
+    """Whether the elements fill one block of memory without gaps, in any order of the axes."""
     expected = 1
     for stride, size in sorted((stride, size) for stride, size in zip(strides, shape, strict=True) if size != 1):
         if stride != expected:
@@ -23,7 +23,7 @@ def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
 
 
 def dense(x: Tensor, time: bool) -> Tensor:
-    """x itself when it (with `time`, every x[t]) is dense, else a contiguous copy."""
+    """x if it is dense (with `time`: if every x[t] is dense), else a contiguous copy."""
     if x.is_contiguous():
         return x
     skip = int(time)
@@ -31,12 +31,12 @@ def dense(x: Tensor, time: bool) -> Tensor:
 
 
 def same_layout(shape: Sequence[int], a: Sequence[int], b: Sequence[int]) -> bool:
-    """Whether two strides mean the same; that of an axis of size 1 means nothing."""
+    """Whether two strides describe the same layout. The stride of an axis of size 1 does not count."""
     return all(size == 1 or one == other for size, one, other in zip(shape, a, b, strict=True))
 
 
 def arranged(x: Tensor, strides: Sequence[int]) -> Tensor:
-    """x with the strides of a dense tensor of its shape: itself, or a copy."""
+    """x with these strides, those of a dense tensor of its shape: x itself, or a copy."""
     if same_layout(x.shape, x.stride(), strides):
         return x
     return torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device).copy_(x)
@@ -65,6 +65,7 @@ class ChannelLayout(NamedTuple):
 
 
 def empty(shape: Sequence[int], strides: Sequence[int], like: Tensor, dtype: torch.dtype) -> Tensor:
+    """An uninitialised tensor on the device of `like`, on a CPU from the page cache if it is large."""
     if type(like) is Tensor and like.is_cpu:
         size = math.prod(shape) * dtype.itemsize
         if size >= page_cache.LARGE:
@@ -73,6 +74,6 @@ def empty(shape: Sequence[int], strides: Sequence[int], like: Tensor, dtype: tor
 
 
 def in_memory_order(x: Tensor, strides: Sequence[int]) -> Tensor:
-    """[T, ...] as [T, N], the neurons in the order of a dense layout with these strides."""
+    """x [T, ...] as [T, N], the neurons in memory order of a dense layout with these strides."""
     order = sorted(range(len(strides)), key=lambda axis: -strides[axis])
     return x.permute(0, *(axis + 1 for axis in order)).flatten(1)

@@ -1,4 +1,4 @@
-"""The spiking neuron as Triton kernels: a program takes a block of neurons through all steps."""
+"""The spiking neuron as Triton kernels: a program runs a block of neurons through all steps."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ SIZES = ("steps", "neurons", "time_stride", "shortcut_stride", "channels", "inne
 
 @triton.jit
 def parameter(p, channels, inner, first, KIND: tl.constexpr, BLOCK: tl.constexpr):
-    """A parameter of a block of neurons: p is a number, or points to one value or to one per channel."""
+    """A parameter of a block of neurons. p is a number, or a pointer to one value or to one per channel."""
     if KIND == "number":
         return number(p)
     elif KIND == "one":
         return tl.load(p)
     else:
-        # Only the block's first neuron takes slow divisions in 64 bits.
+        # Slow 64-bit divisions are done once, for the first neuron of the block.
         within = (first % inner).to(tl.uint32) + tl.arange(0, BLOCK).to(tl.uint32)
         channel = (first // inner % channels).to(tl.uint32) + within // inner.to(tl.uint32)
         return tl.load(p + channel % channels.to(tl.uint32))
@@ -63,19 +63,19 @@ def packed(s, inside, BLOCK: tl.constexpr):
 def block_lanes(neurons, UNIT: tl.constexpr, BLOCK: tl.constexpr):
     """The block's first neuron, its lanes, and how many of them are neurons."""
     first = tl.program_id(0).to(tl.int64) * BLOCK
-    # The hint keeps every access in one layout, also where only some of the rows are aligned.
+    # The hint keeps one layout for every access, even if only some rows are aligned.
     return first, tl.max_contiguous(tl.arange(0, BLOCK), UNIT), tl.minimum(neurons - first, BLOCK).to(tl.int32)
 
 
 @triton.jit
 def inside_if(exists, lane, left):
-    """Which lanes of a row are neurons: none where the row does not exist."""
+    """Which lanes of a row are neurons. A row that does not exist has none."""
     return lane < tl.where(exists, left, 0)
 
 
 @triton.jit
 def norm_of(mean, scale, shift, channels, inner, first, KIND: tl.constexpr, BLOCK: tl.constexpr):
-    """Mean, scale and shift of a block of neurons, or nothing."""
+    """Mean, scale and shift of a block of neurons; an empty tuple without a norm."""
     if mean is None:
         return ()
     else:
@@ -88,7 +88,7 @@ def norm_of(mean, scale, shift, channels, inner, first, KIND: tl.constexpr, BLOC
 
 @triton.jit
 def moved(p, by):
-    """An optional pointer, further on."""
+    """An optional pointer, advanced."""
     return None if p is None else p + by
 
 
@@ -116,7 +116,7 @@ def segment_rows(x, shortcut, lane, left, stride, shortcut_stride, step, steps, 
 
 @triton.jit
 def current(row, norm):
-    """What enters the neuron."""
+    """The input current: x, or x normalised plus the shortcut."""
     if len(norm) == 0:
         return row[0]
     else:
@@ -285,7 +285,7 @@ def backward_kernel(
 
 
 def forward(i: Inputs, output: str, spikes: Tensor, v: Tensor | None) -> None:
-    """Writes spikes and, if wanted, the final state; op.py names the tensors."""
+    """Writes spikes and, if v is given, the final state. Tensors are named as in op.py."""
     _launch(forward_kernel, i, FORWARD_BLOCK[i.x.dtype], FORWARD_WARPS, out=spikes, v_out=v, OUTPUT=output)
 
 

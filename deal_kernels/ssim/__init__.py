@@ -1,7 +1,7 @@
-"""Structural similarity (SSIM) of images, and the loss that adds the mean distance of pixels to it.
+"""Structural similarity (SSIM) of images, and a loss that combines it with the mean absolute error.
 
-The window is an 11 x 11 Gaussian of deviation 1.5, the constants are (0.01 range)^2 and (0.03 range)^2. Forward, and
-forward with the gradients, each read the images once: the filtered images exist only as a few rows in a cache.
+The window is an 11 x 11 Gaussian of deviation 1.5, the constants are (0.01 range)^2 and (0.03 range)^2. The forward
+pass, with or without gradients, reads the images once: of the filtered images only a few rows exist at a time.
 
 >>> import torch
 >>> from deal_kernels.ssim import ssim

@@ -20,14 +20,14 @@ def ssim(
 
     Args:
         a, b: [B, C, H, W] or [C, H, W], of one shape, device and dtype: float32, float16, bfloat16 or float64. Half
-            types are computed in float32. What is not contiguous, as in channels-last layout, is copied once.
-        data_range: the largest value a pixel may have, less the smallest.
-        padding: "zeros" takes windows that reach over the edge of the image, where they find zeros; "valid" leaves
-            them out, and needs images of 11 x 11 pixels or more.
+            types are computed in float32. Images that are not contiguous (channels-last too) are copied once.
+        data_range: the largest value that a pixel may have minus the smallest.
+        padding: "zeros" pads the images with zeros, so that every pixel has a window; "valid" takes only windows that
+            lie within the image, and needs images of 11 x 11 pixels or more.
         backend: "cpp", "cuda", "triton" or "torch" runs that one or raises. None or "auto" chooses.
 
     Returns:
-        A scalar of float32, or float64 for such images. That of an empty batch is NaN, the mean of nothing.
+        A scalar: float64 for float64 images, else float32. NaN for an empty batch.
 
     >>> a = torch.rand(2, 3, 64, 48, requires_grad=True)  # [B, C, H, W]
     >>> ssim(a, a.detach() / 2).backward()
@@ -40,7 +40,7 @@ def ssim(
 def ssim_map(
     a: Tensor, b: Tensor, *, data_range: float = 1.0, padding: Padding = "zeros", backend: str | None = None
 ) -> Tensor:
-    """The structural similarity at every pixel; the arguments are those of `ssim`.
+    """The structural similarity at every pixel. The arguments are those of `ssim`.
 
     Returns:
         A contiguous tensor like a; with padding "valid" [B, C, H - 10, W - 10].
@@ -59,8 +59,8 @@ def l1_ssim(
     """The loss alpha * mean(|y_hat - y|) + beta * (1 - ssim(y_hat, y)), in one pass over the images.
 
     Args:
-        y_hat, y, data_range, padding, backend: as in `ssim`. The mean of distances is over all pixels in either case.
-        alpha, beta: the weights.
+        y_hat, y, data_range, padding, backend: as in `ssim`. The absolute error is averaged over all pixels in any case.
+        alpha, beta: weights of the two terms.
 
     Returns:
         A scalar as from `ssim`.
@@ -77,7 +77,7 @@ def l1_ssim(
 def _settings(
     a: Tensor, b: Tensor, data_range: float, padding: str, backend: str | None, names: tuple[str, str] = ("a", "b")
 ) -> Settings:
-    """The settings, once they and the images are checked."""
+    """The settings, after checking them and the images."""
     for name, image in zip(names, (a, b), strict=True):
         check_tensor(name, image)
     first, second = names

@@ -24,7 +24,7 @@ class L1SSIM(nn.Module):
         self.padding, self.backend = padding, backend
 
     def forward(self, y_hat: Tensor, y: Tensor) -> Tensor:
-        """Of [B, C, H, W] or [C, H, W], a scalar."""
+        """The loss, a scalar, of images [B, C, H, W] or [C, H, W]."""
         return l1_ssim(
             y_hat, y, self.alpha, self.beta, data_range=self.data_range, padding=self.padding, backend=self.backend
         )

@@ -37,13 +37,15 @@ def tdbn(
         x: [T, B, C, H, W], [T, B, C] or [N, C, H, W]; float32, float16, bfloat16 or float64, in any dense layout.
             Half types are normalised in float32.
         weight, bias: [C] each; None is 1 and 0.
-        running_mean, running_var: [C] each. In training they move towards the statistics of x (the variance
-            unbiased); otherwise they are the statistics. None: those of x always.
-        momentum: how far the running statistics move.
+        running_mean, running_var: [C] each. In training they are updated with the statistics of x (the variance
+            unbiased), otherwise they are used as the statistics. None: the statistics are always those of x.
+        training: whether the statistics are those of x.
+        momentum: weight of the new statistics in the update, as in `torch.nn.BatchNorm2d`.
+        eps: added to the variance.
         alpha: factor beside the threshold of the neuron that follows; None is plain batch norm.
         v_threshold: number, or a tensor with one value or one per channel, which gets a gradient.
-        group: whose statistics are taken where torch.distributed runs: True, those of the batch of all processes
-            (every one of them has to take part); a group of processes; or False, this one's alone.
+        group: the processes over whose batch the statistics are taken, where torch.distributed runs: True, all of them
+            (each has to take part); a process group; False, this process alone.
         backend: "cpp", "cuda", "triton" or "torch" runs that one or raises. None or "auto" chooses.
 
     Returns:
@@ -152,9 +154,9 @@ def _normalisation(
     running_var: Tensor | None, training: bool, momentum: float, eps: float, alpha: float | None, v_threshold: Number,
     group: Group, backend: str | None,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, op.Settings]:  # fmt: skip
-    """The weight with its factor, the bias, the mean and one over the deviation of each channel, and the rest.
+    """The weight times its factor, the bias, mean and 1 / deviation of each channel, and the settings of the ops.
 
-    In training the running statistics move.
+    In training this updates the running statistics.
     """
     running = {"running_mean": running_mean, "running_var": running_var}
     _check_channels(x, axis, weight=weight, bias=bias, **running)

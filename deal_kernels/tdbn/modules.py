@@ -17,16 +17,16 @@ from deal_kernels.tdbn.functional import tdbn, tdbn_lif
 from deal_kernels.tdbn.processes import Group
 
 
-# Not a _BatchNorm, which convert_sync_batchnorm would replace by a layer without the factor.
+# Not a subclass of _BatchNorm: convert_sync_batchnorm would replace it by a layer without the factor.
 class TDBatchNorm2d(_NormBase):
     """`tdbn` as a layer: the arguments and the state_dict of `torch.nn.BatchNorm2d`.
 
     Args:
         alpha: factor beside the threshold of the neuron that follows; None makes this plain batch norm.
         v_threshold: of that neuron.
-        initialise_only: weight starts at alpha * v_threshold and there is no other factor, as in SpikingJelly.
-            Otherwise weight starts at 1 and the factor stays outside of it, as in the paper.
-        group: whose statistics are taken where torch.distributed runs, see `tdbn`.
+        initialise_only: the weight starts at alpha * v_threshold, and there is no separate factor, as in SpikingJelly.
+            Otherwise the weight starts at 1 and the factor is separate, as in the paper.
+        group: the processes over whose batch the statistics are taken, see `tdbn`.
         backend: see `tdbn`.
 
     >>> norm = TDBatchNorm2d(8, alpha=0.7071, v_threshold=0.15)
@@ -68,7 +68,7 @@ class TDBatchNorm2d(_NormBase):
         }  # fmt: skip
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Scale and shift [C] of y = scale * x + shift in evaluation."""
+        """Scale and shift [C] of y = scale * x + shift, the norm in evaluation."""
         if self.running_mean is None or self.running_var is None:
             raise ValueError("a norm without running statistics cannot be folded")
         scale = 1 / torch.sqrt(self.running_var + self.eps)
@@ -79,7 +79,7 @@ class TDBatchNorm2d(_NormBase):
         return scale, shift if self.bias is None else shift + self.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [T, B, C, H, W], [T, B, C] or [N, C, H, W], normalised."""
+        """The normalised x: [T, B, C, H, W], [T, B, C] or [N, C, H, W]."""
         return tdbn(
             x, self.weight, self.bias, v_threshold=self.v_threshold, backend=self.backend, **self.call_arguments()
         )

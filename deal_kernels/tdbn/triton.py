@@ -34,7 +34,7 @@ def group_of(groups):
 
 @triton.jit
 def channels_of(group, groups, width, COLUMNS: tl.constexpr, UNIT: tl.constexpr, WIDTH: tl.constexpr):
-    """A group's channel, or channels [1, WIDTH]; whether they exist; and how many there are in all."""
+    """The channel of a group, or its channels [1, WIDTH]; whether they exist; the number of all channels."""
     if COLUMNS:
         channel = group * WIDTH + tl.arange(0, WIDTH)[None, :]
         channels = width.to(tl.int64) * UNIT
@@ -49,7 +49,7 @@ def tile_at(
     number, group, rows, time_stride, groups, width, row_tiles, parts,
     COLUMNS: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Where a group's tile lies in x and with the steps side by side, which elements it has, how many of a channel."""
+    """Offsets of a tile in x and in a tensor without gaps between steps, a mask, and its values per channel."""
     time_stride, width = time_stride.to(tl.int64) * UNIT, width.to(tl.int64) * UNIT
     step, first = (number // parts // row_tiles).to(tl.int64), (number // parts % row_tiles).to(tl.int64) * ROWS
     if COLUMNS:
@@ -158,7 +158,7 @@ def moments_kernel(
 
 @triton.jit(do_not_specialize=SIZES)
 def merge_kernel(partial, mean, variance, channels, slices, SLICES: tl.constexpr):
-    """A channel's mean and variance from the count, mean and squares about it of its slices."""
+    """Merges the count, mean and sum of squared deviations of a channel's slices into its mean and variance."""
     channel, slice = tl.program_id(0).to(tl.int64), tl.arange(0, SLICES)
     inside = slice < slices
     partial += channel * slices
@@ -238,6 +238,6 @@ def _reduced(kernel: Any, rows: int, x: Tensor, layout: ChannelLayout, **argumen
 
 
 def _launch(kernel: Any, programs: int, x: Tensor, tiling: dict[str, int], arguments: dict[str, Tensor]) -> None:
-    """Runs so many programs of each group."""
+    """Launches this many programs for each group."""
     with torch.cuda.device_of(x):
         kernel[(programs * tiling["groups"],)](x=x, **arguments, **tiling, num_warps=WARPS, enable_fp_fusion=False)

@@ -59,7 +59,7 @@ def l1_ssim(
     """The loss alpha * mean(|y_hat - y|) + beta * (1 - ssim(y_hat, y)), in one pass over the images.
 
     Args:
-        y_hat, y, data_range, padding, backend: as in `ssim`. The absolute error is averaged over all pixels in any case.
+        y_hat, y, data_range, padding, backend: as in `ssim`. The absolute error is always averaged over all pixels.
         alpha, beta: weights of the two terms.
 
     Returns:

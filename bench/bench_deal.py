@@ -16,12 +16,12 @@ from lif_rivals import DEVICE
 from memory import fresh, peak_bytes
 from torch import Tensor, nn
 
-from deal.generator import Generator
-from deal.model import DEAL
-from deal.players import Players, seeded
-from deal.processes import Crew
-from deal.scenes import thermal_scene
-from deal.settings import Settings
+from deal.io.synthetic import thermal_scene
+from deal.model.generator import Generator
+from deal.model.network import DEAL
+from deal.training.adversarial import AdversarialTraining, seeded_random
+from deal.training.distributed import ProcessGroup
+from deal.training.settings import Settings
 
 SIZES = ((256, 256), (480, 640), (768, 1024))
 SMOKE = (40, 48)
@@ -94,9 +94,9 @@ def bench_training_step(batch, strategy, race, timed, report):
         name = "ours" if update == "alternating" else "simultaneous"
         # Without dropout all see the same images.
         chosen = Settings(ops="released", dropout=0.0, update=update, width=width_of(timed))
-        games[name] = players = Players(chosen, Crew(x.device))
-        calls[name] = lambda players=players: players.step(x, 0, adversary)["loss"]
-    params = players.generator.sample(x, seeded(chosen.seed, 2, 0))
+        games[name] = training = AdversarialTraining(chosen, ProcessGroup(x.device))
+        calls[name] = lambda training=training: training.step(x, 0, adversary)["loss"]
+    params = training.generator.sample(x, seeded_random(chosen.seed, 2, 0))
     for name, network in rivals(games["ours"].network, compiled=timed).items():
         generator = Generator(**games["ours"].generator.config).to(x.device)
         generator.load_state_dict(games["ours"].generator.state_dict())

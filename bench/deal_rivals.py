@@ -9,9 +9,10 @@ from ssim_rivals import FiveConvolutions
 from tdbn_rivals import EagerConv
 from torch import Tensor, nn
 
-from deal.generator import Generator
-from deal.model import DEAL, STEPS
-from deal.settings import Settings
+from deal.model.blocks import TIME_STEPS
+from deal.model.generator import Generator
+from deal.model.network import DEAL
+from deal.training.settings import Settings
 
 
 class Reflected(nn.Conv2d):
@@ -50,7 +51,7 @@ class Scale(Convolutions):
 class Spike(Convolutions):
     def __init__(self, width: int, *sizes: int) -> None:
         super().__init__(width, *sizes)
-        self.spiking = EagerConv(width, 1, STEPS)
+        self.spiking = EagerConv(width, 1, TIME_STEPS)
 
     def forward(self, x: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
         y = torch.relu(self.first_conv(x))
@@ -91,7 +92,7 @@ class PlainGame:
         )
 
     def loss(self, y: Tensor, x: Tensor) -> Tensor:
-        return self.settings.pixel * (y - x).abs().mean() + self.settings.structure * (1 - self.similarity(y, x))
+        return self.settings.l1_weight * (y - x).abs().mean() + self.settings.ssim_weight * (1 - self.similarity(y, x))
 
     def step(self, x: Tensor, params: dict[str, Tensor], adversary: bool) -> Tensor:
         self.network_optimiser.zero_grad()
@@ -103,7 +104,7 @@ class PlainGame:
         self.network_optimiser.step()
         if adversary:
             self.generator_optimiser.zero_grad()
-            closeness = self.loss(x_hat, x)
-            (self.settings.closeness * closeness - self.loss(self.network(x_hat), x)).backward()
+            fidelity = self.loss(x_hat, x)
+            (self.settings.fidelity_weight * fidelity - self.loss(self.network(x_hat), x)).backward()
             self.generator_optimiser.step()
         return loss.detach()

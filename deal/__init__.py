@@ -1,1 +1,63 @@
-"""Infrared image enhancement built on `deal_kernels`."""
+"""DEAL enhances infrared images: it removes stripes, restores contrast and sharpens. It builds on `deal_kernels`.
+
+Enhance an image. The result has the bit depth of the input, which is a path, a numpy array or a PIL image:
+
+>>> import deal, numpy
+>>> image = numpy.random.default_rng(0).integers(7000, 9000, (48, 64), numpy.uint16)
+>>> enhanced = deal.enhance(image)
+>>> enhanced.dtype, enhanced.shape
+(dtype('uint16'), (48, 64))
+
+For many images, prepare the network once:
+
+>>> enhancer = deal.Enhancer(deal.load("m2vd"), tile=256)
+>>> frames = [enhancer(image) for _ in range(2)]
+
+Train a network on clean images. Without `images`, it is trained on synthetic thermal scenes:
+
+>>> import tempfile
+>>> settings = deal.Settings(
+...     blocks=[["scale", 5, 3]], width=4, steps=1, crop=32, output=tempfile.mkdtemp(), progress=False
+... )
+>>> network = deal.train(settings).network
+>>> network.config == deal.load(settings.output + "/best.safetensors").config
+True
+
+The network and the generator of degradations are modules of torch:
+
+>>> network = deal.DEAL("cascade2", channels=3)
+>>> generator = deal.Generator("thermal")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deal.inference.enhancer import Enhancer, enhance
+    from deal.model.generator import Generator
+    from deal.model.network import DEAL
+    from deal.model.pretrained import load
+    from deal.training.loop import train
+    from deal.training.settings import Settings
+
+__all__ = ["DEAL", "Enhancer", "Generator", "Settings", "enhance", "load", "train"]
+
+_MODULES = {
+    "DEAL": "deal.model.network", "Enhancer": "deal.inference.enhancer", "Generator": "deal.model.generator",
+    "Settings": "deal.training.settings", "enhance": "deal.inference.enhancer", "load": "deal.model.pretrained",
+    "train": "deal.training.loop",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Imports an exported name on first use, so that `import deal` imports neither torch nor pillow."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,8 @@
-"""`python -m deal` is the command `deal`, as torchrun needs it."""
+"""`python -m deal` runs the command line, as torchrun requires."""
 
 import sys
 
 from deal.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,31 +4,32 @@ import sys
 
 import torch
 
-from deal import das, resume
-from deal.players import Players
-from deal.processes import Crew
-from deal.scenes import Scenes
-from deal.settings import Settings
+from deal.io.synthetic import SyntheticScenes
+from deal.training import run_dir
+from deal.training.adversarial import AdversarialTraining
+from deal.training.distributed import ProcessGroup
+from deal.training.loop import train
+from deal.training.settings import Settings
 
 TINY = {
     "blocks": [["scale", 5, 3], ["spike", 5, 3, 2]], "width": 4, "batch": 2, "crop": 32, "progress": False,
-    "device": "cpu", "warm_start": 2, "log_every": 2, "save_every": 2, "ema": 0.9,
+    "device": "cpu", "adversary_start": 2, "log_every": 2, "save_every": 2, "ema_decay": 0.9,
 }  # fmt: skip
-# A step of both players. After it Adam has made whole steps of gradients that are nothing but rounding.
-SHARED = {"steps": 1, "warm_start": 0}
+# A step of both training. After it Adam has made whole steps of gradients that are nothing but rounding.
+SHARED = {"steps": 1, "adversary_start": 0}
 
 
 def scenes():
-    return Scenes(4, 48, 48)
+    return SyntheticScenes(4, 48, 48)
 
 
 def alone():
-    return Crew(torch.device("cpu"))
+    return ProcessGroup(torch.device("cpu"))
 
 
 def run(folder, **changes):
     torch.set_num_threads(1)
-    return das.train(Settings(**{**TINY, "output": str(folder), **changes}), scenes())
+    return train(Settings(**{**TINY, "output": str(folder), **changes}), scenes())
 
 
 def distributed(rank, file, count, folder, updates):
@@ -43,14 +44,14 @@ def distributed(rank, file, count, folder, updates):
 def save_for_ever(folder):
     """Writes checkpoints, one after the other, whose weights all equal the number of its step."""
     settings = Settings(**{**TINY, "output": folder})
-    players = Players(settings, alone())
+    training = AdversarialTraining(settings, alone())
     step = 0
     while True:
         step += 1
         with torch.no_grad():
-            for parameter in [*players.network.parameters(), *players.averaged.parameters()]:
+            for parameter in [*training.network.parameters(), *training.averaged.parameters()]:
                 parameter.fill_(step)
-        resume.save(settings, {"players": players.state(), "step": step}, players.kept, best=True)
+        run_dir.save_run(settings, {"training": training.state(), "step": step}, training.result, is_best=True)
         print(step, flush=True)
 
 

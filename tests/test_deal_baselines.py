@@ -9,12 +9,14 @@ from conftest import DATA
 from oracle import close
 from stripes import drawn, striped
 
-from deal.baselines import BASELINES, method
-from deal.baselines.columns import median_difference
-from deal.baselines.contrast import clahe, stretch
-from deal.data import find_images, read_frame
-from deal.metrics import psnr, ssim
-from deal.scenes import thermal_scene
+from deal.evaluate.baselines.columns import median_difference
+from deal.evaluate.baselines.contrast import clahe, stretch
+from deal.evaluate.method_registry import BASELINES
+from deal.evaluate.method_registry import classical_method as method
+from deal.evaluate.metrics import psnr, ssim
+from deal.io.images import read_frame
+from deal.io.paths import find_images
+from deal.io.synthetic import thermal_scene
 
 # dB that a method must bring against stripes of 0.05, 0.1, and gains of 0.05, 0.1, and dB that a clean image must have.
 # Wavelets take more of the scene than gains of 0.05, which leave 35 dB, put into it.
@@ -118,7 +120,7 @@ def test_clahe_brings_contrast_back(scenes):
 
 @pytest.mark.parametrize("name", ["", "best", "clahe+", "+clahe", "utv + clahe", "Clahe"])
 def test_unknown_methods(name):
-    with pytest.raises(ValueError, match=r"no method '.*'; got '.*', known are none, median-difference, .*stretch"):
+    with pytest.raises(ValueError, match=r"unknown method '.*' in '.*'; known are none, median-difference, .*stretch"):
         method(name)
 
 

@@ -8,13 +8,13 @@ import torch
 from oracle import close
 from stripes import drawn, striped
 
-from deal.baselines.columns import median_difference, midway, moment_matching
-from deal.baselines.contrast import clahe, stretch
-from deal.baselines.guided import guided_filter
-from deal.baselines.variation import _solved, utv
-from deal.baselines.wavelets import _joined, _split, scaling_filter, wavelet_fourier
-from deal.metrics import affine_psnr
-from deal.scenes import thermal_scene
+from deal.evaluate.baselines.columns import median_difference, midway, moment_matching
+from deal.evaluate.baselines.contrast import clahe, stretch
+from deal.evaluate.baselines.guided import guided_filter
+from deal.evaluate.baselines.variation import _solved, utv
+from deal.evaluate.baselines.wavelets import _joined, _split, scaling_filter, wavelet_fourier
+from deal.evaluate.metrics import affine_psnr
+from deal.io.synthetic import thermal_scene
 
 
 def columns_of(x):

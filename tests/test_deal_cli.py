@@ -14,10 +14,12 @@ import torch
 from conftest import DATA
 from PIL import Image
 
-from deal import cli, demo
-from deal.data import read_frame
-from deal.model import DEAL
-from deal.picture import BAR
+from deal import cli
+from deal.evaluate import demonstration
+from deal.evaluate.contact_sheet import LABEL_HEIGHT
+from deal.io.images import read_frame
+from deal.model import pretrained
+from deal.model.network import DEAL
 
 RELEASED = DATA / "golden" / "deal_released_epoch839.pt"
 COMMANDS = ("train", "enhance", "degrade", "evaluate", "train-fuser", "info", "convert", "demo")
@@ -70,11 +72,11 @@ def test_help_of_commands(command, capsys):
     assert stopped.value.code == 0
     said = capsys.readouterr().out
     wanted = {
-        "train": ("--config", "--print_config", "--strategy {das,average,random}", "clean images"),
+        "train": ("--config", "--print-config", "--strategy {das,average,random}", "clean images"),
         "enhance": ("--skip-existing", "--keep-going", "--scale {1,2,4}", "--tile", "--precision {auto,fp32,bf16}"),
         "degrade": ("--ops", "--seed"), "info": ("model",), "convert": ("checkpoint",), "demo": ("--minutes",),
-        "evaluate": ("--data", "--pairs", "--suite", "--methods", "--crop", "none takes all", "--fuser FILE"),
-        "train-fuser": ("--pairs FOLDER", "--output", "--learning_rate", "cuts of them"),
+        "evaluate": ("--data", "--pairs", "--suite", "--methods", "--crop", "none uses whole images", "--fuser FILE"),
+        "train-fuser": ("--pairs FOLDER", "--output", "--learning-rate", "random crops"),
     }  # fmt: skip
     assert all(words in said for words in wanted[command])
 
@@ -139,14 +141,14 @@ def test_bad_files(folder, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("-m", "absent"), "absent is not there"),
+        (("-m", "absent"), "absent does not exist"),
         (("-m", "{}/in/a.png"), "a.png is not a safetensors file"),
         (("--tile-overlap", "1"), "overlap must be at least"),
         (("--window", "1", "2", "3"), "window must be auto, full or two numbers; got 1 2 3"),
-        (("--device", "abacus"), "device must be one that this machine has"),
+        (("--device", "abacus"), "device must be 'auto' or a device of this machine"),
         (("--threads", "0"), "threads must be at least 1; got 0"),
-        (("-i", "{}/nothing"), "nothing is not there"),
-        (("-o", "{}/in"), "would be written over"),
+        (("-i", "{}/nothing"), "nothing does not exist"),
+        (("-o", "{}/in"), "would be overwritten"),
         (("-o", "{}/tiny.safetensors"), "tiny.safetensors"),
     ],
     ids=str,
@@ -255,30 +257,30 @@ def test_train_from_a_file_of_settings(tmp_path, capsys):
     network = DEAL.from_pretrained(tmp_path / "run" / "best.safetensors")
     assert network.width == 4 and network.plan[0].large == 3
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["train", "--config", str(config), "--print_config"])
+        cli.main(["train", "--config", str(config), "--print-config"])
     assert stopped.value.code == 0
     said = capsys.readouterr().out
     assert "steps: 50" in said and "strategy: das" in said
 
 
 def test_demo(folder, capsys, monkeypatch):
-    monkeypatch.setattr(demo, "HEIGHT", 48)
-    monkeypatch.setattr(demo, "WIDTH", 64)
+    monkeypatch.setattr(demonstration, "HEIGHT", 48)
+    monkeypatch.setattr(demonstration, "WIDTH", 64)
     picture = folder / "new" / "demo.png"
     assert cli.main(["demo", "-o", str(picture), "-m", str(folder / "tiny.safetensors")]) == 0
     said = capsys.readouterr().out
-    assert "PSNR, dB" in said and "SSIM" in said and "ms a frame" in said
+    assert "PSNR, dB" in said and "SSIM" in said and "ms per frame" in said
     with Image.open(picture) as image:
-        assert image.size == (3 * 64 + 16, 48 + BAR)
-        clean = numpy.asarray(image)[BAR:, -64:]
-    expected = demo._clean()[0, 0].numpy()
+        assert image.size == (3 * 64 + 16, 48 + LABEL_HEIGHT)
+        clean = numpy.asarray(image)[LABEL_HEIGHT:, -64:]
+    expected = demonstration.clean_frame()[0, 0].numpy()
     assert abs(clean - 255 * expected).max() <= 0.5 + 1e-3
 
 
 def test_demo_trains_where_there_are_no_weights(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(demo, "HEIGHT", 48)
-    monkeypatch.setattr(demo, "WIDTH", 64)
-    monkeypatch.setattr(demo.enhance, "WEIGHTS", tmp_path / "none")
+    monkeypatch.setattr(demonstration, "HEIGHT", 48)
+    monkeypatch.setattr(demonstration, "WIDTH", 64)
+    monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "none")
     arguments = ["demo", "-o", str(tmp_path / "demo.png"), "--minutes", "0.001"]
     assert cli.main(arguments) == 0
     assert "training for 0.001 minutes" in capsys.readouterr().out

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from deal.context import LEAST_SIZE, Columns, Context, Contrast, Sharpness, _agreed, solved
-from deal.enhance import Enhancer
-from deal.model import DEAL
-from deal.scenes import Scenes
+from deal.inference.enhancer import Enhancer
+from deal.io.synthetic import SyntheticScenes
+from deal.model.context import MIN_SIZE, Columns, Context, Contrast, Sharpness, _agreed, solved
+from deal.model.network import DEAL
 from deal_kernels.degradation import apply
 
 
 def scenes(count, height=96, width=128):
-    return torch.stack([image[:, :height, :width] for image in Scenes(count, seed=5)])
+    return torch.stack([image[:, :height, :width] for image in SyntheticScenes(count, seed=5)])
 
 
 def columns(x, deviation, seed=0):
@@ -58,7 +58,7 @@ def trained():
     module = Columns()
     optimiser = torch.optim.Adam(module.parameters(), 5e-3)
     for step in range(240):
-        x = Scenes(1, seed=100 + step)[0][None, :, :96, :128]
+        x = SyntheticScenes(1, seed=100 + step)[0][None, :, :96, :128]
         values = columns(x, 0.02 * (1 + step % 5), seed=step)
         kind = ("stripe", "gain")[step % 2]
         y = apply(kind, x, values + (kind == "gain"))
@@ -143,7 +143,7 @@ def test_contrast_learns():
     x = scenes(8)
     assert torch.allclose(made(x).mean((1, 2, 3)), x.mean((1, 2, 3)), atol=1e-5)
     learn(made, x, ("identity", "contrast_0.7", "contrast_0.5"), steps=200)
-    x = torch.stack([image[:, :96, :128] for image in Scenes(4, seed=77)])
+    x = torch.stack([image[:, :96, :128] for image in SyntheticScenes(4, seed=77)])
     y = apply("contrast_0.5", x)
     assert error(made(y), x) < error(y, x) / 2
 
@@ -168,7 +168,7 @@ def test_sharpness_learns():
     made = Sharpness()
     x = scenes(8)
     learn(made, x, ("identity", "coarse_2"), steps=120)
-    x = torch.stack([image[:, :96, :128] for image in Scenes(4, seed=77)])
+    x = torch.stack([image[:, :96, :128] for image in SyntheticScenes(4, seed=77)])
     y = apply("coarse_2", x)
     assert error(made(y), x) < 0.9 * error(y, x)
     assert error(made(x), x) < 0.1 * error(y, x)
@@ -200,15 +200,15 @@ def test_tiles_see_the_context_of_the_whole():
     network = DEAL([("scale", 5, 3)], width=4, context=True).eval()
     torch.nn.init.normal_(network.output_conv.weight, std=0.1)
     x = scenes(1, 150, 170) + columns(scenes(1, 150, 170), 0.05)[:, None, None]
-    whole, parts = (Enhancer(network, tile=tile).tensor(x) for tile in (0, 64))
+    whole, parts = (Enhancer(network, tile=tile).enhance_tensor(x) for tile in (0, 64))
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_small_images_are_refused():
     network = DEAL([("scale", 5, 3)], width=4, context=True).eval()
-    assert network.least_size == LEAST_SIZE
-    with pytest.raises(ValueError, match=f"of {LEAST_SIZE} x {LEAST_SIZE} pixels or more"):
-        network(torch.zeros(1, 1, LEAST_SIZE - 1, 40))
+    assert network.min_size == MIN_SIZE
+    with pytest.raises(ValueError, match=f"of {MIN_SIZE} x {MIN_SIZE} pixels or more"):
+        network(torch.zeros(1, 1, MIN_SIZE - 1, 40))
 
 
 def test_context_may_be_compiled():

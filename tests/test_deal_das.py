@@ -1,4 +1,4 @@
-"""The two players: what each of them follows, and what becomes of that over a run."""
+"""The adversarial step: the gradients of network and generator, and their effect over a run."""
 
 import csv
 import dataclasses
@@ -7,14 +7,15 @@ import math
 import pytest
 import torch
 
-from deal.das import Settings, train
-from deal.model import DEAL
-from deal.players import Players
-from deal.processes import Crew
-from deal.progress import Collapsed, Watch
-from deal.scenes import Scenes
+from deal.io.synthetic import SyntheticScenes
+from deal.model.network import DEAL
+from deal.training.adversarial import AdversarialTraining
+from deal.training.distributed import ProcessGroup
+from deal.training.divergence import Collapsed, CollapseDetector
+from deal.training.loop import train
+from deal.training.settings import Settings
 
-ALONE = Crew(torch.device("cpu"))
+ALONE = ProcessGroup(torch.device("cpu"))
 TINY = {
     "blocks": [["scale", 5, 3], ["spike", 5, 3, 2]], "width": 4, "batch": 2, "crop": 32, "progress": False,
     "device": "cpu",
@@ -37,7 +38,7 @@ def settings(**changes):
 
 
 def scenes(count=4):
-    return Scenes(count, 48, 48)
+    return SyntheticScenes(count, 48, 48)
 
 
 def batch(dtype=torch.float32):
@@ -50,10 +51,10 @@ def weights_of(module):
 
 
 def busy(chosen):
-    """Players whose network changes images, as new ones do not."""
-    players = Players(chosen, ALONE)
-    torch.nn.init.normal_(players.network.output_conv.weight, std=0.1, generator=torch.Generator().manual_seed(0))
-    return players
+    """AdversarialTraining whose network changes images, as new ones do not."""
+    training = AdversarialTraining(chosen, ALONE)
+    torch.nn.init.normal_(training.network.output_conv.weight, std=0.1, generator=torch.Generator().manual_seed(0))
+    return training
 
 
 def tiny_run(folder, *, source=None, **changes):
@@ -68,17 +69,17 @@ def pushed(player, way, step):
 
 
 @pytest.mark.parametrize("context", [False, True])
-def test_new_networks_change_nothing_but_by_their_context(context):
-    network = Players(settings(context=context), ALONE).network.eval()
+def test_a_new_network_changes_nothing_but_by_its_context(context):
+    network = AdversarialTraining(settings(context=context), ALONE).network.eval()
     x = batch()
     with torch.no_grad():
         assert torch.equal(network(x), network.context(x) if context else x)
 
 
-@pytest.mark.parametrize("learns", ["all", "context", "convolutions"])
-def test_parts_of_the_network_learn_alone(learns):
-    players = Players(settings(context=True, learns=learns), ALONE)
-    network = players.network
+@pytest.mark.parametrize("trainable", ["all", "context", "convolutions"])
+def test_parts_of_the_network_are_trained_alone(trainable):
+    training = AdversarialTraining(settings(context=True, trainable=trainable), ALONE)
+    network = training.network
     convolutions = [parameter for name, parameter in network.named_parameters() if not name.startswith("context.")]
     contexts = list(network.context.parameters())
 
@@ -87,53 +88,53 @@ def test_parts_of_the_network_learn_alone(learns):
 
     for number, adversary in enumerate((False, True, False)):
         before = [[parameter.clone() for parameter in part] for part in (convolutions, contexts)]
-        players.step(batch(), number, adversary)
-        assert moved(convolutions, before[0]) == (learns != "context")
-        assert moved(contexts, before[1]) == (learns != "convolutions")
+        training.step(batch(), number, adversary)
+        assert moved(convolutions, before[0]) == (trainable != "context")
+        assert moved(contexts, before[1]) == (trainable != "convolutions")
 
 
 @pytest.mark.parametrize("update", UPDATES)
-def test_generator_learns(update):
-    players = busy(settings(update=update, weight_decay=0.0))
-    before = {name: each.detach().clone() for name, each in players.generator.named_parameters()}
-    players.step(batch(), 0, adversary=True)
-    for name, parameter in players.generator.named_parameters():
+def test_generator_trainable(update):
+    training = busy(settings(update=update, weight_decay=0.0))
+    before = {name: each.detach().clone() for name, each in training.generator.named_parameters()}
+    training.step(batch(), 0, adversary=True)
+    for name, parameter in training.generator.named_parameters():
         assert not torch.equal(parameter, before[name]), name
-    assert all(parameter.requires_grad for parameter in players.network.parameters())
+    assert all(parameter.requires_grad for parameter in training.network.parameters())
 
 
-def test_warm_start_keeps_generator():
-    players = Players(settings(), ALONE)
-    generator, network = weights_of(players.generator), weights_of(players.network)
-    players.step(batch(), 0, adversary=False)
-    assert torch.equal(weights_of(players.generator), generator)
-    assert not torch.equal(weights_of(players.network), network)
+def test_the_generator_waits_for_its_start():
+    training = AdversarialTraining(settings(), ALONE)
+    generator, network = weights_of(training.generator), weights_of(training.network)
+    training.step(batch(), 0, adversary=False)
+    assert torch.equal(weights_of(training.generator), generator)
+    assert not torch.equal(weights_of(training.network), network)
 
 
 @pytest.mark.parametrize("update", UPDATES)
-@pytest.mark.parametrize("closeness", [0.0, 1.0])
-def test_gradients_are_finite_differences(update, closeness):
+@pytest.mark.parametrize("fidelity", [0.0, 1.0])
+def test_gradients_are_finite_differences(update, fidelity):
     """Of what either player descends; without spiking neurons, whose gradient is none of a function.
 
     The steps are small: norms of nearly flat images make the loss a function of many edges.
     """
     chosen = settings(
-        update=update, closeness=closeness, learning_rate=0.0, generator_rate=0.0, blocks=[["scale", 5, 3]]
+        update=update, fidelity_weight=fidelity, learning_rate=0.0, generator_rate=0.0, blocks=[["scale", 5, 3]]
     )  # fmt: skip
-    players = busy(chosen)
-    players.network.double(), players.generator.double()
+    training = busy(chosen)
+    training.network.double(), training.generator.double()
     x = batch(torch.float64)[..., :32, :32]
 
     def objectives():
-        figures = players.step(x, 3, adversary=True)
+        figures = training.step(x, 3, adversary=True)
         return {
-            players.network: figures["loss"], players.generator: closeness * figures["closeness"] - figures["loss"],
+            training.network: figures["loss"], training.generator: fidelity * figures["fidelity"] - figures["loss"],
         }  # fmt: skip
 
     objectives()
     gradients = {
         player: [parameter.grad.clone() for parameter in player.parameters()]
-        for player in (players.network, players.generator)
+        for player in (training.network, training.generator)
     }
     for player, gradient in gradients.items():
         expected = torch.cat([each.reshape(-1) for each in gradient]).norm()
@@ -150,9 +151,9 @@ def test_simultaneous_gradients_are_those_of_two_passes():
     """Where the network stands still, both ways follow the same gradients."""
     found = []
     for update in UPDATES:
-        players = busy(settings(update=update, learning_rate=0.0))
-        players.step(batch(), 0, adversary=True)
-        found.append([parameter.grad for parameter in players.generator.parameters()])
+        training = busy(settings(update=update, learning_rate=0.0))
+        training.step(batch(), 0, adversary=True)
+        found.append([parameter.grad for parameter in training.generator.parameters()])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * other.abs().max().item())
 
@@ -160,7 +161,7 @@ def test_simultaneous_gradients_are_those_of_two_passes():
 def test_alternating_keeps_statistics():
     """The generator's pass through the network leaves no trace in it."""
     chosen = settings()
-    warm, learning = Players(chosen, ALONE), Players(chosen, ALONE)
+    warm, learning = AdversarialTraining(chosen, ALONE), AdversarialTraining(chosen, ALONE)
     warm.step(batch(), 0, adversary=False)
     learning.step(batch(), 0, adversary=True)
     state = warm.network.state_dict()
@@ -170,12 +171,12 @@ def test_alternating_keeps_statistics():
 
 @pytest.mark.parametrize("strategy", ["average", "random"])
 def test_strategies(strategy):
-    players = Players(settings(strategy=strategy), ALONE)
+    training = AdversarialTraining(settings(strategy=strategy), ALONE)
     seen = []
-    players.generator.register_forward_hook(lambda module, inputs, output: seen.append(inputs[1]))
-    players.step(batch(), 0, adversary=False)
-    players.step(batch(), 1, adversary=False)
-    ops = len(players.generator.ops)
+    training.generator.register_forward_hook(lambda module, inputs, output: seen.append(inputs[1]))
+    training.step(batch(), 0, adversary=False)
+    training.step(batch(), 1, adversary=False)
+    ops = len(training.generator.ops)
     if strategy == "average":
         assert all(torch.equal(weights, torch.full((2, 5, ops), 1 / ops)) for weights in seen)
     else:
@@ -184,22 +185,31 @@ def test_strategies(strategy):
 
 
 def test_loss_goes_down():
-    """Of a batch that never changes, over a run in which the generator learns, too."""
-    chosen = settings(steps=80, warm_start=20, learning_rate=1e-2, update="simultaneous")
+    """Of a batch that never changes, over a run in which the generator is trained, too."""
+    chosen = settings(steps=80, adversary_start=20, learning_rate=1e-2, update="simultaneous")
     x = batch()[..., :32, :32].contiguous()
-    players = Players(chosen, ALONE)
+    training = AdversarialTraining(chosen, ALONE)
     with torch.no_grad():
-        fixed = players.degraded(x, torch.Generator().manual_seed(5))
-        before = players.loss(players.enhanced(fixed), x)
+        fixed = training.degrade(x, torch.Generator().manual_seed(5))
+        before = training.loss(training.enhance(fixed), x)
         for number in range(chosen.steps):
             with torch.enable_grad():
-                players.step(x, number, adversary=number >= chosen.warm_start)
-        after = players.loss(players.enhanced(fixed), x)
+                training.step(x, number, adversary=number >= chosen.adversary_start)
+        after = training.loss(training.enhance(fixed), x)
     assert after < 0.8 * before
 
 
 def test_run(tmp_path):
-    result = tiny_run(tmp_path, steps=6, warm_start=2, log_every=2, save_every=4, ema=0.9, clip=1.0, schedule="cosine")
+    result = tiny_run(
+        tmp_path,
+        steps=6,
+        adversary_start=2,
+        log_every=2,
+        save_every=4,
+        ema_decay=0.9,
+        gradient_clip=1.0,
+        schedule="cosine",
+    )
     assert result.steps == 6 and result.best <= result.loss and math.isfinite(result.psnr)
     for name in ("last", "best"):
         assert DEAL.from_pretrained(tmp_path / f"{name}.safetensors").config == result.network.config
@@ -214,24 +224,24 @@ def test_run(tmp_path):
 
 
 def test_ema_is_the_moving_average():
-    players = Players(settings(ema=0.75), ALONE)
-    expected = weights_of(players.network).double()
+    training = AdversarialTraining(settings(ema_decay=0.75), ALONE)
+    expected = weights_of(training.network).double()
     for number in range(3):
-        players.step(batch(), number, adversary=False)
-        expected = 0.75 * expected + 0.25 * weights_of(players.network)
-    torch.testing.assert_close(weights_of(players.averaged).double(), expected, rtol=1e-5, atol=1e-7)
+        training.step(batch(), number, adversary=False)
+        expected = 0.75 * expected + 0.25 * weights_of(training.network)
+    torch.testing.assert_close(weights_of(training.averaged).double(), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_clip_bounds_the_gradient():
-    players = Players(settings(clip=1e-3, update="simultaneous"), ALONE)
-    players.step(batch(), 0, adversary=True)
-    for player in (players.network, players.generator):
+def test_gradient_clip_bounds_the_gradient():
+    training = AdversarialTraining(settings(gradient_clip=1e-3, update="simultaneous"), ALONE)
+    training.step(batch(), 0, adversary=True)
+    for player in (training.network, training.generator):
         norm = torch.cat([parameter.grad.reshape(-1) for parameter in player.parameters()]).norm()
         assert norm <= 1.001e-3
 
 
 def test_bfloat16(tmp_path):
-    result = tiny_run(tmp_path, steps=2, warm_start=1, precision="bf16")
+    result = tiny_run(tmp_path, steps=2, adversary_start=1, precision="bf16")
     assert math.isfinite(result.loss)
     assert all(parameter.dtype == torch.float32 for parameter in result.network.parameters())
 
@@ -242,34 +252,34 @@ def test_minutes(tmp_path):
 
 def test_starts_from_parts(tmp_path):
     """Of a context that is taken from one file, and convolutions from a later one without."""
-    for name, chosen in (("context", {"context": True, "learns": "context"}), ("convolutions", {})):
+    for name, chosen in (("context", {"context": True, "trainable": "context"}), ("convolutions", {})):
         tiny_run(tmp_path / name, steps=1, seed=len(name), **chosen)
     files = [str(tmp_path / name / "last.safetensors") for name in ("context", "convolutions")]
-    network = Players(settings(context=True, weights=files), ALONE).network
+    network = AdversarialTraining(settings(context=True, weights=files), ALONE).network
     context, convolutions = (DEAL.from_pretrained(file) for file in files)
     assert torch.equal(weights_of(network.context), weights_of(context.context))
     assert torch.equal(weights_of(network)[-len(weights_of(convolutions)) :], weights_of(convolutions))
-    with pytest.raises(ValueError, match="weights of .*context.* are of a network"):
-        Players(settings(weights=files), ALONE)
+    with pytest.raises(ValueError, match="weights .*context.* are of a network"):
+        AdversarialTraining(settings(weights=files), ALONE)
 
 
 def test_starts_from_weights(tmp_path):
     first = tiny_run(tmp_path / "first", steps=1)
     start = str(tmp_path / "first" / "last.safetensors")
-    players = Players(settings(weights=start), ALONE)
-    assert torch.equal(weights_of(players.network), weights_of(first.network))
-    with pytest.raises(ValueError, match="weights of .* are of a network"):
-        Players(settings(weights=start, width=5), ALONE)
+    training = AdversarialTraining(settings(weights=start), ALONE)
+    assert torch.equal(weights_of(training.network), weights_of(first.network))
+    with pytest.raises(ValueError, match="weights .* are of a network"):
+        AdversarialTraining(settings(weights=start, width=5), ALONE)
 
 
-class Spoiled(Scenes):
+class Spoiled(SyntheticScenes):
     def __getitem__(self, index):
         return super().__getitem__(index).where(torch.tensor(index != 1), torch.nan)
 
 
 def test_nan_is_seen_and_nothing_bad_saved(tmp_path):
     tiny_run(tmp_path, steps=1)
-    with pytest.raises(FloatingPointError, match="the loss is nan at step"):
+    with pytest.raises(FloatingPointError, match="the loss is nan at or shortly before step"):
         train(
             settings(output=str(tmp_path), steps=20, log_every=5, resume=True), Spoiled(4, 48, 48), validation=scenes()
         )
@@ -277,48 +287,48 @@ def test_nan_is_seen_and_nothing_bad_saved(tmp_path):
 
 
 def test_spoiled_weights_are_not_saved(tmp_path, monkeypatch):
-    step = Players.step
+    step = AdversarialTraining.step
 
     def spoiling(self, *arguments, **others):
         figures = step(self, *arguments, **others)
         next(self.network.parameters()).data.fill_(math.nan)
         return figures
 
-    monkeypatch.setattr(Players, "step", spoiling)
-    with pytest.raises(FloatingPointError, match="validation images is nan at step 1"):
+    monkeypatch.setattr(AdversarialTraining, "step", spoiling)
+    with pytest.raises(FloatingPointError, match="the validation loss is nan at step 1"):
         tiny_run(tmp_path, steps=1)
     assert not (tmp_path / "last.pt").exists()
 
 
 @pytest.mark.parametrize(
-    ("contrast", "loss", "message"), [(0.001, 0.4, "have been flat"), (1.0, 2.0, "far worse than the degraded")]
+    ("contrast", "loss", "message"), [(0.001, 0.4, "were flat"), (1.0, 2.0, "far worse than the degraded")]
 )
 def test_collapse(contrast, loss, message):
-    watch = Watch(20)
-    good = {"loss": 0.4, "closeness": 0.3, "contrast": 1.0, "degraded_contrast": 1.0}
+    detector = CollapseDetector(20)
+    good = {"loss": 0.4, "fidelity": 0.3, "contrast": 1.0, "degraded_contrast": 1.0}
     bad = good | {"contrast": contrast, "loss": loss}
-    watch.look(10, good, 0)
-    watch.look(20, bad, 10)
-    watch.look(30, good, 20)
-    watch.look(40, bad, 30)
+    detector.check(10, good, 0)
+    detector.check(20, bad, 10)
+    detector.check(30, good, 20)
+    detector.check(40, bad, 30)
     with pytest.raises(Collapsed, match=message):
-        watch.look(50, bad, 40)
+        detector.check(50, bad, 40)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"strategy": "best"}, "strategy must be"),
-        ({"steps": 0}, "steps must be a whole number of at least 1; got 0"),
-        ({"batch": 1.5}, "batch must be a whole number"),
-        ({"crop": 0}, "crop must be a whole number"),
-        ({"crop": (32, 0)}, "crop must be a whole number of at least 1, two of them"),
-        ({"grain": -0.1}, "grain must be a number of at least 0; got -0.1"),
-        ({"learns": "context"}, "learns='context' needs context=True; got False"),
-        ({"rise": -1}, "rise must be a whole number of at least 0; got -1"),
+        ({"steps": 0}, "steps must be an integer of at least 1; got 0"),
+        ({"batch": 1.5}, "batch must be an integer"),
+        ({"crop": 0}, "crop must be an integer"),
+        ({"crop": (32, 0)}, "crop must be a integer of at least 1, a pair of them"),
+        ({"noise_augmentation": -0.1}, "noise_augmentation must be a number of at least 0; got -0.1"),
+        ({"trainable": "context"}, "trainable='context' needs context=True; got False"),
+        ({"warmup_steps": -1}, "warmup_steps must be an integer of at least 0; got -1"),
         ({"learning_rate": -1.0}, "learning_rate must be a number of at least 0; got -1.0"),
         ({"learning_rate": math.nan}, "learning_rate must be"),
-        ({"ema": 1.0}, "ema must be None or above 0 and below 1; got 1.0"),
+        ({"ema_decay": 1.0}, "ema_decay must be None or above 0 and below 1; got 1.0"),
         ({"minutes": 0}, "minutes must be None or above 0"),
     ],
     ids=str,

@@ -12,8 +12,8 @@ import das_runs
 import pytest
 import torch
 
-from deal.model import DEAL
-from deal.players import Players
+from deal.model.network import DEAL
+from deal.training.adversarial import AdversarialTraining
 
 
 @pytest.fixture(autouse=True)
@@ -50,14 +50,14 @@ def assert_same(one, other, path=""):
 
 def signalled(monkeypatch, step, number=signal.SIGINT):
     """Sends a signal in the middle of a step."""
-    play = Players.step
+    play = AdversarialTraining.step
 
     def playing(self, x, count, adversary):
         if count == step:
             os.kill(os.getpid(), number)
         return play(self, x, count, adversary)
 
-    monkeypatch.setattr(Players, "step", playing)
+    monkeypatch.setattr(AdversarialTraining, "step", playing)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def whole(tmp_path_factory):
 
 
 def test_resumed_run_has_the_same_bits(tmp_path, whole, monkeypatch):
-    """Broken off within the warm start, and between two rows of the log while the generator learns."""
+    """Broken off within the warm start, and between two rows of the log while the generator trainable."""
     for step, first in ((0, False), (4, True)):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             signalled(patch, step)
@@ -112,7 +112,7 @@ def test_terminated_run_saves_and_says_so(tmp_path, monkeypatch):
 
 def test_errors(tmp_path):
     das_runs.run(tmp_path, steps=1)
-    with pytest.raises(FileExistsError, match="has a run in it: resume it"):
+    with pytest.raises(FileExistsError, match="already has a run: set resume"):
         das_runs.run(tmp_path, steps=2)
     with pytest.raises(ValueError, match="batch was 2 and is 4; seed was 0 and is 1"):
         das_runs.run(tmp_path, steps=2, resume=True, batch=4, seed=1)
@@ -137,7 +137,7 @@ def test_kill_while_writing_loses_nothing(tmp_path):
         kept = state(tmp_path)
         assert kept["step"] in (done, done + 1)
         names = [name for name, _ in DEAL.from_pretrained(tmp_path / "last.safetensors").named_parameters()]
-        assert all((kept["players"]["network"][name] == kept["step"]).all() for name in names)
+        assert all((kept["training"]["network"][name] == kept["step"]).all() for name in names)
         for name in ("last", "best"):
             weights = {
                 each.unique().item() for each in DEAL.from_pretrained(tmp_path / f"{name}.safetensors").parameters()
@@ -157,7 +157,7 @@ def test_two_processes_are_one(tmp_path):
     for update in updates:
         changes = das_runs.SHARED | {"update": update}
         das_runs.run(tmp_path / "one" / update, **changes)
-        two, one = (state(tmp_path / count / update)["players"] for count in ("two", "one"))
+        two, one = (state(tmp_path / count / update)["training"] for count in ("two", "one"))
         for optimiser in ("network_optimiser", "generator_optimiser"):
             found, expected = gradients(two[optimiser]), gradients(one[optimiser])
             largest = max(each.abs().max().item() for each in expected)

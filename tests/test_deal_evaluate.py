@@ -13,15 +13,17 @@ import torch
 from conftest import DATA
 from PIL import Image
 
-from deal import baselines, enhance, fusion, metrics, report
-from deal import evaluate as module
-from deal.evaluate import Figures, best, evaluate
-from deal.methods import labels, method_of
-from deal.model import DEAL
-from deal.pairs import evaluate_pairs
-from deal.picture import BAR, GAP, grey
-from deal.scenes import thermal_scene
-from deal.suites import SUITES, Row, degraded
+from deal.evaluate import benchmark, metrics, report
+from deal.evaluate.benchmark import Figures, best, run_benchmark
+from deal.evaluate.contact_sheet import GAP, LABEL_HEIGHT
+from deal.evaluate.degradation_suites import SUITES, Row, degrade
+from deal.evaluate.method_registry import classical_method, find_method, find_pair_methods, labels
+from deal.fusion.benchmark import METRICS, run_pair_benchmark
+from deal.fusion.metrics import fuse, fusion_metrics
+from deal.io.images import to_uint8
+from deal.io.synthetic import thermal_scene
+from deal.model import pretrained
+from deal.model.network import DEAL
 
 STANDARD = {row.name: row for row in SUITES["standard"]}
 ROWS = [STANDARD[name] for name in ("clean", "stripes 0.1", "x2", "contrast 0.5")]
@@ -33,13 +35,13 @@ VALUES = ("psnr", "affine_psnr", "ssim", "stripe_residual")
 def folder(tmp_path):
     """Three scenes of different sizes, weights, and two pairs."""
     for k, (height, width) in enumerate(((60, 71), (49, 90), (48, 64))):
-        save(tmp_path / "in" / f"{k}.png", grey(thermal_scene(height, width, seed=k)))
+        save(tmp_path / "in" / f"{k}.png", to_uint8(thermal_scene(height, width, seed=k)))
     torch.manual_seed(0)
     network = DEAL([("scale", 3, 3)], width=4)
     network(torch.rand(2, 1, 32, 32))
     network.save_pretrained(tmp_path / "tiny.safetensors")
     for k in range(2):
-        save(tmp_path / "pairs" / "ir" / f"{k}.png", grey(thermal_scene(48, 50 + k, seed=10 + k)))
+        save(tmp_path / "pairs" / "ir" / f"{k}.png", to_uint8(thermal_scene(48, 50 + k, seed=10 + k)))
         save(
             tmp_path / "pairs" / "vis" / f"{k}.png",
             numpy.random.default_rng(k).integers(0, 256, (48, 50 + k, 3), numpy.uint8),
@@ -75,35 +77,35 @@ def check(measured, y, x):
 
 
 def test_figures_are_those_of_the_clamped_result_on_the_middle(folder):
-    results = evaluate(folder / "in", ROWS, ["none", "median-difference", "none"], crop=CROP, seed=4)
+    results = run_benchmark(folder / "in", ROWS, ["none", "median-difference", "none"], crop=CROP, seed=4)
     assert results.methods == ("none", "median-difference") and len(results.rows) == 4 * 2 * 3
     for place, (name, x) in enumerate(middles(folder)):
         for row in ROWS:
-            y = degraded(row, x, place, seed=4)
+            y = degrade(row, x, place, seed=4)
             for method in results.methods:
                 measured = figures(results, row.name, method)[place]
                 assert (measured.image, measured.winner) == (name, "") and measured.ms > 0
-                check(measured, baselines.method(method)(y), x)
+                check(measured, classical_method(method)(y), x)
     assert figures(results, "clean", "none")[0].psnr == math.inf
     means = results.mean("stripes 0.1", "none")
     assert means.psnr == pytest.approx(numpy.mean([each.psnr for each in figures(results, "stripes 0.1", "none")]))
     assert (means.row, means.method, means.image) == ("stripes 0.1", "none", "mean")
-    with pytest.raises(ValueError, match="row and method must be ones that were measured"):
+    with pytest.raises(ValueError, match="row and method must be in the results"):
         results.mean("fog", "none")
 
 
 def test_whole_images(folder):
-    results = evaluate(folder / "in" / "1.png", [ROWS[1]], crop=None)
+    results = run_benchmark(folder / "in" / "1.png", [ROWS[1]], crop=None)
     pixels = numpy.array(Image.open(folder / "in" / "1.png")).astype(numpy.float32)
     x = torch.from_numpy(pixels / 255)[None, None]
-    check(results.rows[0], degraded(ROWS[1], x, 0), x)
+    check(results.rows[0], degrade(ROWS[1], x, 0), x)
 
 
 def test_every_method_sees_the_same(folder):
     """Whatever other methods and rows there are."""
-    alone = evaluate(folder / "in", [ROWS[1]], ["none"], crop=CROP)
-    among = evaluate(folder / "in", ROWS, ["stretch", "none"], crop=CROP)
-    short = evaluate(folder / "in", "short", ["none"], crop=CROP)
+    alone = run_benchmark(folder / "in", [ROWS[1]], ["none"], crop=CROP)
+    among = run_benchmark(folder / "in", ROWS, ["stretch", "none"], crop=CROP)
+    short = run_benchmark(folder / "in", "short", ["none"], crop=CROP)
     for results in (among, short):
         assert without_times(alone.rows) == without_times(figures(results, "stripes 0.1", "none"))
     assert {row.row for row in short.rows} < set(STANDARD)
@@ -111,15 +113,15 @@ def test_every_method_sees_the_same(folder):
 
 def test_networks(folder, monkeypatch):
     """From a file and bundled, and fused or not."""
-    monkeypatch.setattr(enhance, "WEIGHTS", folder)
+    monkeypatch.setattr(pretrained, "WEIGHTS", folder)
     weights = str(folder / "tiny.safetensors")
-    results = evaluate(folder / "in", ROWS[:2], ["deal", weights], crop=CROP)
+    results = run_benchmark(folder / "in", ROWS[:2], ["deal", weights], crop=CROP)
     assert results.methods == ("deal", "tiny.safetensors") and "deal is tiny.safetensors" in results.protocol
     network = DEAL.from_pretrained(weights)
     for place, (_, x) in enumerate(middles(folder)):
         for row in ROWS[:2]:
             with torch.no_grad():
-                expected = network(degraded(row, x, place))
+                expected = network(degrade(row, x, place))
             for method in results.methods:
                 check(figures(results, row.name, method)[place], expected, x)
 
@@ -129,7 +131,7 @@ def test_the_released_network(folder):
     if not path.exists():
         missing = pytest.fail if os.environ.get("DEAL_TEST_DATA_REQUIRED") else pytest.skip
         missing(f"{path} is not there: set DEAL_TEST_DATA to the folder that holds golden/")
-    restored = method_of(str(path))
+    restored = find_method(str(path))
     _, x = next(middles(folder))
     with torch.no_grad():
         expected = DEAL.from_released(path).with_channels(1)(x)
@@ -154,8 +156,8 @@ def test_best(best_by, means, winner):
 
 
 def test_best_classical(folder, monkeypatch):
-    monkeypatch.setattr(module, "CLASSICAL", ("none", "median-difference", "stretch"))
-    results = evaluate(folder / "in", ROWS, ["best-classical", "none"], crop=CROP)
+    monkeypatch.setattr(benchmark, "CLASSICAL", ("none", "median-difference", "stretch"))
+    results = run_benchmark(folder / "in", ROWS, ["best-classical", "none"], crop=CROP)
     winners = {row.name: results.mean(row.name, "best-classical").winner for row in ROWS}
     assert winners == {
         "clean": "none", "stripes 0.1": "median-difference", "x2": "none", "contrast 0.5": "stretch",
@@ -170,7 +172,7 @@ def test_best_classical(folder, monkeypatch):
 
 def test_files(folder):
     methods = ["none", "median-difference"]
-    results = evaluate(folder / "in", ROWS, methods, crop=CROP)
+    results = run_benchmark(folder / "in", ROWS, methods, crop=CROP)
     out = folder / "out"
     out.mkdir()
     assert report.write(results, out) == [out / name for name in ("results.csv", "results.md", "sheet.png")]
@@ -180,7 +182,7 @@ def test_files(folder):
     for line in lines[3::4]:
         assert float(line["psnr"]) == results.mean(line["row"], line["method"]).psnr
     said = (out / "results.md").read_text(encoding="utf-8")
-    assert said.startswith("Protocol: 3 images of in, 48 x 64 from the middle") and torch.__version__ in said
+    assert said.startswith("Protocol: 3 images of in, central 48 x 64 pixels") and torch.__version__ in said
     mean = results.mean("stripes 0.1", "median-difference")
     assert "| PSNR, dB     |  none | median-difference |" in said
     assert f"| stripes 0.1  | {results.mean('stripes 0.1', 'none').psnr:.2f} | {mean.psnr:17.2f} |" in said
@@ -190,23 +192,23 @@ def test_files(folder):
 
 def test_sheet(folder):
     """Clean, degraded and restored, of every pictured row and image, the same each time."""
-    results = evaluate(folder / "in", ROWS, ["none", "median-difference"], crop=CROP)
+    results = run_benchmark(folder / "in", ROWS, ["none", "median-difference"], crop=CROP)
     sheet = report.sheet(results)
-    step = 48 + BAR + GAP
+    step = 48 + LABEL_HEIGHT + GAP
     assert sheet.size == (3 * 64 + 2 * GAP, 2 * 3 * step - GAP)
     pixels = numpy.asarray(sheet)
     for place, (_, x) in enumerate(middles(folder)):
         for strip, row in ((place, ROWS[1]), (3 + place, ROWS[2])):
-            y = degraded(row, x, place)
-            for column, image in enumerate((x, y, baselines.method("median-difference")(y))):
-                top, left = strip * step + BAR, column * (64 + GAP)
-                assert numpy.array_equal(pixels[top : top + 48, left : left + 64], grey(image))
-    again = report.sheet(evaluate(folder / "in", ROWS, ["none", "median-difference"], crop=CROP))
+            y = degrade(row, x, place)
+            for column, image in enumerate((x, y, classical_method("median-difference")(y))):
+                top, left = strip * step + LABEL_HEIGHT, column * (64 + GAP)
+                assert numpy.array_equal(pixels[top : top + 48, left : left + 64], to_uint8(image))
+    again = report.sheet(run_benchmark(folder / "in", ROWS, ["none", "median-difference"], crop=CROP))
     assert numpy.array_equal(pixels, numpy.asarray(again))
 
 
 def test_pairs(folder):
-    results = evaluate_pairs(folder / "pairs", ["median-difference"])
+    results = run_pair_benchmark(folder / "pairs", find_pair_methods(["median-difference"]))
     assert results.methods == ("none", "stretch", "median-difference") and len(results.rows) == 3 * 2 * 2 * 2
     assert "ORIGINAL infrared image" in results.protocol
     rows = {each[:4]: each[4:] for each in results.rows}
@@ -215,12 +217,12 @@ def test_pairs(folder):
         visible = numpy.array(Image.open(folder / "pairs" / "vis" / f"{k}.png").convert("L"))
         x = torch.from_numpy(infrared.astype(numpy.float32) / 255)[None, None]
         for method in results.methods:
-            enhanced = grey(baselines.method(method)(x))
+            enhanced = to_uint8(classical_method(method)(x))
             for how in ("max", "mean"):
-                fused = fusion.fuse(enhanced, visible, how)
+                fused = fuse(enhanced, visible, how)
                 for variant in ("standard", "legacy"):
-                    expected = fusion.measures(fused, infrared, visible, variant)
-                    assert dict(zip(report.MEASURES, rows[method, how, variant, f"{k}.png"], strict=True)) == expected
+                    expected = fusion_metrics(fused, infrared, visible, variant)
+                    assert dict(zip(METRICS, rows[method, how, variant, f"{k}.png"], strict=True)) == expected
     mean = results.mean("none", "max", "legacy")
     assert sum(rows["none", "max", "legacy", f"{k}.png"][2] for k in range(2)) / 2 == pytest.approx(mean.SD)
     said = report.as_markdown(results)
@@ -229,7 +231,7 @@ def test_pairs(folder):
     assert [line["image"] for line in lines] == ["0.png", "1.png", "mean"] * 12
 
 
-def test_recorded_measures_of_pairs(tmp_path):
+def test_recorded_metrics_of_pairs(tmp_path):
     """Without enhancement they are those of the golden file."""
     path = DATA / "golden" / "fusion_metrics.json"
     if not path.exists():
@@ -241,11 +243,11 @@ def test_recorded_measures_of_pairs(tmp_path):
         (tmp_path / kind).mkdir()
         for name in names:
             shutil.copy(DATA / "data" / "roadscene" / "pairs12" / kind / name, tmp_path / kind)
-    results = evaluate_pairs(tmp_path)
+    results = run_pair_benchmark(tmp_path, find_pair_methods(["none"]))
     for each in results.rows:
         if each.method == "none":
             expected = recorded[f"{each.image}|{each.fusion}"][each.variant]
-            assert dict(zip(report.MEASURES, each[4:], strict=True)) == pytest.approx(expected, abs=1e-9)
+            assert dict(zip(METRICS, each[4:], strict=True)) == pytest.approx(expected, abs=1e-9)
 
 
 def test_labels(monkeypatch, tmp_path):

@@ -4,22 +4,23 @@ import pytest
 import torch
 from PIL import Image
 
-from deal import baselines, cli, enhance
-from deal.evaluate import evaluate
-from deal.methods import check_methods
-from deal.picture import grey
-from deal.scenes import thermal_scene
+from deal import cli
+from deal.evaluate.benchmark import run_benchmark
+from deal.evaluate.method_registry import BASELINES, check_methods
+from deal.io.images import to_uint8
+from deal.io.synthetic import thermal_scene
+from deal.model import pretrained
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """Two images, two pairs, no bundled weights, and the current folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(enhance, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
     for k in range(2):
-        save(tmp_path / "in" / f"{k}.png", grey(thermal_scene(48, 64, seed=k)))
-        save(tmp_path / "pairs" / "ir" / f"{k}.png", grey(thermal_scene(48, 50, seed=k)))
-        save(tmp_path / "pairs" / "vis" / f"{k}.png", grey(thermal_scene(48, 50, seed=5 + k)))
+        save(tmp_path / "in" / f"{k}.png", to_uint8(thermal_scene(48, 64, seed=k)))
+        save(tmp_path / "pairs" / "ir" / f"{k}.png", to_uint8(thermal_scene(48, 50, seed=k)))
+        save(tmp_path / "pairs" / "vis" / f"{k}.png", to_uint8(thermal_scene(48, 50, seed=5 + k)))
     (tmp_path / "empty").mkdir()
     return tmp_path
 
@@ -30,10 +31,10 @@ def save(path, pixels):
 
 
 def test_it_prints_and_writes(folder, capsys):
-    options = ["--methods", "none, median-difference", "--crop", "32x48", "--quiet"]
+    options = ["--methods", "none", "median-difference", "--crop", "32", "48", "--quiet"]
     assert cli.main(["evaluate", "--data", "in", *options]) == 0
     said = capsys.readouterr()
-    assert "32 x 48 from the middle" in said.out and "| stripes 0.05 " in said.out and not said.err
+    assert "central 32 x 48 pixels" in said.out and "| stripes 0.05 " in said.out and not said.err
     written = {path.name for path in (folder / "evaluation").iterdir()}
     assert written == {"results.csv", "results.md", "sheet.png"}
     assert (folder / "evaluation" / "results.md").read_text() in said.out
@@ -52,24 +53,24 @@ def test_pairs(folder, capsys):
     ("options", "message"),
     [
         (["--data", "empty"], "empty has no images"),
-        (["--data", "absent"], "absent is not there"),
-        (["--data", "in", "--pairs", "pairs"], "one of --data and --pairs must be given"),
-        ([], "one of --data and --pairs must be given"),
-        (["--data", "in", "--methods", "none,fog"], "fog"),
-        (["--data", "in", "--methods", "none,median-difference+fog"], "fog"),
+        (["--data", "absent"], "absent does not exist"),
+        (["--data", "in", "--pairs", "pairs"], "either --data or --pairs must be given"),
+        ([], "either --data or --pairs must be given"),
+        (["--data", "in", "--methods", "none", "fog"], "fog"),
+        (["--data", "in", "--methods", "none", "median-difference+fog"], "fog"),
         (["--data", "in", "--methods", ","], "methods must have at least one name; got none"),
-        (["--data", "in", "--methods", "deal"], "no weights come with this package"),
-        (["--data", "in", "--methods", "absent.safetensors"], "absent.safetensors is not there"),
-        (["--data", "in", "--methods", "absent.pt"], "absent.pt is not there"),
+        (["--data", "in", "--methods", "deal"], "this package has no bundled weights"),
+        (["--data", "in", "--methods", "absent.safetensors"], "absent.safetensors does not exist"),
+        (["--data", "in", "--methods", "absent.pt"], "absent.pt does not exist"),
         (["--data", "in", "--suite", "hard"], "suite must be one of 'standard', 'short'; got 'hard'"),
         (["--data", "in", "--crop", "49x64"], "in/0.png has 48 x 64 pixels; the crop must be no larger; got 49 x 64"),
         (["--data", "in", "--crop", "32"], "crop must be such as 256x320, or none; got 32"),
         (["--data", "in", "--crop", "0x32"], "crop must be a height and a width of at least 1, or None; got (0, 32)"),
-        (["--data", "in", "--seed", "-1"], "seed must be a whole number of at least 0; got -1"),
+        (["--data", "in", "--seed", "-1"], "seed must be an integer of at least 0; got -1"),
         (["--data", "in", "--device", "abacus", "--methods", "none"], "device must be one that this machine has"),
         (["--data", "in", "-o", "/proc/deal"], "/proc/deal"),
         (["--data", "in", "-o", "in/0.png"], "in/0.png"),
-        (["--pairs", "in"], "in/ir is not there"),
+        (["--pairs", "in"], "in/ir does not exist"),
         (["--pairs", "pairs", "--methods", "none,best-classical"], "methods for pairs must not have 'best-classical'"),
         (["--pairs", "pairs", "--methods", "fog"], "fog"),
     ],
@@ -94,28 +95,28 @@ def test_a_missing_partner(folder, capsys, has, lacks):
     (folder / "pairs" / lacks / "1.png").unlink()
     assert cli.main(["evaluate", "--pairs", "pairs", "--methods", "none"]) == 1
     said = capsys.readouterr().err
-    assert f"pairs/{has}/1.png has no partner: pairs/{lacks}/1.png is not there" in said
+    assert f"pairs/{has}/1.png has no partner: pairs/{lacks}/1.png does not exist" in said
 
 
 def test_pairs_of_two_sizes(folder, capsys):
-    save(folder / "pairs" / "vis" / "1.png", grey(thermal_scene(48, 51)))
+    save(folder / "pairs" / "vis" / "1.png", to_uint8(thermal_scene(48, 51)))
     assert cli.main(["evaluate", "--pairs", "pairs", "--methods", "none"]) == 1
     said = capsys.readouterr().err
-    assert "pairs/ir/1.png and pairs/vis/1.png must be of one size; got 48 x 50 and 48 x 51 pixels" in said
+    assert "pairs/ir/1.png and pairs/vis/1.png must have the same size; got 48 x 50 and 48 x 51 pixels" in said
 
 
 def test_results_that_are_not_finite(folder, capsys, monkeypatch):
-    monkeypatch.setitem(baselines.BASELINES, "broken", lambda x: x * torch.nan)
+    monkeypatch.setitem(BASELINES, "broken", lambda x: x * torch.nan)
     for data in (["--data", "in", "--crop", "none"], ["--pairs", "pairs"]):
         assert cli.main(["evaluate", *data, "--methods", "broken", "--quiet"]) == 1
         assert "broken gives values that are not finite" in capsys.readouterr().err
 
 
 def test_all_images_are_checked_before_anything_is_computed(folder, monkeypatch):
-    monkeypatch.setitem(baselines.BASELINES, "broken", lambda x: pytest.fail("it was called"))
-    save(folder / "in" / "3.png", grey(thermal_scene(40, 64)))
+    monkeypatch.setitem(BASELINES, "broken", lambda x: pytest.fail("it was called"))
+    save(folder / "in" / "3.png", to_uint8(thermal_scene(40, 64)))
     with pytest.raises(ValueError, match=r"3.png has 40 x 64 pixels"):
-        evaluate("in", methods=["broken"], crop=(48, 64))
+        run_benchmark("in", methods=["broken"], crop=(48, 64))
 
 
 def test_a_name_is_no_list():

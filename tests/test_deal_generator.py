@@ -4,9 +4,9 @@ import pytest
 import torch
 from oracle import close
 
-from deal.generator import PRESETS, RELEASED, THERMAL, Generator
-from deal.model import DEAL
-from deal.scenes import thermal_scene
+from deal.io.synthetic import thermal_scene
+from deal.model.generator import PRESETS, RELEASED, THERMAL, Generator
+from deal.model.network import DEAL
 from deal_kernels.degradation import mixture
 from deal_kernels.ssim import l1_ssim
 
@@ -168,7 +168,7 @@ def test_config_makes_the_same_generator():
         ({"ops": "rain"}, "ops must be one of 'thermal', 'released'; got 'rain'"),
         ({"ops": ["rain"]}, "ops has the unknown name 'rain'"),
         ({"channels": 2}, "channels must be one of 1, 3; got 2"),
-        ({"stages": 0}, "stages must be a whole number of at least 1; got 0"),
+        ({"stages": 0}, "stages must be an integer of at least 1; got 0"),
         ({"ranges": {"stripe": (0.2, 0.1)}}, "stripe must be a range of deviations"),
     ],
     ids=str,

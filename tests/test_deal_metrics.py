@@ -8,8 +8,8 @@ import torch
 from oracle import close
 from ssim_oracle import images, similarity
 
-from deal.metrics import affine_psnr, psnr, ssim, stripe_residual
-from deal.smoothing import mirrored, smoothed
+from deal.evaluate.metrics import affine_psnr, psnr, ssim, stripe_residual
+from deal.model.filters import gaussian_smooth, mirror_pad
 
 MEASURES = [psnr, affine_psnr, ssim, stripe_residual]
 
@@ -60,7 +60,7 @@ def test_one_bright_column():
     x = torch.zeros(1, 1, 5, 401)
     y = x.clone()
     y[..., 200] = 1
-    middle = smoothed(torch.eye(401)[200], 20)[200].item()
+    middle = gaussian_smooth(torch.eye(401)[200], 20)[200].item()
     assert middle == pytest.approx(1 / (20 * math.sqrt(2 * math.pi)), rel=0.01)
     energy = 1 - 2 * middle + 1 / (20 * 2 * math.sqrt(math.pi))
     assert stripe_residual(y, x).item() == pytest.approx(math.sqrt(energy / 401), rel=1e-3)
@@ -88,9 +88,9 @@ def test_smoothing_is_a_weighted_mean_of_the_mirrored_values(count):
     values = torch.rand(3, count, dtype=torch.float64)
     weights = torch.exp(-((torch.arange(-6, 7, dtype=torch.float64) / 2) ** 2) / 2)
     wide = torch.from_numpy(numpy.pad(values.numpy(), ((0, 0), (6, 6)), mode="symmetric"))
-    assert torch.equal(mirrored(values, 1, count + 12, 6), wide)
+    assert torch.equal(mirror_pad(values, 1, count + 12, 6), wide)
     expected = torch.stack([(wide[:, k : k + 13] * weights).sum(1) / weights.sum() for k in range(count)], 1)
-    assert close(smoothed(values, 2), expected, 1e-12)
+    assert close(gaussian_smooth(values, 2), expected, 1e-12)
 
 
 @pytest.mark.parametrize("measure", MEASURES)

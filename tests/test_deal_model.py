@@ -8,8 +8,9 @@ from conftest import DATA
 from deal_oracle import Oracle
 from oracle import close
 
-from deal.checkpoint import released_name
-from deal.model import DEAL, PRESETS, Block
+from deal.model.blocks import PRESETS, Block
+from deal.model.network import DEAL
+from deal.model.weight_files import released_name
 
 BLOCKS = [("scale", 5, 3), ("spike", 7, 5, 2), ("scale", 3, 3, 2), ("spike", 5, 5)]
 VARIANTS = [{}, {"channels": 3}, {"neuron": "binary"}, {"norm": "tdbn"}, {"neuron": "binary", "norm": "tdbn"}]
@@ -50,7 +51,7 @@ def released():
 def test_parameters(preset, count):
     made = DEAL(preset, channels=3)
     assert sum(parameter.numel() for parameter in made.parameters()) == count
-    assert made.least_size == 11
+    assert made.min_size == 11
     one = DEAL(preset)
     assert count - sum(parameter.numel() for parameter in one.parameters()) == 2 * 9 * 32 + 2 * (9 * 32 + 1)
 
@@ -217,7 +218,7 @@ def test_reach(preset):
             if "conv" in name:
                 parameter.fill_(0.3 / parameter[0].numel() if parameter.dim() == 4 else 0)
     side = 2 * made.reach + 7
-    x = torch.rand(1, 1, made.least_size, side, dtype=torch.float64, requires_grad=True)
+    x = torch.rand(1, 1, made.min_size, side, dtype=torch.float64, requires_grad=True)
     made(x)[..., side // 2].sum().backward()
     seen = x.grad.abs().amax((0, 1, 2)).nonzero().flatten()
     assert (seen.min(), seen.max()) == (side // 2 - made.reach, side // 2 + made.reach)
@@ -283,7 +284,7 @@ def test_config_makes_the_same_network():
         ({"blocks": [("scale", 7, 5, 0)]}, "must be whole numbers of at least 1"),
         ({"blocks": [("blur", 7, 5)]}, "the kind of a block must be one of 'scale', 'spike'; got 'blur'"),
         ({"channels": 2}, "channels must be one of 1, 3; got 2"),
-        ({"width": 0}, "width must be a whole number of at least 1; got 0"),
+        ({"width": 0}, "width must be an integer of at least 1; got 0"),
         ({"neuron": "ternary"}, "neuron must be one of 'integer', 'binary'; got 'ternary'"),
         ({"norm": "layer"}, "norm must be one of 'bn', 'tdbn'; got 'layer'"),
     ],
@@ -301,5 +302,5 @@ def test_images_that_do_not_fit(shape):
 
 
 def test_a_fused_network_keeps_its_channels():
-    with pytest.raises(ValueError, match="change them before fuse"):
+    with pytest.raises(ValueError, match="call with_channels\(\) before fuse"):
         network().eval().fuse().with_channels(3)

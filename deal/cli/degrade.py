@@ -1,0 +1,43 @@
+"""Degrade images, to see what the network corrects, or to measure it.
+
+The operations are applied in the given order. With the same seed and the same list of images, every image gets the same
+random values.
+"""
+
+from __future__ import annotations
+
+from jsonargparse import ArgumentParser, Namespace
+
+from deal.cli import options
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    options.add_files(parser)
+    parser.add_argument(
+        "--ops", nargs="+", type=str, metavar="OP", default=["average_pool_resize_2", "contrast_0.5", "stripe"],
+        help="operations such as stripe, gain, noise, gaussian_blur_1.5, average_pool_resize_4, contrast_0.5, "
+        "posterize_5",
+    )  # fmt: skip
+    parser.add_argument(
+        "--deviation", type=float | None, default=None,
+        help="standard deviation of stripe, row_stripe, gain, noise and gaussian_blur, for images from 0 to 1; the "
+        "default is random",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    options.add_threads(parser)
+
+
+def run(parsed: Namespace) -> int:
+    from deal.evaluate.degrader import Degrader
+    from deal.io.images import read_image
+
+    options.set_threads(parsed.threads)
+    jobs, window = options.plan(parsed), options.parse_window(parsed.window)
+    degrader = Degrader(parsed.ops, deviation=parsed.deviation)
+    seeds = {job: parsed.seed + index for index, job in enumerate(jobs)}
+    with options.open_batch(parsed, jobs) as batch:
+        for job in batch:
+            with batch.attempt(job):
+                image = read_image(job.source, window)
+                batch.save(job, image, degrader.degrade_frame(image.frame, seeds[job]))
+    return options.report(batch, parsed.quiet)

@@ -1,0 +1,58 @@
+"""Enhance images: a file, a folder, a pattern, or a .txt file that lists them.
+
+Bit depth and metadata are preserved. Frames of 16 bits are mapped to the range of the network by --window; the change
+that the network makes is mapped back and added to the original values.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+from deal.cli import options
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    options.add_files(parser)
+    parser.add_argument(
+        "-m", "--model", type=str | None, default=None, metavar="FILE",
+        help="weights from deal train or deal convert, or the name of bundled weights",
+    )  # fmt: skip
+    parser.add_argument(
+        "--scale", type=Literal[1, 2, 4], default=1, help="enlarge images first, by bicubic interpolation"
+    )
+    parser.add_argument(
+        "-t", "--tile", type=int | Literal["auto"], default="auto",
+        help="size of the tiles that a frame is computed in; 0 computes the whole frame at once, auto uses the largest "
+        "tiles that memory allows",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tile-overlap", type=int | None, default=None,
+        help="pixels that tiles extend to each side, at least the network's receptive radius; tiles are blended",
+    )  # fmt: skip
+    options.add_device(parser)
+    options.add_precision(parser)
+    options.add_threads(parser)
+
+
+def run(parsed: Namespace) -> int:
+    # One feature map of a megapixel takes 128 MiB, and several are in memory at the same time.
+    os.environ.setdefault("DEAL_KERNELS_KEEP_MB", "1024")
+    from deal.inference.enhancer import Enhancer
+    from deal.io.images import read_image
+    from deal.model.pretrained import load
+
+    options.set_threads(parsed.threads)
+    jobs, window = options.plan(parsed), options.parse_window(parsed.window)
+    enhancer = Enhancer(
+        load(parsed.model), scale=parsed.scale, tile=parsed.tile, overlap=parsed.tile_overlap, device=parsed.device,
+        precision=parsed.precision,
+    )  # fmt: skip
+    with options.open_batch(parsed, jobs) as batch:
+        for job in batch:
+            with batch.attempt(job):
+                image = read_image(job.source, window)
+                batch.save(job, image, enhancer(image.frame))
+    return options.report(batch, parsed.quiet)

@@ -1,0 +1,93 @@
+"""The entry point `deal`: parses the command line, runs a command, and reports errors in one line.
+
+Commands import torch when they run, so that `deal --help` is fast.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+import deal
+from deal.cli import convert, degrade, demo, enhance, evaluate, info, train, train_fuser
+
+DESCRIPTION = "DEAL: enhances thermal images, and trains the network for it from a few clean ones."
+INTERRUPTED = 130  # the exit code after Ctrl-C
+# Each is a module with a docstring, add_arguments(parser) and run(parsed) -> exit code.
+COMMANDS: dict[str, ModuleType] = {
+    "train": train, "enhance": enhance, "degrade": degrade, "evaluate": evaluate, "train-fuser": train_fuser,
+    "info": info, "convert": convert, "demo": demo,
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns the exit code: 0, 1 after an error, 2 for invalid arguments, 130 after Ctrl-C."""
+    if "Enhancer" not in getattr(deal, "__all__", ()):
+        print(f"deal: error: {_foreign_package()}", file=sys.stderr)
+        return 1
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    command = next((each for each in arguments if each in COMMANDS), None)
+    if command == "train":
+        arguments = train.join_lists(arguments)
+    parsed = _parser(command).parse_args(arguments)
+    try:
+        with _short_warnings():
+            code: int = COMMANDS[parsed.subcommand].run(parsed[parsed.subcommand])
+            return code
+    except KeyboardInterrupt:
+        message = "interrupted; all files are complete. Continue with --skip-existing, or with --resume for training"
+        print(f"deal: {message}", file=sys.stderr)
+        return INTERRUPTED
+    except (OSError, ValueError, FloatingPointError, RuntimeError) as error:
+        if os.environ.get("DEAL_TRACEBACK"):
+            raise
+        print(f"deal: error: {_message(error)}", file=sys.stderr)
+        return 1
+
+
+def _foreign_package() -> str:
+    return (
+        f"Python imports another package named deal, from {getattr(deal, '__file__', 'an unknown place')}. Remove it "
+        "with `pip uninstall deal`, then reinstall this one with `pip install --force-reinstall deal-kernels`"
+    )
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        file = f"{error.filename}: " if error.filename else ""
+        return f"{file}{error.strerror}"
+    return str(error) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Prints warnings without the source line that raised them."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
+        if issubclass(category, UserWarning):
+            print(f"deal: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+def _parser(command: str | None) -> ArgumentParser:
+    """Only the given command gets its arguments, as they may import torch."""
+    parser = ArgumentParser(prog="deal", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=info.version())
+    subcommands = parser.add_subcommands(metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        subparser = ArgumentParser(description=module.__doc__, print_config="--print-config")
+        if name == command:
+            module.add_arguments(subparser)
+        subcommands.add_subcommand(name, subparser, help=str(module.__doc__).splitlines()[0])
+    return parser

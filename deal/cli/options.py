@@ -1,0 +1,116 @@
+"""Options that several commands share, and their values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jsonargparse import ArgumentParser, Namespace
+
+if TYPE_CHECKING:
+    from deal.io.paths import Job
+    from deal.io.writers import Batch
+
+
+def add_files(parser: ArgumentParser) -> None:
+    parser.add_argument("-i", "--input", nargs="+", required=True, metavar="PATH", help="images, folders or patterns")
+    parser.add_argument(
+        "-o", "--output", type=str, required=True, metavar="PATH", help="a folder, or an image file for a single input"
+    )
+    parser.add_argument("--recursive", action="store_true", help="include subfolders")
+    parser.add_argument("--skip-existing", action="store_true", help="skip existing outputs")
+    parser.add_argument("--keep-going", action="store_true", help="skip unreadable images; the exit code is then 1")
+    parser.add_argument("--suffix", type=str, default="", help="added to each file name, before the ending")
+    parser.add_argument(
+        "--ext", type=Literal["auto", "png", "tif", "jpg", "bmp"], default="auto",
+        help="file format of the outputs; auto keeps that of each input",
+    )  # fmt: skip
+    parser.add_argument(
+        "--window", nargs="+", type=str, default=["auto"], metavar="VALUE",
+        help="values that mean black and white: two numbers; full, which is 0 and 255, or 0 and 65535; or auto, which "
+        "is full for 8 bits and else the 0.1 and 99.9 percentiles",
+    )  # fmt: skip
+    parser.add_argument(
+        "--manifest", type=str | None, default=None, metavar="FILE",
+        help="a CSV file that records the status of every image; the default for a folder is manifest.csv in it",
+    )  # fmt: skip
+    add_quiet(parser)
+
+
+def add_device(parser: ArgumentParser) -> None:
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1")
+
+
+def add_precision(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision", type=Literal["auto", "fp32", "bf16"], default="auto",
+        help="of the network; auto uses bf16 for 8-bit images on a GPU",
+    )  # fmt: skip
+
+
+def add_threads(parser: ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int | None, default=None, help="number of CPU threads")
+
+
+def add_quiet(parser: ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def set_threads(threads: int | None) -> None:
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1; got {threads}")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def parse_window(values: list[str]) -> Any:
+    """The window for `deal.io.images.read_frame`."""
+    if values in (["auto"], ["full"]):
+        return values[0]
+    try:
+        low, high = map(float, values)
+    except ValueError as error:
+        raise ValueError(f"window must be auto, full or two numbers; got {' '.join(values)}") from error
+    return low, high
+
+
+def parse_crop(values: list[str]) -> Any:
+    """The size for `deal.checks.height_and_width`: one number, two numbers or None."""
+    if values == ["none"]:
+        return None
+    try:
+        numbers = tuple(map(int, values))
+    except ValueError as error:
+        raise ValueError(f"crop must be one number, two numbers or none; got {' '.join(values)}") from error
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def plan(parsed: Namespace) -> list[Job]:
+    """The jobs of a command with `add_files`."""
+    from deal.io.paths import plan_jobs
+
+    ending = None if parsed.ext == "auto" else f".{parsed.ext}"
+    return plan_jobs(parsed.input, parsed.output, recursive=parsed.recursive, suffix=parsed.suffix, ending=ending)
+
+
+def open_batch(parsed: Namespace, jobs: list[Job]) -> Batch:
+    """The batch of a command with `add_files`."""
+    from deal.io.writers import Batch
+
+    into_folder = jobs[0].target != Path(parsed.output)
+    return Batch(
+        jobs, skip_existing=parsed.skip_existing, keep_going=parsed.keep_going,
+        manifest=parsed.manifest or (Path(parsed.output) / "manifest.csv" if into_folder else None),
+        progress=not parsed.quiet and len(jobs) > 1,
+    )  # fmt: skip
+
+
+def report(batch: Batch, quiet: bool) -> int:
+    """Prints the summary of a batch, and returns the exit code."""
+    if not quiet:
+        manifest = f"; {batch.manifest}" if batch.manifest else ""
+        print(f"{batch.tally} in {batch.seconds:.1f} s{manifest}")
+    return 1 if batch.tally.failed else 0

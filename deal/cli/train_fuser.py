@@ -1,0 +1,50 @@
+"""Train a network that fuses infrared with visible images, for deal evaluate --pairs.
+
+It needs no reference fused images: at every pixel, the loss prefers the structure of the image with more local contrast
+    and
+the value of the brighter image.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from deal.cli import options
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--pairs", type=str, required=True, metavar="FOLDER", help="images of the same names in the folders ir and vis"
+    )
+    parser.add_argument(
+        "-o", "--output", type=str, required=True, metavar="FILE", help="the weights file to write, a .safetensors file"
+    )
+    parser.add_argument("--steps", type=int, default=2000, help="number of training steps")
+    parser.add_argument("--batch", type=int, default=4, help="pairs per step")
+    parser.add_argument("--crop", type=int, default=64, help="height and width of random crops")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="initial learning rate; it decays to zero")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    options.add_device(parser)
+    options.add_threads(parser)
+    options.add_quiet(parser)
+
+
+def run(parsed: Namespace) -> int:
+    from deal.evaluate import report
+    from deal.fusion.training import train_fuser
+
+    options.set_threads(parsed.threads)
+    report.check_folder(Path(parsed.output).parent)
+    start = time.perf_counter()
+    losses = train_fuser(
+        parsed.pairs, parsed.output, steps=parsed.steps, batch=parsed.batch, crop=parsed.crop,
+        learning_rate=parsed.learning_rate, seed=parsed.seed, device=parsed.device, progress=not parsed.quiet,
+    ).losses  # fmt: skip
+    tenth = max(1, len(losses) // 10)
+    first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))
+    summary = f"{len(losses)} steps, mean loss {first:.4f} in the first tenth, {last:.4f} in the last"
+    print(f"{summary}: {parsed.output} in {time.perf_counter() - start:.1f} s")
+    return 0

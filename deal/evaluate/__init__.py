@@ -1,0 +1,1 @@
+"""Benchmarks of enhancement methods on images with known degradations."""

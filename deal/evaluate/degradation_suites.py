@@ -1,0 +1,108 @@
+"""Suites of degradations for benchmarks, the same for every method and in every run.
+
+A row is one degradation of a clean image [1, C, H, W] in [0, 1], made of steps in this order:
+
+* stripes, rows: a random value N(0, level^2) is added to every column or row;
+* gain: every column is multiplied by a random value N(1, level^2);
+* coarse: the image is reduced by a factor and enlarged again, with bicubic interpolation of a = -0.5 (as in Pillow and
+  MATLAB, unlike OpenCV) and antialiasing when it is reduced;
+* contrast: level * image + (1 - level) * mean of the image.
+
+Images are not clamped or quantised, so values may leave [0, 1]. Random values depend only on the seed, the index of the
+image and the name of the row: adding or removing rows does not change the others.
+
+>>> import torch
+>>> x = torch.rand(1, 1, 48, 64)
+>>> composed = SUITES["standard"][-1]
+>>> composed.steps
+(('contrast', 0.5), ('coarse', 2), ('stripes', 0.05))
+>>> torch.equal(degrade(composed, x, index=3), degrade(composed, x, index=3))
+True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy
+from torch import Generator, Tensor
+
+from deal_kernels.degradation import apply, sample_params
+from deal_kernels.lif.arguments import one_of
+
+
+class Row(NamedTuple):
+    """One degradation."""
+
+    name: str
+    steps: tuple[tuple[str, float], ...]  # each a kind and its level
+    best_by: Literal["psnr", "affine_psnr"] = "psnr"  # the metric that ranks methods
+    pictured: bool = False  # whether the contact sheet shows it
+
+
+def _levels(kind: str, *levels: float, pictured: float | None = None) -> list[Row]:
+    return [Row(f"{kind} {level:g}", ((kind, level),), pictured=level == pictured) for level in levels]
+
+
+# In the composed row, stripes have the width of one pixel of the enlarged image. A camera adds them at its own
+# resolution, but classical cascades destripe first and enlarge afterwards, so that all methods get stripes one pixel
+# wide.
+STANDARD = (
+    Row("clean", ()),
+    *_levels("stripes", 0.02, 0.05, 0.1, 0.15, pictured=0.1),
+    *_levels("gain", 0.05, 0.1, pictured=0.1),
+    *_levels("rows", 0.05),
+    Row("x2", (("coarse", 2),), pictured=True),
+    Row("x4", (("coarse", 4),)),
+    Row("contrast 0.7", (("contrast", 0.7),), "affine_psnr"),
+    Row("contrast 0.5", (("contrast", 0.5),), "affine_psnr"),
+    Row("composed", (("contrast", 0.5), ("coarse", 2), ("stripes", 0.05)), "affine_psnr", pictured=True),
+)
+SHORT = {"clean", "stripes 0.05", "stripes 0.1", "x2", "contrast 0.5", "composed"}
+SUITES: dict[str, tuple[Row, ...]] = {
+    "standard": STANDARD,
+    "short": tuple(row for row in STANDARD if row.name in SHORT),  # to compare many networks
+}
+
+
+def rows_of(suite: str | Sequence[Row]) -> tuple[Row, ...]:
+    """The rows of a named suite, or the given rows, checked."""
+    if isinstance(suite, str):
+        one_of("suite", suite, tuple(SUITES))
+        return SUITES[suite]
+    if not suite:
+        raise ValueError("suite must have at least one row; got none")
+    for row in suite:
+        for kind, _ in row.steps:
+            one_of("the kind of a step", kind, tuple(STEPS))
+    return tuple(suite)
+
+
+def degrade(row: Row, x: Tensor, index: int, seed: int = 0) -> Tensor:
+    """Degrades the image x [1, C, H, W], which has this index among the images of the benchmark."""
+    entropy = numpy.random.SeedSequence([seed, index, *row.name.encode()])
+    random = Generator().manual_seed(int(entropy.generate_state(1, numpy.uint64)[0]))
+    for kind, level in row.steps:
+        x = STEPS[kind](x, level, random)
+    return x
+
+
+Step = Callable[[Tensor, float, Generator], Tensor]
+
+
+def _random_step(op: str) -> Step:
+    def step(x: Tensor, level: float, random: Generator) -> Tensor:
+        values = sample_params([op], x, 1, generator=random, **{op: (level, level)})[op]  # type: ignore[arg-type]
+        return apply(op, x, values[:, 0])
+
+    return step
+
+
+STEPS: dict[str, Step] = {
+    "stripes": _random_step("stripe"),
+    "rows": _random_step("row_stripe"),
+    "gain": _random_step("gain"),
+    "coarse": lambda x, factor, _: apply(f"coarse_{factor:g}", x),
+    "contrast": lambda x, share, _: apply(f"contrast_{share:g}", x),
+}

@@ -1,0 +1,145 @@
+"""Enhancement methods by name: classical methods, cascades of them, and networks.
+
+>>> import torch
+>>> cascade = classical_method("median-difference+clahe")
+>>> cascade(torch.rand(2, 1, 48, 64)).shape
+torch.Size([2, 1, 48, 64])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from deal.evaluate.baselines.columns import median_difference, midway, moment_matching
+from deal.evaluate.baselines.contrast import clahe, stretch
+from deal.evaluate.baselines.guided import guided_filter
+from deal.evaluate.baselines.variation import utv
+from deal.evaluate.baselines.wavelets import wavelet_fourier
+from deal.inference.enhancer import Enhancer
+from deal.model.network import DEAL
+from deal.model.pretrained import load
+
+Method = Callable[[Tensor], Tensor]
+
+BASELINES: dict[str, Method] = {
+    "none": lambda x: x,  # images whose resolution was reduced are enlarged again by bicubic interpolation
+    "median-difference": median_difference,
+    "moment-matching": moment_matching,
+    "guided-filter": guided_filter,
+    "midway": midway,
+    "utv": utv,
+    "wavelet-fourier": wavelet_fourier,
+    "clahe": clahe,
+    "stretch": stretch,
+}
+BUNDLED = "deal"
+BEST = "best-classical"
+WEIGHT_ENDINGS = (".safetensors", ".pt")
+# The candidates for "best-classical".
+CLASSICAL = (
+    "none", "median-difference", "moment-matching", "guided-filter", "midway", "utv", "wavelet-fourier", "clahe",
+    "stretch", "median-difference+stretch", "median-difference+clahe", "moment-matching+stretch",
+    "guided-filter+stretch", "midway+stretch", "utv+stretch", "wavelet-fourier+stretch",
+)  # fmt: skip
+PAIR_REFERENCES = ("none", "stretch")  # always included in a benchmark of pairs
+
+
+def check_methods(names: Sequence[str]) -> None:
+    """Raises unless the names are a list with at least one name."""
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise TypeError(f"methods must be a list of names; got {names!r}")
+    if not names:
+        raise ValueError("methods must have at least one name; got none")
+
+
+def find_method(name: str, *, tile: int | Literal["auto"] = 0, device: str | torch.device = "auto") -> Method:
+    """A function of images [B, C, H, W] in [0, 1]; values of its result may leave that range.
+
+    Args:
+        name: a classical method or a cascade, see `classical_method`; "deal" for the bundled weights; a weights file,
+            .safetensors; or a checkpoint of the authors' released code, .pt, which is converted to one channel.
+        tile, device: for networks, see `Enhancer`.
+    """
+    if name == BUNDLED or Path(name).suffix in WEIGHT_ENDINGS:
+        return Enhancer(_network(name), tile=tile, device=device, precision="fp32").enhance_tensor
+    try:
+        return classical_method(name)
+    except ValueError as error:
+        raise ValueError(f"{error}; or {BEST!r}, {BUNDLED!r}, a .safetensors or a .pt file") from error
+
+
+def find_pair_methods(names: Sequence[str], *, device: str | torch.device = "auto") -> dict[str, Method]:
+    """The methods for a benchmark of pairs, by label, `PAIR_REFERENCES` first.
+
+    Args:
+        names: see `find_method`. "best-classical" is refused, because it is chosen with clean images.
+        device: for networks.
+    """
+    check_methods(names)
+    if BEST in names:
+        raise ValueError(f"methods for pairs must not include {BEST!r}: it is chosen with clean images, not with pairs")
+    shown = labels(list(dict.fromkeys((*PAIR_REFERENCES, *names))))
+    return {label: find_method(name, tile="auto", device=device) for name, label in shown.items()}
+
+
+def classical_method(name: str) -> Method:
+    """A classical method, or a cascade of several, joined with "+" and applied from left to right.
+
+    Returns:
+        A function of float32 or float64 images [B, C, H, W], which checks its argument.
+
+    Raises:
+        ValueError: if a name is unknown; the message lists the known names.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a string; got {type(name).__name__}")
+    parts = name.split("+")
+    for part in parts:
+        if part not in BASELINES:
+            known = ", ".join(BASELINES)
+            raise ValueError(f"unknown method {part!r} in {name!r}; known are {known}, and cascades with '+'")
+
+    def run(x: Tensor) -> Tensor:
+        _check_images(x)
+        for part in parts:
+            x = BASELINES[part](x)
+        return x
+
+    return run
+
+
+def labels(names: Sequence[str]) -> dict[str, str]:
+    """The names of methods in tables: files are shortened to their name and the folders that tell them apart.
+
+    >>> labels(["none", "runs/a/best.safetensors", "runs/b/best.safetensors"])["runs/b/best.safetensors"]
+    'b/best.safetensors'
+    """
+    files = {name: Path(name).absolute().parts for name in names if Path(name).suffix in WEIGHT_ENDINGS}
+    shown = {name: name for name in names}
+    for count in range(1, 1 + max(map(len, files.values()), default=0)):
+        shown |= {name: "/".join(parts[-count:]) for name, parts in files.items()}
+        if len(set(shown.values())) == len(shown):
+            break
+    return shown
+
+
+def _network(name: str) -> DEAL:
+    if name == BUNDLED:
+        return load()
+    if Path(name).suffix == ".pt":
+        return DEAL.from_released(name).with_channels(1)
+    return DEAL.from_pretrained(name)
+
+
+def _check_images(x: Tensor) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a tensor; got {type(x).__name__}")
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"x must be float32 or float64, in [0, 1]; got {x.dtype}")
+    if x.dim() != 4 or not x.numel():
+        raise ValueError(f"x must be [B, C, H, W] with at least one pixel; got the shape {tuple(x.shape)}")

@@ -1,0 +1,127 @@
+"""The results of a benchmark as a CSV file, as Markdown tables, and as a contact sheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from deal.evaluate import contact_sheet
+from deal.evaluate.benchmark import EXACT, Comparison, Figures, Results
+from deal.evaluate.method_registry import BEST
+from deal.fusion.benchmark import METRICS, VARIANTS, PairResults
+from deal.io.atomic import atomic_write
+from deal.io.images import Location
+
+TABLES: dict[str, Callable[[Figures], str]] = {
+    "PSNR, dB": lambda figures: _decibels(figures.psnr),
+    "Affine PSNR, dB": lambda figures: _decibels(figures.affine_psnr),
+    "SSIM": lambda figures: f"{figures.ssim:.4f}",
+    "Stripe residual": lambda figures: f"{figures.stripe_residual:.4f}",
+}
+
+
+def _decibels(value: float) -> str:
+    return f"> {EXACT:g}" if value > EXACT else f"{value:.2f}"
+
+
+def check_folder(folder: Location) -> None:
+    """Creates the folder, and raises if it is not writable, before the time for the benchmark is spent."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def write(results: Results | PairResults, folder: Location) -> list[Path]:
+    """Writes results.csv, results.md and, if there are images to show, sheet.png, each atomically; returns their
+    paths."""
+    files = {"results.csv": as_csv(results).encode(), "results.md": as_markdown(results).encode()}
+    if isinstance(results, Results) and results.comparisons:
+        encoded = io.BytesIO()
+        sheet(results).save(encoded, "PNG")
+        files["sheet.png"] = encoded.getvalue()
+    for name, content in files.items():
+        with atomic_write(Path(folder) / name) as file:
+            file.write(content)
+    return [Path(folder) / name for name in files]
+
+
+def as_csv(results: Results | PairResults) -> str:
+    """One line per image, and after the images of each method a line with their means."""
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    rows: list[Any] = list(results.rows)
+    table.writerow(rows[0]._fields)
+    for position, each in enumerate(rows):
+        table.writerow(each)
+        key = each[: each._fields.index("image")]
+        if position + 1 == len(rows) or rows[position + 1][: len(key)] != key:
+            table.writerow(results.mean(*key))
+    return text.getvalue()
+
+
+def as_markdown(results: Results | PairResults) -> str:
+    """The protocol, and one table per metric, or per kind of fusion."""
+    tables = _degradation_tables(results) if isinstance(results, Results) else _fusion_tables(results)
+    return "\n\n".join([f"Protocol: {results.protocol}", *tables]) + "\n"
+
+
+def _degradation_tables(results: Results) -> list[str]:
+    means = {(row, method): results.mean(row, method) for row in results.degradations for method in results.methods}
+    tables = []
+    for title, cell in TABLES.items():
+        lines = [[row, *(cell(means[row, each]) for each in results.methods)] for row in results.degradations]
+        tables.append(table([title, *results.methods], lines))
+    times = {each: [figures.ms for figures in results.rows if figures.method == each] for each in results.methods}
+    medians = [f"{statistics.median(times[each]):.1f}" for each in results.methods]
+    tables.append(table(["Time, ms", *results.methods], [["median per image", *medians]]))
+    if BEST in results.methods:
+        lines = [[row, means[row, BEST].winner] for row in results.degradations]
+        tables.append(table([BEST, "is"], lines))
+    return tables
+
+
+def _fusion_tables(results: PairResults) -> list[str]:
+    tables = []
+    for how in results.fusions:
+        for variant in VARIANTS:
+            means = [results.mean(method, how, variant) for method in results.methods]
+            lines = [[each.method, *(f"{getattr(each, name):.4f}" for name in METRICS)] for each in means]
+            tables.append(table([f"{how} fusion, {variant}", *METRICS], lines))
+    return tables
+
+
+def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with aligned columns.
+
+    >>> print(table(["row", "PSNR"], [["clean", "42.10"]]))
+    | row   |  PSNR |
+    | ----- | ----: |
+    | clean | 42.10 |
+    """
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    aligned = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in (header, rule, *lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in aligned)
+
+
+def sheet(results: Results) -> Image.Image:
+    """Clean, degraded and restored images side by side, one row per shown degradation and image."""
+    return contact_sheet.stack([_drawn(each) for each in results.comparisons])
+
+
+def _drawn(comparison: Comparison) -> Image.Image:
+    first = comparison.figures[0]
+    images, titles, notes = [comparison.clean, comparison.degraded], ["clean", first.row], [first.image, ""]
+    for image, figures in zip(comparison.restored, comparison.figures, strict=True):
+        if figures.method != "none":
+            images.append(image)
+            titles.append(figures.winner or figures.method)
+            notes.append(f"{figures.psnr:.1f} dB, SSIM {figures.ssim:.3f}")
+    return contact_sheet.row(images, titles, notes)

@@ -1,0 +1,1 @@
+"""Enhancement of images of any size and bit depth."""

@@ -1,0 +1,152 @@
+"""Enhancement of images of any size and bit depth.
+
+An image is mapped to [0, 1] once, black to 0 and white to 1, and the network enhances that. The change that the network
+makes is mapped back and added to the original values. Values beyond black or white therefore keep their distance, and
+pixels that the network does not change stay exactly as they are. Integers are rounded and stay within 8 or 16 bits.
+
+>>> enhancer = Enhancer(DEAL([("scale", 5, 3)], width=8))
+>>> counts = numpy.random.default_rng(0).integers(7000, 9000, (60, 80), numpy.uint16)
+>>> enhanced = enhancer(counts)
+>>> enhanced.shape, enhanced.dtype
+((60, 80), dtype('uint16'))
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Literal
+
+import numpy
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from deal.inference import tiling
+from deal.io.images import Frame, Location, UnusableImage, Window, to_frame
+from deal.model.device import choose_device
+from deal.model.network import DEAL
+from deal.model.pretrained import load
+from deal_kernels.lif.arguments import one_of
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class Enhancer:
+    """A network prepared for inference on many images: its norms are folded and its weights are prepared once.
+
+    Args:
+        network: the network, which is copied; None loads the bundled weights. It accepts grey and colour images, see
+            `DEAL.with_channels`.
+        scale: 1, 2 or 4. Images are first enlarged by bicubic interpolation.
+        tile: height and width of the tiles that an image is computed in. 0 computes the whole image at once; "auto"
+            uses the largest tile that memory allows, and halves it when memory runs out.
+        overlap: pixels that tiles extend to each side, at least the network's receptive radius. None adds some for
+            blending. Tiled and untiled results are equal up to rounding.
+        device: "cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if it is available.
+        precision: "bf16" computes in bfloat16, and repeats an image in float32 if the result is not finite; "auto" uses
+            it on CUDA for 8-bit images.
+    """
+
+    def __init__(
+        self, network: DEAL | None = None, *, scale: int = 1, tile: int | Literal["auto"] = "auto",
+        overlap: int | None = None, device: str | torch.device = "auto", precision: Precision = "auto",
+    ) -> None:  # fmt: skip
+        one_of("scale", scale, (1, 2, 4))
+        one_of("precision", precision, ("auto", "fp32", "bf16"))
+        if tile != "auto" and (isinstance(tile, bool) or not isinstance(tile, int) or tile < 0):
+            raise ValueError(f"tile must be 'auto' or an integer of at least 0; got {tile!r}")
+        network = load() if network is None else network
+        self.overlap = network.reach + tiling.BLEND if overlap is None else overlap
+        if self.overlap < network.reach:
+            raise ValueError(f"overlap must be at least {network.reach}, the receptive radius; got {overlap}")
+        self.device, self.scale, self.precision = choose_device(device), scale, precision
+        self.tile = tiling.automatic_tile(network, self.device, self.overlap) if tile == "auto" else tile
+        self._min_tile = tiling.MIN_TILE if tile == "auto" else tile
+        self._network = network.with_channels(network.channels).eval()
+        self._prepared: dict[int, DEAL] = {}
+
+    def __call__(
+        self, image: Frame | Location | numpy.ndarray | Image.Image, window: Window = "auto"
+    ) -> numpy.ndarray:  # fmt: skip
+        """Enhances an image.
+
+        Args:
+            image: a path, an array [H, W] or [H, W, 3] of uint8, uint16 or float32, a PIL image, or a `Frame`.
+            window: which values mean black and white, see `deal.io.images.read_frame`; not used for a `Frame`.
+
+        Returns:
+            The enhanced pixels, of the dtype of the image, [H, W] or [H, W, 3].
+        """
+        frame = image if isinstance(image, Frame) else to_frame(image, window)
+        if not numpy.isfinite(frame.pixels).all():
+            raise UnusableImage(f"{frame.name} has pixels that are not finite")
+        values = frame.values()[None]
+        if self.scale > 1:
+            size = [self.scale * side for side in values.shape[2:]]
+            values = functional.interpolate(values, size, mode="bicubic")
+        x = frame.normalise(values)
+        bf16 = self.precision == "bf16" or (
+            self.precision == "auto" and self.device.type == "cuda" and frame.pixels.dtype == numpy.uint8
+        )
+        change = self.enhance_tensor(x, bf16=bf16) - x
+        if not change.isfinite().all():
+            raise UnusableImage(f"{frame.name}: the network gives values that are not finite")
+        return frame.to_pixels((values + (frame.high - frame.low) * change)[0])
+
+    def enhance_tensor(self, x: Tensor, *, bf16: bool = False) -> Tensor:
+        """Enhances images [B, C, H, W] in [0, 1]. The result is float32 on the CPU, and values may leave [0, 1]."""
+        result = self._enhanced(x, bf16)
+        if bf16 and not result.isfinite().all():
+            warnings.warn("the result in bfloat16 is not finite: computed again in float32", stacklevel=2)
+            result = self._enhanced(x, False)
+        return result
+
+    @torch.inference_mode()
+    def _enhanced(self, x: Tensor, bf16: bool) -> Tensor:
+        network = self._network_for(x.shape[1])
+        height, width = x.shape[2:]
+        missing = max(0, network.min_size - width), max(0, network.min_size - height)
+        padded = functional.pad(x, (0, missing[0], 0, missing[1]), mode="replicate")
+        if network.context is not None:
+            padded = network.context(padded.to(self.device)).cpu()
+        while True:
+            try:
+                tile = self.tile or max(padded.shape[2:])
+                run = functools.partial(self._enhanced_tile, network, bf16)
+                return tiling.run_tiled(run, padded, tile, self.overlap, network.reach)[..., :height, :width]
+            except (torch.OutOfMemoryError, MemoryError):
+                if self.tile // 2 < self._min_tile:
+                    raise
+                self.tile //= 2
+
+    def _enhanced_tile(self, network: DEAL, bf16: bool, x: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            return network.restored(x.to(self.device)).float().cpu()
+
+    def _network_for(self, channels: int) -> DEAL:
+        """The network for images with this number of channels, prepared on first use."""
+        if channels not in self._prepared:
+            network = self._network.with_channels(channels).fuse().to(self.device).requires_grad_(False)
+            self._prepared[channels] = network
+        return self._prepared[channels]
+
+
+def enhance(
+    image: Location | numpy.ndarray | Image.Image, *, model: Location | None = None, window: Window = "auto",
+    scale: int = 1, device: str | torch.device = "auto",
+) -> numpy.ndarray:  # fmt: skip
+    """Enhances one image. For several images, make an `Enhancer` once, which prepares the network once.
+
+    Args:
+        image: a path, an array [H, W] or [H, W, 3] of uint8, uint16 or float32, or a PIL image.
+        model: a weights file, or the name of bundled weights; None uses the bundled default.
+        window: which values mean black and white, see `deal.io.images.read_frame`.
+        scale: 1, 2 or 4. The image is first enlarged by bicubic interpolation.
+        device: "cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if it is available.
+
+    Returns:
+        The enhanced pixels, of the dtype of the image, [H, W] or [H, W, 3].
+    """
+    return Enhancer(load(model), scale=scale, device=device)(image, window)

@@ -1,0 +1,1 @@
+"""The enhancement network and its parts, the degradation generator, and files of weights."""

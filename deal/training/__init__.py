@@ -1,0 +1,1 @@
+"""Training of the enhancement network, alone or against the degradation generator (DAS)."""

@@ -1,0 +1,249 @@
+"""One training step of the dynamic adversarial solution (DAS).
+
+For clean images x the generator makes degraded images x_hat = N_G(x), and the network N_E restores them. With the loss
+L = l1_weight * L1 + ssim_weight * (1 - SSIM), the network minimises L(N_E(x_hat), x), and the generator minimises
+fidelity_weight * L(x_hat, x) - L(N_E(x_hat), x): it looks for degradations that are mild but hard to remove.
+
+>>> from deal.training.settings import Settings
+>>> training = AdversarialTraining(Settings(blocks=[["scale", 5, 3]], width=4), ProcessGroup(torch.device("cpu")))
+>>> figures = training.step(torch.rand(2, 1, 32, 32), step=0, adversary=True)
+>>> list(figures)
+['loss', 'fidelity', 'contrast', 'degraded_contrast']
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from deal.model.generator import Generator
+from deal.model.network import DEAL
+from deal.training.distributed import ProcessGroup
+from deal.training.network_setup import build_network, parameter_groups, trainable_part
+from deal.training.settings import Settings
+from deal_kernels.ssim import l1_ssim
+from deal_kernels.tdbn import TDBatchNorm2d
+
+MIN_DEVIATION = 1e-6  # lower bound of the standard deviation of a clean image in divisions
+
+
+def seeded_random(*key: int) -> torch.Generator:
+    """A random generator that depends on the key alone, so that no random state is kept between steps.
+
+    It is on the CPU, so that a GPU gets the same numbers.
+    """
+    seed = numpy.random.SeedSequence(key).generate_state(1, numpy.uint64)[0]
+    return torch.Generator().manual_seed(int(seed))
+
+
+class AdversarialTraining:
+    """The network and the generator, with their optimisers.
+
+    Args:
+        settings: of the run.
+        group: the processes that share each batch. Each draws the random numbers of the whole batch and uses those of
+            its own samples, so that results do not depend on the number of processes.
+    """
+
+    def __init__(self, settings: Settings, group: ProcessGroup) -> None:
+        self.settings, self.group = settings, group
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            network = build_network(settings)
+            self.dropout = ShardedDropout(settings.dropout, group)
+            generator = Generator(
+                settings.ops, channels=settings.channels, stages=settings.stages, dropout=settings.dropout,
+                ranges=settings.ranges,
+            )  # fmt: skip
+        generator.trunk[-2] = self.dropout
+        self.network, self.generator = network.to(group.device).train(), generator.to(group.device).train()
+        self.trainable = trainable_part(self.network, settings.trainable)
+        self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False) if settings.ema_decay else None
+        self.network_optimiser = torch.optim.Adam(parameter_groups(self.network), settings.learning_rate, fused=True)
+        self.generator_optimiser = torch.optim.SGD(
+            self.generator.parameters(), settings.generator_rate, settings.momentum,
+            weight_decay=settings.weight_decay,
+        )  # fmt: skip
+        self.bf16 = settings.precision == "bf16" or (
+            settings.precision == "auto" and group.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        )
+
+    def step(self, x: Tensor, step: int, adversary: bool) -> dict[str, Tensor]:
+        """Updates the network, and the generator if `adversary` is set.
+
+        Args:
+            x: this process's clean images, [B, C, H, W].
+            step: the number of the step, which seeds its random numbers.
+
+        Returns:
+            "loss" is L(y, x) for the enhanced images y, "fidelity" is L(x_hat, x); "contrast" and "degraded_contrast"
+            are the standard deviations of y and of x_hat, relative to that of x.
+        """
+        self._set_learning_rates(self.settings.rate_factor(step))
+        self.network_optimiser.zero_grad()
+        self.generator_optimiser.zero_grad()
+        with torch.set_grad_enabled(adversary):
+            x_hat = self.degrade(x, seeded_random(self.settings.seed, 2, step))
+            fidelity = self.loss(x_hat, x)
+        if not adversary:
+            loss, y = self._update_network(x_hat, x)
+        elif self.settings.update == "alternating":
+            loss, y = self._update_network(x_hat.detach(), x)
+            self._update_generator(x_hat, x, fidelity)
+        else:
+            loss, y = self._update_both(x_hat, x, fidelity)
+        self._update_average()
+        clean, enhanced, degraded = (image.detach().flatten(1).std(1) for image in (x, y, x_hat))
+        return {
+            "loss": loss.detach(), "fidelity": fidelity.detach(),
+            "contrast": (enhanced / clean.clamp_min(MIN_DEVIATION)).mean(),
+            "degraded_contrast": (degraded / clean.clamp_min(MIN_DEVIATION)).mean(),
+        }  # fmt: skip
+
+    def degrade(self, x: Tensor, random: torch.Generator) -> Tensor:
+        """Clean images, degraded by the strategy of the run."""
+        whole = x[:1].expand(len(x) * self.group.size, -1, -1, -1)  # the shape of the batch of all processes
+        self.dropout.random = random
+        weights = self._mixture_weights(x, whole, random)
+        params = {name: self.group.shard(each) for name, each in self.generator.sample(whole, random).items()}
+        degraded: Tensor = self.generator(x, weights, params)
+        return degraded
+
+    def enhance(self, x_hat: Tensor) -> Tensor:
+        """Degraded images, enhanced by the network in training, or by its context if only that is trained."""
+        with torch.autocast(x_hat.device.type, torch.bfloat16, enabled=self.bf16):
+            y: Tensor = self.trainable(x_hat)
+        return y.to(x_hat.dtype)
+
+    def loss(self, y: Tensor, x: Tensor) -> Tensor:
+        return l1_ssim(y, x, self.settings.l1_weight, self.settings.ssim_weight)
+
+    def _mixture_weights(self, x: Tensor, whole: Tensor, random: torch.Generator) -> Tensor:
+        if self.settings.strategy == "das":
+            return self.generator.weights(x)
+        shape = len(whole), self.generator.stages, len(self.generator.ops)
+        if self.settings.strategy == "average":
+            return x.new_full((len(x), *shape[1:]), 1 / shape[-1])
+        chosen = torch.randint(shape[-1], shape[:2], generator=random)
+        return nn.functional.one_hot(self.group.shard(chosen), shape[-1]).to(x)
+
+    def _update_network(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.enhance(x_hat)
+        loss = self.loss(y, x)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._apply_gradients(self.network, self.network_optimiser)
+        return loss, y
+
+    def _update_generator(self, x_hat: Tensor, x: Tensor, fidelity: Tensor) -> None:
+        with _frozen(self.network):
+            loss = self.loss(self.enhance(x_hat), x)
+            (self.settings.fidelity_weight * fidelity - loss).backward()  # type: ignore[no-untyped-call]
+        self._apply_gradients(self.generator, self.generator_optimiser)
+
+    def _update_both(self, x_hat: Tensor, x: Tensor, fidelity: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.enhance(GradientReversal.apply(x_hat))
+        loss = self.loss(y, x)
+        (loss + self.settings.fidelity_weight * fidelity).backward()  # type: ignore[no-untyped-call]
+        self._apply_gradients(self.network, self.network_optimiser)
+        self._apply_gradients(self.generator, self.generator_optimiser)
+        return loss, y
+
+    def _apply_gradients(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        self.group.average_gradients(module)
+        if self.settings.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(module.parameters(), self.settings.gradient_clip)
+        optimiser.step()
+
+    def _set_learning_rates(self, factor: float) -> None:
+        rates = self.settings.learning_rate, self.settings.generator_rate
+        for optimiser, rate in zip((self.network_optimiser, self.generator_optimiser), rates, strict=True):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * factor * group.get("share", 1.0)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        if self.averaged is None or self.settings.ema_decay is None:
+            return
+        for mean, new in zip(_tensors(self.averaged), _tensors(self.network), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(new, 1 - self.settings.ema_decay)
+            else:
+                mean.copy_(new)
+
+    @property
+    def result(self) -> DEAL:
+        """The network that is validated and saved: the moving average if there is one."""
+        return self.network if self.averaged is None else self.averaged
+
+    def is_finite(self) -> bool:
+        """Whether all weights are finite."""
+        return all(
+            bool(tensor.isfinite().all()) for module in (self.network, self.generator) for tensor in _tensors(module)
+        )
+
+    def state(self) -> dict[str, Any]:
+        """The state to resume from."""
+        parts: dict[str, Any] = {
+            "network": self.network, "generator": self.generator, "network_optimiser": self.network_optimiser,
+            "generator_optimiser": self.generator_optimiser,
+        } | ({} if self.averaged is None else {"averaged": self.averaged})  # fmt: skip
+        return {name: part.state_dict() for name, part in parts.items()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restores a state."""
+        for name, part in state.items():
+            getattr(self, name).load_state_dict(part)
+
+
+class ShardedDropout(nn.Dropout):
+    """Dropout of this process's samples, with the mask that one process would draw for the whole batch."""
+
+    def __init__(self, p: float, group: ProcessGroup) -> None:
+        super().__init__(p)
+        self.group, self.random = group, torch.Generator()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        drawn = torch.rand(len(x) * self.group.size, *x.shape[1:], generator=self.random)
+        return x * ((self.group.shard(drawn) >= self.p).to(x) / (1 - self.p))
+
+
+class GradientReversal(torch.autograd.Function):
+    """The identity, with the gradient negated: the generator maximises what the network minimises."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        return -grad
+
+
+@contextlib.contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Gradients pass through the network, but its parameters get none and its running statistics do not change."""
+    norms = [module for module in network.modules() if isinstance(module, TDBatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    network.requires_grad_(False)
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]

@@ -1,0 +1,113 @@
+"""Random crops of clean images, augmented, for training."""
+
+from __future__ import annotations
+
+import operator
+
+import numpy
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from deal.checks import Size, height_and_width
+from deal.io.dataset import Source
+
+
+class Crops:
+    """An endless sequence of random crops of clean images.
+
+    A crop depends only on the seed and on its position in the sequence: a resumed run continues with the same crops,
+        and
+    several processes can share the sequence. Every image of the source is used once before any is used again.
+
+    Args:
+        source: the images.
+        size: of the crops, one number or height and width; None uses whole images.
+        flip: mirrors half of the crops left to right, and half of them upside down.
+        half_resolution: takes half of the crops from images reduced to half their size, which are sharper, unless the
+            reduced image is too small.
+        panels: pastes one to three upright panels into a quarter of the crops, like walls and posts: parts of the same
+            image with other brightness and contrast, from 0.3 of the height of the crop to all of it.
+        tones: inverts half of the crops, as cameras show hot as white or as black, and applies a random gamma between
+            1/2 and 2 to each.
+        noise: the largest standard deviation of added Gaussian noise; each crop has its own, uniform from 0.
+        seed: of all random choices.
+
+    >>> from deal.io.synthetic import SyntheticScenes
+    >>> Crops(SyntheticScenes(4), 32).batch(first=100, count=2).shape
+    torch.Size([2, 1, 32, 32])
+    """
+
+    def __init__(
+        self, source: Source, size: Size = 128, *, flip: bool = True, half_resolution: bool = False,
+        panels: bool = False, tones: bool = False, noise: float = 0.0, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.size = height_and_width("size", size)
+        if not len(source):
+            raise ValueError("source must have at least one image; got none")
+        self.source, self.seed = source, seed
+        self.flip, self.half_resolution, self.panels, self.tones = flip, half_resolution, panels, tones
+        self.noise = noise
+        self._order: tuple[int, numpy.ndarray] | None = None
+
+    def batch(self, first: int, count: int) -> Tensor:
+        """`count` crops from position `first` on, [count, C, H, W]."""
+        return torch.stack([self[position] for position in range(first, first + count)])
+
+    def __getitem__(self, position: int) -> Tensor:
+        """The crop [C, H, W] at a position of the sequence, from 0 on."""
+        if position < 0:
+            raise IndexError(f"position must be at least 0; got {position}")
+        image = self.source[self._index(position)]
+        random = numpy.random.default_rng((self.seed, 1, position))
+        if self.half_resolution and random.random() < 0.5:
+            image = self._halved(image)
+        if self.size is not None:
+            image = _random_crop(image, self.size, random)
+        image = image.flip([axis for axis in (1, 2) if self.flip and random.random() < 0.5])
+        if self.panels and random.random() < 0.25:
+            for _ in range(random.integers(1, 4)):
+                image = _with_panel(image, random)
+        if self.tones:
+            image = (1 - image if random.random() < 0.5 else image).clamp(0, 1) ** (2 ** random.uniform(-1, 1))
+        if self.noise:
+            deviation = self.noise * random.random()
+            noise = random.standard_normal(image.shape, numpy.float32)
+            image = (image + deviation * torch.from_numpy(noise)).clamp_(0, 1)
+        return image
+
+    def _halved(self, image: Tensor) -> Tensor:
+        half = functional.avg_pool2d(image, 2)
+        fits = self.size is None or all(map(operator.ge, half.shape[1:], self.size))
+        return half if fits else image
+
+    def _index(self, position: int) -> int:
+        """The image at a position: every epoch has a random order of its own."""
+        epoch, within = divmod(position, len(self.source))
+        if self._order is None or self._order[0] != epoch:
+            order = numpy.random.default_rng((self.seed, 0, epoch)).permutation(len(self.source))
+            self._order = epoch, order
+        return int(self._order[1][within])
+
+
+def _random_crop(image: Tensor, size: tuple[int, int], random: numpy.random.Generator) -> Tensor:
+    (height, width), (rows, columns) = image.shape[1:], size
+    if height < rows or width < columns:
+        raise ValueError(f"an image of {height} x {width} pixels is too small for crops of {rows} x {columns}")
+    top, left = random.integers(height - rows + 1), random.integers(width - columns + 1)
+    return image[:, top : top + rows, left : left + columns]
+
+
+def _with_panel(image: Tensor, random: numpy.random.Generator) -> Tensor:
+    """The image [C, H, W] with an upright panel pasted in: a shifted copy of itself with other brightness and contrast,
+    blended at its left and right edges."""
+    height, width = image.shape[1:]
+    high, wide = height * random.uniform(0.3, 1.0), width * random.uniform(0.03, 0.4)
+    top, left = random.uniform(0, height - high), random.uniform(-wide / 2, width - wide / 2)
+    rows, columns = torch.arange(height), torch.arange(width)
+    inside = ((rows >= top) & (rows < top + high))[:, None]  # [H, 1]
+    share = ((wide / 2 - (columns - left - wide / 2).abs()) / random.uniform(1, 16) + 0.5).clamp(0, 1)  # [W]
+    contrast, brightness = random.uniform(0.3, 1.0), random.random()
+    moved = image.roll((int(random.integers(height)), int(random.integers(width))), (1, 2))
+    panel = brightness + contrast * (moved - brightness)
+    return torch.lerp(image, panel, inside * share)

@@ -1,0 +1,243 @@
+"""The training loop: batches, validation, log, checkpoints.
+
+    result = train(Settings(images="frames", output="run", steps=2000))
+    result.network(x)  # a DEAL network in evaluation mode
+
+The folder of a run has last.pt, from which a run resumes to the same bits as without the interruption; last.safetensors
+and best.safetensors, for `DEAL.from_pretrained`; and log.csv. With torchrun, several processes share every batch, with
+the results of one process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from deal.checks import Size, height_and_width
+from deal.io.dataset import ImageDataset, Source
+from deal.io.images import centre_crop
+from deal.io.paths import find_images
+from deal.io.synthetic import SyntheticScenes
+from deal.model.generator import Generator
+from deal.model.network import DEAL
+from deal.training import run_dir
+from deal.training.adversarial import AdversarialTraining, seeded_random
+from deal.training.augmentation import Crops
+from deal.training.distributed import ProcessGroup, StopSignal, process_group
+from deal.training.divergence import ADVICE, CollapseDetector
+from deal.training.logging import Log
+from deal.training.settings import Settings
+
+AVERAGED = ("loss", "fidelity", "contrast", "degraded_contrast")  # over the steps between two rows of the log
+SYNTHETIC_SCENES = 64
+VALIDATION_IMAGES, VALIDATION_SIZE = 8, 256  # the size applies if training uses whole images
+VALIDATION_SHARPNESS = 2.0  # factor of random logits: some validation images have nearly a single degradation
+
+
+class Result(NamedTuple):
+    """The result of a run."""
+
+    network: DEAL  # in evaluation mode; the moving average if `ema_decay` is set
+    generator: Generator
+    steps: int
+    loss: float  # validation loss at the end
+    psnr: float  # validation PSNR at the end
+    best: float  # the lowest validation loss, that of best.safetensors
+    output: Path
+
+
+def train(settings: Settings, source: Source | None = None, validation: Source | None = None) -> Result:
+    """Trains a network, and writes checkpoints and a log to the run's folder.
+
+    Args:
+        settings: of the run.
+        source: clean training images, instead of `settings.images`.
+        validation: clean validation images, instead of `settings.validation`.
+
+    Raises:
+        FloatingPointError: if a loss is not finite.
+        Collapsed: if the network has stopped enhancing.
+        FileExistsError: if the folder already has a run and `settings.resume` is not set.
+        KeyboardInterrupt: after Ctrl-C, once the current step is done and saved. A second Ctrl-C stops at once.
+    """
+    with process_group(settings.device) as group, StopSignal() as stop:
+        return _Run(settings, group, source, validation).run(stop)
+
+
+class _Run:
+    """A run in progress, in one of its processes."""
+
+    def __init__(
+        self, settings: Settings, group: ProcessGroup, source: Source | None, validation: Source | None
+    ) -> None:
+        if settings.batch % group.size:
+            raise ValueError(f"batch must be a multiple of the {group.size} processes; got {settings.batch}")
+        self.settings, self.group = settings, group
+        source = _source(settings, settings.images) if source is None else source
+        if validation is None:
+            validation = source if settings.validation is None else _source(settings, settings.validation)
+        self.crops = Crops(
+            source, settings.crop, flip=settings.flip_augmentation, half_resolution=settings.half_resolution_crops,
+            panels=settings.panel_augmentation, tones=settings.tone_augmentation, noise=settings.noise_augmentation,
+            seed=settings.seed,
+        )  # fmt: skip
+        self.training = AdversarialTraining(settings, group)
+        self.detector = CollapseDetector(settings.collapse_window)
+        self.step, self.seconds = 0, 0.0
+        self.loss = self.psnr = math.nan  # of the last validation
+        self.best = math.inf
+        self.sums, self.logged = torch.zeros(len(AVERAGED), device=group.device), 0  # sums since the last logged step
+        if group.is_leader:
+            self.clean = _centre_crops(validation, settings.crop).to(group.device)
+            self.degraded = _degrade_validation(self.training.generator, self.clean, settings.seed)
+        state = group.broadcast(run_dir.open_run(settings) if group.is_leader else None)
+        if state is not None:
+            self._load(state)
+
+    def run(self, stop: StopSignal) -> Result:
+        """Trains until the run ends or is stopped. The next batch is read while the current step is computed."""
+        start = time.monotonic() - self.seconds
+        with self._open_log() as log, ThreadPoolExecutor(1) as reader:
+            running, next_batch = self.step < self.settings.steps, reader.submit(self._read_batch, self.step)
+            while running:
+                x, next_batch = next_batch.result(), reader.submit(self._read_batch, self.step + 1)
+                self._train_step(x)
+                self.seconds = time.monotonic() - start
+                running = self._after_step(log, stop)
+        return Result(
+            self.training.result.eval(), self.training.generator, self.step, self.loss, self.psnr, self.best,
+            Path(self.settings.output),
+        )  # fmt: skip
+
+    def _open_log(self) -> contextlib.AbstractContextManager[Log | None]:
+        if not self.group.is_leader:
+            return contextlib.nullcontext()
+        return Log(Path(self.settings.output), self.step, self.settings.steps, bar=self.settings.progress)
+
+    def _read_batch(self, step: int) -> Tensor:
+        """This process's part of the batch of a step."""
+        count = self.settings.batch // self.group.size
+        return self.crops.batch(step * self.settings.batch + self.group.rank * count, count)
+
+    def _train_step(self, x: Tensor) -> None:
+        adversary = self.settings.strategy == "das" and self.step >= self.settings.adversary_start
+        figures = self.training.step(x.to(self.group.device), self.step, adversary)
+        self.sums += torch.stack([figures[name] for name in AVERAGED])
+        self.step += 1
+
+    def _after_step(self, log: Log | None, stop: StopSignal) -> bool:
+        """Logs, validates and saves when due; returns whether the run continues."""
+        settings = self.settings
+        if log is not None:
+            log.advance()
+        log_due = self.step % settings.log_every == 0
+        # Several processes must stop at the same step. They exchange the flags only when a row is logged.
+        exchange = log_due or self.group.size == 1
+        stopped = exchange and self.group.any(stop.received is not None)
+        timed_out = exchange and self.group.any(settings.minutes is not None and self.seconds >= 60 * settings.minutes)
+        ends = timed_out or self.step >= settings.steps
+        validates = ends or self.step % settings.save_every == 0
+        is_best = validates and self._validate()
+        if log_due or validates:
+            self._write_log(log, validates)
+        if validates or stopped:
+            self._save(is_best)
+        if stopped and not ends:
+            stop.exit()
+        return not ends
+
+    def _write_log(self, log: Log | None, validated: bool) -> None:
+        means = self.sums / max(1, self.step - self.logged)
+        self.group.average([means])
+        values = dict(zip(AVERAGED, means.tolist(), strict=True))
+        self.detector.check(self.step, values, self.logged)
+        self.sums, self.logged = torch.zeros_like(self.sums), self.step
+        if log is None:
+            return
+        rate = self.settings.learning_rate * self.settings.rate_factor(self.step - 1)
+        values |= {"seconds": self.seconds, "learning_rate": rate}
+        values |= {"validation_loss": self.loss, "validation_psnr": self.psnr} if validated else {}
+        log.write(self.step, values)
+
+    def _validate(self) -> bool:
+        """Updates loss and PSNR of the validation images; returns whether the loss is the lowest so far."""
+        self.loss, self.psnr = self.group.broadcast(self._measure() if self.group.is_leader else None)
+        if not math.isfinite(self.loss):
+            raise FloatingPointError(
+                f"the validation loss is {self.loss} at step {self.step}: the checkpoints were saved before that and are "
+                f"valid. {ADVICE}"
+            )
+        is_best = self.loss < self.best
+        self.best = min(self.best, self.loss)
+        return is_best
+
+    @torch.no_grad()
+    def _measure(self) -> tuple[float, float]:
+        """Loss and PSNR of the validation images."""
+        network = self.training.result
+        was_training = network.training
+        network.eval()
+        y = torch.cat([network(part) for part in self.degraded.split(self.settings.batch)])
+        network.train(was_training)
+        error = (y.clamp(0, 1) - self.clean).square().mean((1, 2, 3))
+        return self.training.loss(y, self.clean).item(), (-10 * error.log10()).mean().item()
+
+    def _save(self, is_best: bool) -> None:
+        if not self.training.is_finite():
+            raise FloatingPointError(
+                f"a weight is not finite after step {self.step}: the checkpoints were saved before that and are "
+                f"valid. {ADVICE}"
+            )
+        if self.group.is_leader:
+            notes = {"deal.steps": str(self.step), "deal.settings": json.dumps(dataclasses.asdict(self.settings))}
+            run_dir.save_run(self.settings, self._state(), self.training.result, is_best, **notes)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "training": self.training.state(), "step": self.step, "seconds": self.seconds, "loss": self.loss,
+            "psnr": self.psnr, "best": self.best, "sums": self.sums.cpu(), "logged": self.logged,
+            "recent": list(self.detector.recent),
+        }  # fmt: skip
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.training.load(state["training"])
+        for name in ("step", "seconds", "loss", "psnr", "best", "logged"):
+            setattr(self, name, state[name])
+        self.sums.copy_(state["sums"])
+        self.detector.recent.extend(state["recent"])
+
+
+def _source(settings: Settings, images: str | list[str] | None) -> Source:
+    if images is None:
+        return SyntheticScenes(SYNTHETIC_SCENES, channels=settings.channels, seed=settings.seed)
+    return ImageDataset(
+        find_images(images), channels=settings.channels, window=settings.window, keep_going=settings.keep_going,
+        min_size=settings.crop or 1,
+    )  # fmt: skip
+
+
+def _centre_crops(source: Source, size: Size) -> Tensor:
+    """The centres of the first images, cropped to a common size, [B, C, H, W]."""
+    images = [source[k] for k in range(min(VALIDATION_IMAGES, len(source)))]
+    limits = height_and_width("crop", size) or (VALIDATION_SIZE, VALIDATION_SIZE)
+    height, width = (min([limit, *(image.shape[axis] for image in images)]) for axis, limit in enumerate(limits, 1))
+    return torch.stack([centre_crop(image, height, width) for image in images])
+
+
+@torch.no_grad()
+def _degrade_validation(generator: Generator, clean: Tensor, seed: int) -> Tensor:
+    """The degraded validation images, the same for the whole run."""
+    random = seeded_random(seed, 3)
+    logits = torch.randn(len(clean), generator.stages, len(generator.ops), generator=random)
+    weights = (VALIDATION_SHARPNESS * logits).softmax(-1).to(clean)
+    degraded: Tensor = generator(clean, weights, generator.sample(clean, random))
+    return degraded

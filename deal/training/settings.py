@@ -1,0 +1,186 @@
+"""The settings of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from deal.checks import Size, check_integer, height_and_width
+from deal_kernels.lif.arguments import number, one_of
+
+CHOICES = {
+    "strategy": ("das", "average", "random"), "update": ("alternating", "simultaneous"),
+    "schedule": ("constant", "cosine"), "precision": ("auto", "fp32", "bf16"),
+    "trainable": ("all", "context", "convolutions"),
+}  # fmt: skip
+MIN_INTEGERS = {
+    "steps": 1, "batch": 1, "stages": 1, "adversary_start": 0, "warmup_steps": 0, "save_every": 1, "log_every": 1,
+    "seed": 0,
+}  # fmt: skip
+NON_NEGATIVE = (
+    "noise_augmentation", "learning_rate", "generator_rate", "momentum", "weight_decay", "fidelity_weight", "l1_weight",
+    "ssim_weight",
+)  # fmt: skip
+# Settings that may change when a run is resumed.
+FREE = frozenset(
+    {"output", "steps", "minutes", "save_every", "log_every", "resume", "device", "progress", "collapse_window"}
+)
+
+
+@dataclasses.dataclass
+class Settings:
+    """The settings of a training run.
+
+    Args:
+        images: clean training images: files, folders, patterns or lists, see `deal.io.paths.find_images`; None uses
+            synthetic thermal scenes.
+        output: the folder of the run.
+        steps: number of training steps, including those before a resume.
+        minutes: time limit; the run ends earlier when it is reached.
+        validation: images to select the best weights with; None uses the first training images.
+        resume: continues from the last checkpoint in the output folder, if there is one.
+        blocks: "cascade1", "cascade2", "cascade3", or a list of blocks, see `deal.DEAL`.
+        channels: image channels, 1 or 3.
+        width: number of hidden channels of the network.
+        neuron: spiking neuron, "integer" or "binary".
+        norm: norm of the spiking convolutions, "bn" or "tdbn".
+        context: adds the part of the network that uses statistics of whole columns and of the whole image.
+        trainable: which part of the network is trained: "all"; "context" alone, which is much faster; or
+            "convolutions", with the context unchanged.
+        weights: a weights file to start from, or a list of files, of which later ones override earlier ones, for
+            instance a context and convolutions that were trained separately.
+        ops: degradations of the generator: "thermal", "released", or a list of operation names.
+        ranges: range of the standard deviation of random degradations, by name, such as {"stripe": [0, 0.15]}; None
+            uses the defaults of `deal_kernels.degradation.sample_params`.
+        stages: number of mixing stages of the generator.
+        dropout: dropout probability of the generator.
+        strategy: how training images are degraded: "das" by the generator, which is trained against the network;
+            "average" by an even mixture of all operations; "random" by one random operation per image and stage.
+        update: "alternating" updates the network and then the generator, with a second forward pass; "simultaneous"
+            updates both from one pass, with the gradient reversed between them.
+        adversary_start: step at which the training of the generator starts.
+        fidelity_weight: weight of the generator's loss between degraded and clean images, which keeps degradations
+            mild.
+        l1_weight: weight of the mean absolute error in the loss.
+        ssim_weight: weight of 1 - SSIM in the loss.
+        learning_rate: learning rate of the network (Adam).
+        generator_rate: learning rate of the generator (SGD).
+        momentum: momentum of the generator's SGD.
+        weight_decay: weight decay of the generator's SGD.
+        warmup_steps: steps over which both learning rates increase linearly at the start.
+        schedule: of both learning rates: "constant", or "cosine" decay to zero at the last step.
+        gradient_clip: maximum norm of the gradients of the network and of the generator; None does not clip.
+        ema_decay: decay of an exponential moving average of the network's weights, which is then validated and saved,
+            such as 0.999; None uses the weights themselves.
+        batch: images per step, over all processes.
+        crop: size of random crops, one number or height and width; None uses whole images, which must then be of one
+            size.
+        flip_augmentation: mirrors crops at random.
+        half_resolution_crops: takes half of the crops from images reduced to half their size, which are sharper.
+        panel_augmentation: pastes upright panels into a quarter of the crops, so that edges of walls and posts are not
+            taken for stripes.
+        tone_augmentation: inverts half of the crops and applies a random gamma to each.
+        noise_augmentation: largest standard deviation of noise that is added to clean images. It is part of the target
+            and not a degradation.
+        window: values of 16-bit images that mean black and white, see `deal.io.images.read_frame`.
+        keep_going: skips unusable images instead of stopping.
+        precision: "fp32"; "bf16" runs the network under autocast; "auto" uses bf16 on GPUs that support it.
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        seed: random seed of the run.
+        save_every: steps between checkpoints, each with a validation.
+        log_every: steps between rows of the log.
+        collapse_window: steps that a collapse must last before the run is stopped; None disables the check.
+        progress: shows a progress bar.
+    """
+
+    images: str | list[str] | None = None
+    output: str = "runs/deal"
+    steps: int = 2000
+    minutes: float | None = None
+    validation: str | list[str] | None = None
+    resume: bool = False
+    blocks: str | list[list[Any]] = "cascade2"
+    channels: int = 1
+    width: int = 32
+    neuron: Literal["integer", "binary"] = "integer"
+    norm: Literal["bn", "tdbn"] = "bn"
+    context: bool = False
+    trainable: Literal["all", "context", "convolutions"] = "all"
+    weights: str | list[str] | None = None
+    ops: str | list[str] = "thermal"
+    ranges: dict[str, tuple[float, float]] | None = None
+    stages: int = 5
+    dropout: float = 0.5
+    strategy: Literal["das", "average", "random"] = "das"
+    update: Literal["alternating", "simultaneous"] = "alternating"
+    adversary_start: int = 500
+    fidelity_weight: float = 1.0
+    l1_weight: float = 0.75
+    ssim_weight: float = 1.1
+    learning_rate: float = 1e-4
+    generator_rate: float = 2e-4
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup_steps: int = 0
+    schedule: Literal["constant", "cosine"] = "constant"
+    gradient_clip: float | None = None
+    ema_decay: float | None = None
+    batch: int = 4
+    crop: Size = 128
+    flip_augmentation: bool = True
+    half_resolution_crops: bool = False
+    panel_augmentation: bool = False
+    tone_augmentation: bool = False
+    noise_augmentation: float = 0.0
+    window: Literal["auto", "full"] | tuple[float, float] = "auto"
+    keep_going: bool = False
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    device: str = "auto"
+    seed: int = 0
+    save_every: int = 200
+    log_every: int = 10
+    collapse_window: int | None = 200
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            one_of(name, getattr(self, name), choices)
+        for name, minimum in MIN_INTEGERS.items():
+            check_integer(name, getattr(self, name), minimum)
+        if self.collapse_window is not None:
+            check_integer("collapse_window", self.collapse_window, 1)
+        height_and_width("crop", self.crop)
+        if self.trainable == "context" and not self.context:
+            raise ValueError(f"trainable='context' needs context=True; got {self.context}")
+        for name in NON_NEGATIVE:
+            value = number(name, getattr(self, name))
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a number of at least 0; got {value}")
+        for name, limit in (("minutes", math.inf), ("gradient_clip", math.inf), ("ema_decay", 1.0)):
+            value = getattr(self, name)
+            if value is not None and not 0 < number(name, value) < limit:
+                raise ValueError(f"{name} must be None or above 0 and below {limit:g}; got {value}")
+
+    def rate_factor(self, step: int) -> float:
+        """The factor of both learning rates at a step, from warm-up and schedule."""
+        warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
+        done = 0.0 if self.schedule == "constant" else min(1.0, step / self.steps)
+        return warmup * (0.5 + 0.5 * math.cos(math.pi * done))
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """The settings of another run that prevent this one from resuming it."""
+        mine = dataclasses.asdict(self)
+        return [
+            f"{name} was {other[name]!r} and is {value!r}"
+            for name, value in mine.items()
+            if name not in FREE and name in other and _as_lists(other[name]) != _as_lists(value)
+        ]
+
+
+def _as_lists(value: Any) -> Any:
+    """Tuples become lists, so that settings from Python and from YAML compare equal."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_as_lists(each) for each in value]
+    return value

@@ -1,0 +1,149 @@
+"""Crops for training, and synthetic scenes."""
+
+import math
+
+import pytest
+import torch
+
+from deal.io.synthetic import SyntheticScenes, thermal_scene
+from deal.training.augmentation import Crops
+
+
+class Numbers:
+    """Images whose pixels all differ: a value says the image and the place."""
+
+    def __init__(self, count, height=12, width=15):
+        values = torch.arange(count * height * width, dtype=torch.float32)
+        self.images = values.reshape(count, 1, height, width)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index]
+
+
+def test_every_image_comes_once_a_turn():
+    crops = Crops(Numbers(7), 5, seed=3)
+    which = [int(crops[k].min()) // 180 for k in range(21)]
+    turns = [which[k : k + 7] for k in (0, 7, 14)]
+    assert all(sorted(turn) == list(range(7)) for turn in turns) and turns[0] != turns[1]
+
+
+def test_crops_are_cut_and_mirrored():
+    source = Numbers(3)
+    crops = Crops(source, 5)
+    seen, corners = set(), set()
+    for k in range(300):
+        crop = crops[k][0]
+        right, down = (crop[0, 1] - crop[0, 0]).item(), (crop[1, 0] - crop[0, 0]).item()
+        assert abs(right) == 1 and abs(down) == 15
+        seen.add((right > 0, down > 0))
+        corners.add(divmod(int(crop.min()) % 180, 15))
+    assert len(seen) == 4
+    assert {row for row, _ in corners} == set(range(8)) and {column for _, column in corners} == set(range(11))
+    plain = Crops(source, None, flip=False)
+    assert all(any(torch.equal(plain[k], image) for image in source.images) for k in range(6))
+
+
+def test_crops_of_two_sides():
+    assert Crops(Numbers(3), (4, 7)).batch(0, 2).shape == (2, 1, 4, 7)
+
+
+def test_half_resolution():
+    whole = Numbers(1)[0]
+    crops = Crops(Numbers(1), None, flip=False, half_resolution=True)
+    found = [crops[k] for k in range(20)]
+    halves = [image for image in found if image.shape == (1, 6, 7)]
+    assert 4 < len(halves) < 16 and all(torch.equal(image, whole) for image in found if image.shape == whole.shape)
+    assert all(image[0, 2, 3] == whole[0, 4:6, 6:8].mean() for image in halves)
+    too_small = Crops(Numbers(1), (7, 7), flip=False, half_resolution=True)
+    assert all(abs(too_small[k][0, 0, 1] - too_small[k][0, 0, 0]) == 1 for k in range(20))
+
+
+def test_tones():
+    crops = Crops(Numbers(1), None, flip=False, tones=True, seed=1)
+    image = Numbers(1)[0] / 180
+    crops.source = [image]
+    shown = [crops[k] for k in range(40)]
+    gammas = [math.log(s[0, 6, 7]) / math.log(image[0, 6, 7]) for s in shown if s[0, 0, 0] < s[0, 11, 14]]
+    assert 10 < len(gammas) < 30
+    assert 0.5 <= min(gammas) < 0.7 and 1.5 < max(gammas) <= 2
+    for s in shown:
+        if s[0, 0, 0] > s[0, 11, 14]:
+            gamma = math.log(s[0, 6, 7]) / math.log(1 - image[0, 6, 7])
+            torch.testing.assert_close(s, (1 - image) ** gamma, rtol=1e-4, atol=1e-5)
+
+
+def test_panels():
+    """A quarter of the cuts has some, of which none is lower than nearly a third; what is around them stays."""
+    image = torch.linspace(0, 1, 120).expand(1, 90, 120)
+    shown = [Crops([image], None, flip=False, panels=True, seed=2)[k] for k in range(80)]
+    changed = [(s != image)[0] for s in shown if not torch.equal(s, image)]
+    assert 10 < len(changed) < 30
+    for where in changed:
+        assert where.any(0).sum() < 120 and where.any(1).sum() >= 0.3 * 90 - 1
+    assert all(s.min() >= 0 and s.max() <= 1 for s in shown)
+
+
+def test_noise():
+    source = SyntheticScenes(2, seed=0)
+    plain, noisy = (Crops(source, 64, noise=noise, seed=3).batch(0, 6) for noise in (0.0, 0.1))
+    deviations = (noisy - plain).std((1, 2, 3))
+    assert noisy.min() >= 0 and noisy.max() <= 1
+    assert deviations.max() < 0.11 and deviations.max() > 0.03 and deviations.std() > 0.01
+    assert torch.equal(noisy, Crops(source, 64, noise=0.1, seed=3).batch(0, 6))
+
+
+def test_crops_depend_on_seed_and_place_alone():
+    one, same, other = (Crops(Numbers(4), 6, seed=seed) for seed in (0, 0, 1))
+    expected = [one[k] for k in range(10)]
+    assert all(torch.equal(same[k], expected[k]) for k in reversed(range(10)))
+    assert torch.equal(same.batch(4, 3), torch.stack(expected[4:7]))
+    assert not all(torch.equal(other[k], expected[k]) for k in range(10))
+
+
+def test_crops_of_small_images():
+    with pytest.raises(ValueError, match="an image of 12 x 15 pixels is too small for crops of 13 x 13"):
+        Crops(Numbers(2), 13)[0]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Crops(Numbers(2), 0), "size must be an integer of at least 1, a pair of them, or None; got 0"),
+        (lambda: Crops(SyntheticScenes(0)), "source must have at least one image; got none"),
+        (lambda: thermal_scene(0), "height must be an integer of at least 1; got 0"),
+    ],
+)
+def test_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_scenes():
+    one = thermal_scene(96, 128, seed=5)
+    assert one.shape == (1, 96, 128) and one.dtype == torch.float32 and one.min() >= 0 and one.max() <= 1
+    assert torch.equal(one, thermal_scene(96, 128, seed=5))
+    assert not torch.equal(one, thermal_scene(96, 128, seed=6))
+    assert thermal_scene(1, 1).shape == (1, 1, 1)
+
+
+def test_scenes_look_thermal():
+    """A cold sky above, warm things below, and as much noise as is asked for."""
+    for seed in range(5):
+        scene = thermal_scene(192, 256, seed=seed)[0]
+        assert scene[:20].median() < 0.35 < scene.max() and scene[:20].median() < scene[-60:].quantile(0.99)
+        assert scene.std() > 0.05
+        noise = thermal_scene(192, 256, seed=seed, noise=0.02)[0] - thermal_scene(192, 256, seed=seed, noise=0)[0]
+        assert abs(noise.std() - 0.02) < 0.002
+        assert (noise[1:] - noise[:-1]).std() > 0.02  # from pixel to pixel
+
+
+def test_scenes_as_a_source():
+    scenes = SyntheticScenes(3, 40, 50, channels=3, seed=7)
+    assert len(scenes) == 3 and scenes[2].shape == (3, 40, 50)
+    assert torch.equal(scenes[2][0], thermal_scene(40, 50, seed=9)[0])
+    assert Crops(scenes, 16).batch(0, 2).shape == (2, 3, 16, 16)
+    with pytest.raises(IndexError, match="index must be from 0 to 2; got 3"):
+        scenes[3]

@@ -322,7 +322,7 @@ def test_collapse(contrast, loss, message):
         ({"steps": 0}, "steps must be an integer of at least 1; got 0"),
         ({"batch": 1.5}, "batch must be an integer"),
         ({"crop": 0}, "crop must be an integer"),
-        ({"crop": (32, 0)}, "crop must be a integer of at least 1, a pair of them"),
+        ({"crop": (32, 0)}, "crop must be an integer of at least 1, a pair of them"),
         ({"noise_augmentation": -0.1}, "noise_augmentation must be a number of at least 0; got -0.1"),
         ({"trainable": "context"}, "trainable='context' needs context=True; got False"),
         ({"warmup_steps": -1}, "warmup_steps must be an integer of at least 0; got -1"),

@@ -20,8 +20,8 @@ NAN, INF = float("nan"), float("inf")
         ({"x": torch.zeros(4, 3, dtype=torch.bool)}, TypeError, "x must be float32.*got torch.bool"),
         ({"x": torch.zeros(4, 3, dtype=torch.complex64)}, TypeError, "x must be float32.*got torch.complex64"),
         ({"x": torch.zeros(4, 3).to_sparse()}, TypeError, "x must be a dense tensor; got the layout torch.sparse_coo"),
-        ({"steps": 0}, ValueError, "steps must be a whole number of at least 1; got 0"),
-        ({"steps": 2.0}, ValueError, "steps must be a whole number of at least 1; got 2.0"),
+        ({"steps": 0}, ValueError, "steps must be an integer of at least 1; got 0"),
+        ({"steps": 2.0}, ValueError, "steps must be an integer of at least 1; got 2.0"),
         ({"steps": True}, ValueError, "steps must be"),
         ({"tau": 0.5}, ValueError, "tau must be at least 1; got 0.5"),
         ({"tau": 0.5, "decay_input": False}, ValueError, "tau must be at least 1; got 0.5"),
@@ -40,8 +40,8 @@ NAN, INF = float("nan"), float("inf")
         ({"reset": "later"}, ValueError, "reset must be one of 'auto', 'hard', 'soft', 'none'; got 'later'"),
         ({"surrogate": "step"}, ValueError, "surrogate must be one of 'sigmoid', 'atan'.*got 'step'"),
         ({"fire": ">"}, ValueError, "fire must be one of 'ge', 'gt'; got '>'"),
-        ({"levels": 0}, ValueError, "levels must be a whole number from 1 to 4194304; got 0"),
-        ({"levels": 2.0}, ValueError, "levels must be a whole number"),
+        ({"levels": 0}, ValueError, "levels must be an integer from 1 to 4194304; got 0"),
+        ({"levels": 2.0}, ValueError, "levels must be an integer"),
         ({"levels": 2, "v_threshold": 0.0}, ValueError, "v_threshold must be positive with levels > 1; got 0.0"),
         ({"reduce": "sum"}, ValueError, "reduce must be one of None, 'mean'; got 'sum'"),
         ({"reduce": "mean", "pack": True}, ValueError, "pack=True and reduce='mean' exclude each other"),
@@ -107,7 +107,7 @@ def test_learnt_time_constants():
     for arguments, accepted in (({"tau": Learned(1.0)}, "above 1"), ({"beta": Learned(1.5)}, "above 0 and below 1")):
         with pytest.raises(ValueError, match=rf"needs a start {accepted}; got 1"):
             LIF(**arguments)
-    with pytest.raises(ValueError, match="channels must be None or a whole number of at least 1; got 0"):
+    with pytest.raises(ValueError, match="channels must be None or an integer of at least 1; got 0"):
         Learned(2.0, 0)
     with pytest.raises(ValueError, match="tau and beta exclude each other"):
         LIF(tau=Learned(2.0), beta=0.5)(X)

@@ -52,7 +52,7 @@ def test_arguments(run, arguments, error, message):
         ({"tau": 0.5}, ValueError, "tau must be at least 1; got 0.5"),
         ({"surrogate": "step"}, ValueError, "surrogate must be one of .*; got 'step'"),
         ({"tau": 2.0, "beta": 0.5}, ValueError, "tau and beta exclude each other"),
-        ({"steps": 0}, ValueError, "steps must be a whole number of at least 1; got 0"),
+        ({"steps": 0}, ValueError, "steps must be an integer of at least 1; got 0"),
         ({"x": X[0, 0, 0, 0], "steps": 2}, ValueError, r"x must be \[B, C, ...\] with steps; got the shape \(5,\)"),
         ({"x": X.clone().requires_grad_(), "pack": True}, ValueError, "pack=True has no gradient"),
         ({"out": X}, TypeError, "out"),

@@ -30,14 +30,14 @@ def positive(name: str, value: object) -> float:
     return found
 
 
-def is_whole(value: object) -> bool:
+def is_integer(value: object) -> bool:
     """Whether the value is an int; a bool is not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def whole(name: str, value: Any, least: int) -> None:
-    if not is_whole(value) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
+def check_integer(name: str, value: Any, least: int) -> None:
+    if not is_integer(value) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}; got {value!r}")
 
 
 def one_of(name: str, value: object, accepted: Sequence[object]) -> None:

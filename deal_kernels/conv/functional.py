@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from deal_kernels._common.checks import check_companion, check_tensor, is_whole, one_of
+from deal_kernels._common.checks import check_companion, check_tensor, is_integer, one_of
 from deal_kernels._common.dispatch import needs_gradient
 from deal_kernels._common.types import STATE
 from deal_kernels.conv import op, reference
@@ -95,8 +95,8 @@ def _cast(tensor: Any, dtype: torch.dtype) -> Any:
 def pair(name: str, value: object, least: int) -> tuple[int, int]:
     """The numbers for down and across, which may be given as one."""
     two = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(two) != 2 or not all(map(is_whole, two)):
-        raise TypeError(f"{name} must be a whole number or a pair of them; got {value!r}")
+    if len(two) != 2 or not all(map(is_integer, two)):
+        raise TypeError(f"{name} must be an integer or a pair of them; got {value!r}")
     if min(two) < least:
         raise ValueError(f"{name} must be at least {least}; got {value!r}")
     return two

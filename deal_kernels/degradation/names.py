@@ -66,4 +66,4 @@ def _limits(kind: str, strength: float) -> str | None:
     whole = strength < math.inf and strength == int(strength)
     if kind == "posterize":
         return None if whole and 1 <= strength <= 8 else "1 to 8 bits"
-    return None if whole and strength >= 2 else "a whole factor of at least 2"
+    return None if whole and strength >= 2 else "an integer factor of at least 2"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-from deal_kernels._common.checks import number, whole
+from deal_kernels._common.checks import check_integer, number
 from deal_kernels._common.types import STATE
 from deal_kernels.degradation.arguments import check_names, shape_of_values
 from deal_kernels.degradation.names import RANDOM
@@ -40,7 +40,7 @@ def sample_params(
         _check_range(name, between)
     if not isinstance(x, Tensor) or x.dim() != 4 or x.dtype not in STATE:
         raise ValueError(f"x must be images [B, C, H, W] of a floating-point type; got {_described(x)}")
-    whole("stages", stages, 1)
+    check_integer("stages", stages, 1)
     found = {}
     for name in dict.fromkeys(name for name in check_names(ops) if name in RANDOM):
         draw = _draw(x, generator)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deal_kernels._common.checks import check_companion, check_tensor, is_whole, one_of
+from deal_kernels._common.checks import check_companion, check_tensor, is_integer, one_of
 from deal_kernels._common.types import STATE
 
 
@@ -26,8 +26,8 @@ def check_input(x: Tensor, steps: int | None) -> None:
     if steps is None:
         if x.dim() == 0 or x.shape[0] == 0:
             raise ValueError(f"x must have at least one time step; got the shape {tuple(x.shape)}")
-    elif not (is_whole(steps) or isinstance(steps, torch.SymInt)) or steps < 1:
-        raise ValueError(f"steps must be a whole number of at least 1; got {steps!r}")
+    elif not (is_integer(steps) or isinstance(steps, torch.SymInt)) or steps < 1:
+        raise ValueError(f"steps must be an integer of at least 1; got {steps!r}")
 
 
 def state_and_parameters(

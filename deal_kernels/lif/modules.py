@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deal_kernels._common.checks import is_whole, number
+from deal_kernels._common.checks import is_integer, number
 from deal_kernels._common.types import Number
 from deal_kernels.lif.functional import Reduce, lif
 from deal_kernels.lif.neuron import Default, Fire, Reset, SurrogateLike
@@ -31,8 +31,8 @@ class Learned:
 
     def __init__(self, start: float, channels: int | None = None) -> None:
         self.start = number("start", start)
-        if channels is not None and (not is_whole(channels) or channels < 1):
-            raise ValueError(f"channels must be None or a whole number of at least 1; got {channels!r}")
+        if channels is not None and (not is_integer(channels) or channels < 1):
+            raise ValueError(f"channels must be None or an integer of at least 1; got {channels!r}")
         self.channels = channels
 
     def parameter(self, name: str) -> nn.Parameter:

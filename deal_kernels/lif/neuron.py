@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deal_kernels import backend as backends
 from deal_kernels import surrogate as surrogates
-from deal_kernels._common.checks import is_whole, number, one_of
+from deal_kernels._common.checks import is_integer, number, one_of
 from deal_kernels._common.types import Number
 from deal_kernels.surrogate import Surrogate
 
@@ -123,8 +123,8 @@ def checked(
         reset = "soft" if v_reset is None else "hard"
     rest = number("v_reset", v_reset) if reset == "hard" else 0.0
     threshold = number("v_threshold", v_threshold)
-    if not is_whole(levels) or not 1 <= levels <= MOST_LEVELS:
-        raise ValueError(f"levels must be a whole number from 1 to {MOST_LEVELS}; got {levels!r}")
+    if not is_integer(levels) or not 1 <= levels <= MOST_LEVELS:
+        raise ValueError(f"levels must be an integer from 1 to {MOST_LEVELS}; got {levels!r}")
     if levels > 1 and threshold <= 0:
         raise ValueError(f"v_threshold must be positive with levels > 1; got {threshold}")
     slope = checked_surrogate(surrogate)

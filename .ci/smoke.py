@@ -39,7 +39,7 @@ def check_neuron() -> None:
 
 
 def check_openmp() -> None:
-    """The extension runs on torch's own OpenMP runtime: it neither needs another one nor starts a second set of threads."""
+    """The extension runs on the OpenMP runtime of torch: it needs no other, and starts no second set of threads."""
     mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libgomp" in line}
     assert len(mapped) == 1, mapped
     assert Path(mapped.pop()).parent.samefile(Path(torch.__file__).parent / "lib")

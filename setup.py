@@ -129,7 +129,7 @@ def write_recipe(folder: Path, target: str, nvcc: str | None) -> Recipe:
             recipe.compile(source, command)
         cuda = f"-DDEAL_CUDA='\"{' '.join(f'sm_{a}' for a in archs)} compute_{ptx}\"'"
     python = f"{linked_headers(folder)} -isystem {sysconfig.get_paths()['include']}"
-    recipe.compile(SOURCES / "bindings.cpp", f"{compiler} {flags} {python} {cuda}")
+    recipe.compile(SOURCES / "bindings" / "module.cpp", f"{compiler} {flags} {python} {cuda}")
     for source in sorted(SOURCES.glob("cpu/*.cpp")):
         if source.stem == "kernels":
             recipe.compile(source, f"{compiler} {flags}")

@@ -15,7 +15,7 @@ from figures import milliseconds
 from memory import fresh, peak_bytes, saved_bytes
 from torch import Tensor
 
-from deal_kernels.degradation import DEAL, mixture
+from deal_kernels.degradation import DEAL_OPS, mixture
 
 CASES = (
     Case(8, 1, 256, 256, compiled=True),
@@ -29,7 +29,7 @@ Call = Callable[[], object]
 
 
 def ours(x: Tensor, weights: Tensor, deviations: Tensor, columns: Tensor) -> Tensor:
-    return mixture(x, weights, DEAL, {"gaussian_blur": deviations, "stripe": columns})
+    return mixture(x, weights, DEAL_OPS, {"gaussian_blur": deviations, "stripe": columns})
 
 
 def train(run: Callable[..., Tensor], x: Tensor, weights: Tensor, *params: Tensor) -> Call:
@@ -93,7 +93,7 @@ def bench_memory(checkpoint, timed, report):
     x.requires_grad_()
     params = {"gaussian_blur": deviations, "stripe": columns}
     size = x.numel() * x.element_size()
-    runs = {"ours": lambda: mixture(x, weights, DEAL, params, checkpoint=checkpoint)}
+    runs = {"ours": lambda: mixture(x, weights, DEAL_OPS, params, checkpoint=checkpoint)}
     if not checkpoint:
         runs |= {name: (lambda run=run: run(x, weights, deviations, columns)) for name, run in rivals(False).items()}
     for name, run in runs.items():

@@ -20,8 +20,9 @@ from memory import saved_bytes
 from torch import Tensor
 
 from deal_kernels import backend as backends
+from deal_kernels._common import dispatch
 from deal_kernels.lif import lif, op
-from deal_kernels.lif.arguments import neuron_of
+from deal_kernels.lif.neuron import neuron_of
 from deal_kernels.lif.reference import Inputs
 
 BACKENDS = [b for b in ("cpp", "cuda", "triton") if backends.unavailable(b, DEVICE) is None]
@@ -85,22 +86,18 @@ def user_call(layer: Layer, x: Tensor, grad: Tensor | None) -> Callable[[], obje
 
 def backward_into(case: Case, x: Tensor, grad: Tensor, grad_x: Tensor, backend: str) -> Callable[[], None]:
     """The compiled backward kernel into memory that is there, with arguments made beforehand."""
-    neuron = neuron_of(TAU, None, True, THRESHOLD, 0.0, None, False, case.surrogate, None, "ge", 1)
+    neuron = neuron_of(TAU, None, True, THRESHOLD, 0.0, "auto", False, case.surrogate, "ge", 1)
     inputs = Inputs(neuron, x, None, None, None, case.steps if case.constant else None)
     output = "mean" if case.kind.endswith("mean") else "spikes"
     if backend == "triton":
         from deal_kernels.lif import triton
 
         return lambda: triton.backward(inputs, grad, None, output, grad_x, None, None, None, None)
-    arguments = *op._arguments(inputs, output), case.constant, grad.data_ptr(), 0, grad_x.data_ptr(), 0, 0, 0, 0
-    if backend == "cpp":
-        run = functools.partial(backends.extension().lif_backward, *arguments, *op.place(x, backend))
-        return lambda _keeps_the_addresses_alive=(x, grad, grad_x): run()
-    extension = backends.extension()
-    starts = op._segment_starts(inputs, extension.lif_segment)
-    address = 0 if starts is None else starts.data_ptr()
-    run = functools.partial(extension.cuda_lif_backward, *arguments, address, *op.place(x, backend))
-    return lambda _keeps_the_addresses_alive=(x, grad, grad_x, starts): run()
+    call = backends.extension().LifBackward(
+        **op.call_inputs(inputs, output), constant=case.constant, grad=grad.data_ptr(), grad_x=grad_x.data_ptr()
+    )
+    run = functools.partial(dispatch.run_compiled, "lif_backward", call, x, backend)
+    return lambda _keeps_the_addresses_alive=(x, grad, grad_x): run()
 
 
 def existing_call(case: Case, x: Tensor, grad: Tensor | None, backend: str) -> Callable[[], Tensor]:
@@ -269,10 +266,10 @@ def bench_overhead(backend, race, report):
     """A call without gradient on 16 elements, and what of it is neither kernel nor allocation."""
     x = torch.randn(4, 4, device=DEVICE)
     spikes = torch.empty_like(x)
-    neuron = neuron_of(TAU, None, True, THRESHOLD, 0.0, None, False, "sigmoid", None, "ge", 1)
-    arguments = op._arguments(Inputs(neuron, x, None, None, None, None), "spikes")
-    kernel = getattr(backends.extension(), "lif_forward" if backend == "cpp" else "cuda_lif_forward")
-    raw = functools.partial(kernel, *arguments, spikes.data_ptr(), 0, *op.place(x, backend))
+    neuron = neuron_of(TAU, None, True, THRESHOLD, 0.0, "auto", False, "sigmoid", "ge", 1)
+    inputs = op.call_inputs(Inputs(neuron, x, None, None, None, None), "spikes")
+    call = backends.extension().LifForward(**inputs, out=spikes.data_ptr())
+    raw = functools.partial(dispatch.run_compiled, "lif_forward", call, x, backend)
     raw()
     assert torch.equal(lif(x), spikes)
     result = race({"call": lambda: lif(x), "kernel": raw, "empty_like": lambda: torch.empty_like(x)}, 3.0)

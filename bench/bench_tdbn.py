@@ -109,7 +109,7 @@ def bench_memory(shape, timed, report):
 
 def our_conv(shape: Shape, kernel: int) -> SpikingConv:
     return SpikingConv(
-        shape.channels, shape.channels, kernel, padding=kernel // 2, reduce="mean", alpha=None, leak=LEAK,
+        shape.channels, shape.channels, kernel, padding=kernel // 2, reduce="mean", alpha=None, beta=LEAK,
         levels=LEVELS, v_reset=None, detach_reset=True,
     ).to(DEVICE)  # fmt: skip
 

@@ -11,7 +11,7 @@ from lif_rivals import DEVICE
 from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, max_pool2d, pad
 
-from deal_kernels.degradation import DEAL, sample_params
+from deal_kernels.degradation import DEAL_OPS, sample_params
 
 SHARE, CONTRAST, BITS, FACTOR = 0.7, 0.5, 5, 4  # those of DEAL
 
@@ -31,11 +31,11 @@ class Case(NamedTuple):
 
     def weights(self) -> Tensor:
         generator = torch.Generator(DEVICE).manual_seed(1)
-        shape = self.batch, self.stages, len(DEAL)
+        shape = self.batch, self.stages, len(DEAL_OPS)
         return torch.randn(shape, generator=generator, device=DEVICE).softmax(-1)
 
     def params(self) -> dict[str, Tensor]:
-        return sample_params(DEAL, self.images(), self.stages, generator=torch.Generator(DEVICE).manual_seed(2))
+        return sample_params(DEAL_OPS, self.images(), self.stages, generator=torch.Generator(DEVICE).manual_seed(2))
 
     def __str__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")

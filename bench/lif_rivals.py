@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from deal_kernels.lif.arguments import ALPHA
+from deal_kernels.surrogate import DEFAULTS
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TAU, THRESHOLD = 2.0, 1.0
@@ -75,13 +75,13 @@ class SigmoidSpike(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return grad * sigmoid_slope(ctx.saved_tensors[0], ALPHA["sigmoid"])
+        return grad * sigmoid_slope(ctx.saved_tensors[0], DEFAULTS["sigmoid"].alpha)
 
 
 class AtanSpike(SigmoidSpike):
     @staticmethod
     def backward(ctx, grad):
-        return grad * atan_slope(ctx.saved_tensors[0], ALPHA["atan"])
+        return grad * atan_slope(ctx.saved_tensors[0], DEFAULTS["atan"].alpha)
 
 
 SPIKES = {"sigmoid": SigmoidSpike, "atan": AtanSpike}
@@ -107,7 +107,11 @@ def eager_layer(case: Case) -> Layer:
 def spikingjelly_layer(case: Case) -> Layer:
     from spikingjelly.activation_based import neuron, surrogate
 
-    slope = surrogate.ATan(ALPHA["atan"]) if case.surrogate == "atan" else surrogate.Sigmoid(ALPHA["sigmoid"])
+    slope = (
+        surrogate.ATan(DEFAULTS["atan"].alpha)
+        if case.surrogate == "atan"
+        else surrogate.Sigmoid(DEFAULTS["sigmoid"].alpha)
+    )
     layer = neuron.LIFNode(
         tau=TAU, decay_input=True, v_threshold=THRESHOLD, v_reset=0.0, surrogate_function=slope, step_mode="m"
     ).to(DEVICE)
@@ -124,7 +128,7 @@ def snntorch_layer(case: Case) -> Layer:
     import snntorch
     from snntorch import surrogate
 
-    alpha = ALPHA[case.surrogate] / TAU
+    alpha = DEFAULTS[case.surrogate].alpha / TAU
     slope = surrogate.atan(alpha) if case.surrogate == "atan" else surrogate.sigmoid(alpha)
     layer = snntorch.Leaky(
         beta=1 - 1 / TAU, threshold=TAU * THRESHOLD, spike_grad=slope, reset_mechanism="zero", reset_delay=False

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deal_kernels import pages
+from deal_kernels._common import page_cache
 
 STATUS, PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -42,7 +42,7 @@ def peak_bytes(call: Callable[[], object]) -> int | None:
         return torch.cuda.max_memory_allocated() - before
     if not PEAK.exists():
         return None
-    pages.release()
+    page_cache.release()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)  # what malloc has kept of earlier calls would hide what this one takes
@@ -56,7 +56,7 @@ def fresh(call: Callable[[], object]) -> Callable[[], object]:
     """The call without the pages that earlier results gave back."""
 
     def run() -> object:
-        pages.release()
+        page_cache.release()
         return call()
 
     return run

@@ -1,17 +1,12 @@
-"""Argument checks that several packages share. Errors name the argument, the value, and what is accepted."""
+"""The check of sizes, for every package that takes some."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+
+from deal_kernels._common.checks import is_integer
 
 Size = int | tuple[int, int] | None
-
-
-def check_integer(name: str, value: Any, minimum: int) -> None:
-    """Raises ValueError unless the value is an integer of at least `minimum`; booleans are not integers here."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}; got {value!r}")
 
 
 def height_and_width(name: str, size: Size) -> tuple[int, int] | None:
@@ -23,6 +18,6 @@ def height_and_width(name: str, size: Size) -> tuple[int, int] | None:
     if size is None:
         return None
     pair = tuple(size) if isinstance(size, Sequence) else (size, size)
-    if len(pair) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in pair):
+    if len(pair) != 2 or any(not is_integer(side) or side < 1 for side in pair):
         raise ValueError(f"{name} must be an integer of at least 1, a pair of them, or None; got {size!r}")
     return pair

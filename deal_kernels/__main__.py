@@ -1,4 +1,4 @@
-"""`python -m deal_kernels` tells what is live on this machine; with `--bench`, also how fast its LIF neuron is."""
+"""`python -m deal_kernels` prints which backends run on this machine; `--bench` also times the LIF neuron."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deal_kernels.backend import info
 from deal_kernels.lif import lif
 
 STEPS = 4
-SIZES = (1 << 15, 1 << 20)  # neurons: one that stays in cache, one that does not
+SIZES = (1 << 15, 1 << 20)  # neurons: a layer that fits into the cache, and one that does not
 SECONDS = 2.0  # for each row of the table
 
 
@@ -34,7 +34,7 @@ class Spike(torch.autograd.Function):
 
 
 def eager(x: Tensor) -> Tensor:
-    """The default neuron of `lif` as the loop one would write by hand."""
+    """The default neuron of `lif` as a plain loop over time."""
     v = torch.zeros_like(x[0])
     spikes = []
     for current in x:
@@ -65,7 +65,7 @@ def seconds_of(call: Callable[[], object], device: str) -> float:
 
 
 def medians(calls: list[Callable[[], object]], device: str) -> list[float]:
-    """Median seconds of calls that take turns, so that a busy moment of the machine hits all of them."""
+    """Median seconds of calls that take turns, so that a busy moment of the machine affects all of them."""
     for call in calls:
         seconds_of(call, device)
     times: list[list[float]] = []
@@ -75,15 +75,9 @@ def medians(calls: list[Callable[[], object]], device: str) -> list[float]:
     return [statistics.median(each) for each in zip(*times, strict=True)]
 
 
-def ours(x: Tensor) -> Tensor:
-    spikes = lif(x)
-    assert isinstance(spikes, Tensor)
-    return spikes
-
-
 def check(x: Tensor, grad: Tensor) -> None:
-    """Raises where `lif` and the loop differ: a wrong result has no speed."""
-    spikes, expected = ours(x), eager(x)
+    """Raises if `lif` and the loop differ: the speed of a wrong result means nothing."""
+    spikes, expected = lif(x), eager(x)
     if not torch.equal(spikes, expected):
         raise SystemExit("lif differs from the eager loop on this machine: no figures")
     (got,), (wanted,) = (torch.autograd.grad(each, x, grad) for each in (spikes, expected))
@@ -107,10 +101,10 @@ def bench() -> None:
         x = torch.randn(STEPS, neurons, device=device, requires_grad=True)
         grad = torch.randn_like(x)
         check(x, grad)
-        layers = (ours, eager)
+        layers = (lif, eager)
         one: list[Callable[[], object]] = [partial(forward, layer, x) for layer in layers]
         both: list[Callable[[], object]] = [partial(forward_backward, layer, x, grad) for layer in layers]
-        # The fewest tensors an implementation moves: x and spikes; for the gradient also x, grad and result.
+        # The least traffic, in tensors: x and spikes, and for the gradient again x, its input and its result.
         for name, tensors, calls in (("forward", 2, one), ("forward+backward", 5, both)):
             own, loop = medians(calls, device)
             rate = tensors * x.nbytes / own / 1e9
@@ -118,7 +112,9 @@ def bench() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m deal_kernels", description="What is live on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="python -m deal_kernels", description="Print which backends run on this machine."
+    )
     parser.add_argument("--bench", action="store_true", help="also time the LIF neuron against an eager loop")
     arguments = parser.parse_args()
     print_info()

@@ -1,4 +1,4 @@
-"""Which implementation of an operation runs, and why."""
+"""Which implementation of an operation runs, and why others cannot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORCED = os.environ.get("DEAL_KERNELS_BACKEND") or None
 
 @functools.cache
 def extension() -> Any:
-    """The compiled module, or None where it was not built."""
+    """The compiled module, or None if it was not built."""
     try:
         return importlib.import_module("deal_kernels._C")
     except ModuleNotFoundError:
@@ -26,7 +26,7 @@ def extension() -> Any:
 
 @functools.cache
 def unavailable(backend: str, device: str) -> str | None:
-    """Why `backend` cannot run on tensors of a device type; None when it can."""
+    """The reason why a backend cannot run on tensors of a device type; None if it can."""
     if backend == "torch":
         return None
     if backend == "triton":
@@ -37,7 +37,7 @@ def unavailable(backend: str, device: str) -> str | None:
     compiled = extension()
     if compiled is None:
         return "the extension is not built: install a C++ compiler (g++ or clang++) and reinstall"
-    if backend == "cuda" and not hasattr(compiled, "cuda_lif_forward"):
+    if backend == "cuda" and not hasattr(compiled, "cuda"):
         return "the extension was built without nvcc: install the CUDA toolkit and reinstall"
     if backend == "cuda" and not torch.cuda.is_available():
         return "torch sees no CUDA device"
@@ -57,7 +57,7 @@ def _triton_unavailable(device: str) -> str | None:
 
 @functools.cache
 def choose(named: str | None, device: str, dtype: torch.dtype) -> str:
-    """The backend for tensors of a device type and dtype. One that is named runs or raises."""
+    """The backend for tensors of a device type and dtype. A named backend runs or raises."""
     named = named or FORCED
     if named in (None, "auto"):
         order = PREFERENCE.get(device, ("torch",))
@@ -77,9 +77,9 @@ def _lacks(backend: str, dtype: torch.dtype) -> str | None:
 
 
 def info() -> dict[str, Any]:
-    """What is live on this machine: versions, threads, instruction set, and each backend's state.
+    """Versions, threads, instruction set, and the state of each backend on this machine.
 
-    A backend maps to "live", or to the reason why it is not.
+    The state of a backend is "live", or the reason why it cannot run.
 
     >>> info()["backends"]["torch"]
     'live'

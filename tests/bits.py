@@ -9,7 +9,7 @@ from deal_kernels.degradation import mixture
 from deal_kernels.lif import lif
 from deal_kernels.tdbn import tdbn_lif
 
-CHARGES = ({"tau": 3.0}, {"tau": 2.0, "decay_input": False}, {"leak": 0.7})
+CHARGES = ({"tau": 3.0}, {"tau": 2.0, "decay_input": False}, {"beta": 0.7})
 RESETS = ({"v_reset": -0.3}, {"v_reset": None}, {"reset": "none"})
 FIRES = ({"surrogate": "sigmoid"}, {"surrogate": "atan", "fire": "gt"}, {"surrogate": "triangle"}, {"levels": 3})
 # Without contrast, whose mean is a sum.
@@ -32,7 +32,7 @@ def digest() -> str:
         x = torch.randn(19, 3, 77, generator=generator, dtype=torch.float64).mul(2).to(dtype).requires_grad_()
         tau = torch.rand(77, generator=generator).add(1)
         for neuron in (charge, {"tau": tau}):
-            if neuron is charge or "leak" not in charge:
+            if neuron is charge or "beta" not in charge:
                 spikes, v = lif(x, **neuron, **reset, **fire, return_state=True)
                 grads = torch.autograd.grad([spikes, v], x, [torch.ones_like(spikes), torch.ones_like(v)])
                 packed = lif(x.detach(), **charge, **reset, pack=True) if "levels" not in fire else spikes

@@ -29,30 +29,42 @@ class Levels(torch.autograd.Function):
         return grad * ctx.saved_tensors[0], None
 
 
-def slope(surrogate, alpha, u):
-    if surrogate == "sigmoid":
+ALPHA = {"sigmoid": 4.0, "atan": 2.0, "triangle": 1.0, "rectangle": 1.0, "fast_sigmoid": 25.0, "erf": 2.0}
+
+
+def slope(surrogate, u):
+    """Of a name, with its usual sharpness, or of an object of deal_kernels.surrogate."""
+    if isinstance(surrogate, str):
+        kind, alpha, height = surrogate, ALPHA[surrogate], 1.0
+    else:
+        kind, alpha, height = surrogate.kind, surrogate.alpha, surrogate.height
+    if kind == "fast_sigmoid":
+        return height / torch.square(1 + alpha * u.abs())
+    if kind == "erf":
+        return torch.exp(-torch.square(alpha * u)) * (alpha / math.sqrt(math.pi))
+    if kind == "sigmoid":
         return alpha / (2 + torch.exp(alpha * u) + torch.exp(-alpha * u))
-    if surrogate == "atan":
+    if kind == "atan":
         return alpha / 2 / (1 + (math.pi / 2 * alpha * u).square())
-    if surrogate == "triangle":
+    if kind == "triangle":
         return torch.relu(alpha - alpha * alpha * u.abs())
     return torch.where(u.abs() < 0.5 / alpha, alpha, 0.0).to(u.dtype)
 
 
 def lif(
-    x, v0=None, *, tau=2.0, leak=None, decay_input=True, v_threshold=1.0, v_reset=0.0, reset=None,
-    detach_reset=False, surrogate="sigmoid", alpha=None, fire="ge", levels=1, steps=None, reduce=None,
+    x, v0=None, *, tau=2.0, beta=None, decay_input=True, v_threshold=1.0, v_reset=0.0, reset="auto",
+    detach_reset=False, surrogate="sigmoid", fire="ge", levels=1, steps=None, reduce=None,
 ):  # fmt: skip
-    """Spikes (or their mean) and the final state. tau, leak and v_threshold broadcast against one step."""
-    alpha = {"sigmoid": 4.0, "atan": 2.0, "triangle": 1.0, "rectangle": 1.0}[surrogate] if alpha is None else alpha
-    reset = reset or ("soft" if v_reset is None else "hard")
+    """Spikes (or their mean) and the final state. tau, beta and v_threshold broadcast against one step."""
+    if reset == "auto":
+        reset = "soft" if v_reset is None else "hard"
     rest = v_reset if reset == "hard" else 0.0
     inputs = [x] * steps if steps else list(x)
     v = torch.full_like(inputs[0], rest) if v0 is None else v0
     spikes = []
     for current in inputs:
-        if leak is not None:
-            h = leak * v + current
+        if beta is not None:
+            h = beta * v + current
         elif tau is None:
             h = v + current
         elif decay_input:
@@ -63,7 +75,7 @@ def lif(
             s = Levels.apply(h / v_threshold, levels)
         else:
             u = h - v_threshold
-            s = Spike.apply(u, slope(surrogate, alpha, u.detach()), fire)
+            s = Spike.apply(u, slope(surrogate, u.detach()), fire)
         r = s.detach() if detach_reset else s
         v = r * rest + (1 - r) * h if reset == "hard" else h - r * v_threshold if reset == "soft" else h
         if reset == "hard" and levels == 1:

@@ -38,9 +38,9 @@ CASES = (
     ({"bias": B.double()}, TypeError, "bias must be torch.float32 for x of torch.float32; got torch.float64"),
     ({"bias": B[:3]}, ValueError, r"bias must have the shape \(4,\) of weight's first axis; got \(3,\)"),
     ({"bias": B[:, None]}, ValueError, r"bias must have the shape \(4,\) of weight's first axis; got \(4, 1\)"),
-    ({"padding": 1.5}, TypeError, "padding must be a whole number or a pair of them; got 1.5"),
-    ({"padding": True}, TypeError, "padding must be a whole number or a pair of them; got True"),
-    ({"padding": (1, 2, 3)}, TypeError, r"padding must be a whole number or a pair of them; got \(1, 2, 3\)"),
+    ({"padding": 1.5}, TypeError, "padding must be an integer or a pair of them; got 1.5"),
+    ({"padding": True}, TypeError, "padding must be an integer or a pair of them; got True"),
+    ({"padding": (1, 2, 3)}, TypeError, r"padding must be an integer or a pair of them; got \(1, 2, 3\)"),
     ({"padding": (1, -1)}, ValueError, r"padding must be at least 0; got \(1, -1\)"),
     ({"padding": "full"}, ValueError, "padding must be one of 'valid', 'same'; got 'full'"),
     (
@@ -49,7 +49,7 @@ CASES = (
         "padding_mode must be one of 'zeros', 'reflect', 'replicate'; got 'circular'",
     ),
     ({"dilation": 0}, ValueError, "dilation must be at least 1; got 0"),
-    ({"dilation": (1, "2")}, TypeError, r"dilation must be a whole number or a pair of them; got \(1, '2'\)"),
+    ({"dilation": (1, "2")}, TypeError, r"dilation must be an integer or a pair of them; got \(1, '2'\)"),
     ({"activation": "gelu"}, ValueError, "activation must be one of None, 'relu'; got 'gelu'"),
     ({"residual": 1.0}, TypeError, "residual must be a tensor; got float"),
     (

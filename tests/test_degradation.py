@@ -9,7 +9,7 @@ from degradation_oracle import EVERY, case, output_gradient, result_and_gradient
 from oracle import close
 
 import deal_kernels
-from deal_kernels.degradation import DEAL, Mixture, apply, mixture, op, sample_params
+from deal_kernels.degradation import DEAL_OPS, Mixture, apply, mixture, op, sample_params
 from deal_kernels.degradation.op import Settings
 
 # The smallest image the blur takes, a trailing remainder for every factor, rows of many vectors, many rows.
@@ -79,7 +79,7 @@ def test_golden_mixture(golden, backend, device, channels):
     }
     x, weights = recorded["x"].requires_grad_(), recorded["a"].requires_grad_()
     params = {"gaussian_blur": recorded["sigma"], "stripe": recorded["columns"]}
-    y = mixture(x, weights, DEAL, params, backend=backend)
+    y = mixture(x, weights, DEAL_OPS, params, backend=backend)
     assert (y - recorded["y"]).abs().max() <= 1e-6
     grads = torch.autograd.grad(y, (x, weights), recorded["g"])
     assert close(grads[0], recorded["gx"], 1e-5) and close(grads[1], recorded["ga"], 1e-5)
@@ -142,7 +142,7 @@ def test_half_types_are_computed_in_float32(backend, device, dtype):
     """A stage is off by twice the rounding of an exact result at most, and reads what the one before it wrote."""
     x, weights, ops, params = arguments((2, 3, 14, 19), stages=3, dtype=dtype, device=device)
     settings = Settings(ops, False, backend)
-    y, inputs = op.forward(x, weights, list(params.values()), settings, True)
+    y, inputs = op.launch_forward(x, weights, list(params.values()), settings, True)
     read, written = [x, *inputs], [*inputs, y]
     exact = {name: value.cpu().double() for name, value in params.items()}
     for i, (one, other) in enumerate(zip(read, written, strict=True)):
@@ -157,7 +157,7 @@ def test_gradients_of_halves(backend, device, dtype):
     """Of images that halves hold exactly, with what the stages read rounded alike by hand."""
     x, weights, ops, params = arguments((2, 1, 14, 19), MOVES, stages=3, dtype=dtype, device=device)
     _, of_x, of_weights = result_and_gradients(mixture, x, weights, ops, params, backend=backend)
-    _, inputs = op.forward(x, weights, list(params.values()), Settings(ops, False, backend), True)
+    _, inputs = op.launch_forward(x, weights, list(params.values()), Settings(ops, False, backend), True)
     grad = output_gradient(x).cpu().double()
     for i in reversed(range(3)):
         read, share = ([x, *inputs][i].cpu().double(), weights[:, i : i + 1].cpu().double())
@@ -349,8 +349,8 @@ def test_apply_is_a_stage_of_one_operation(backend, device):
 
 
 def test_module(backend, device):
-    x, weights, ops, params = arguments((2, 1, 13, 18), DEAL, device=device)
-    layer = Mixture(DEAL, straight_through=True, checkpoint=True, backend=backend)
+    x, weights, ops, params = arguments((2, 1, 13, 18), DEAL_OPS, device=device)
+    layer = Mixture(DEAL_OPS, straight_through=True, checkpoint=True, backend=backend)
     expected = result_and_gradients(mixture, x, weights, ops, params, straight_through=True, backend=backend)
     ours = result_and_gradients(lambda x, w, ops, p: layer(x, w, p), x, weights, ops, params)
     assert all(torch.equal(one, other) for one, other in zip(ours, expected, strict=True))

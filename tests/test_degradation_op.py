@@ -9,7 +9,7 @@ from degradation_oracle import case, output_gradient, result_and_gradients
 from torch.utils.data import DataLoader, Dataset
 
 import deal_kernels
-from deal_kernels.degradation import DEAL, Mixture, apply, mixture
+from deal_kernels.degradation import DEAL_OPS, Mixture, apply, mixture
 
 OPS = torch.ops.deal_kernels
 BACKENDS = [name for name, state in deal_kernels.info()["backends"].items() if state == "live" and name != "triton"]
@@ -28,10 +28,10 @@ def test_opcheck(backend, device, stages, dtype):
     tensors = x.contiguous(memory_format=torch.channels_last), weights, list(params.values())
     check = torch.library.opcheck
     for keep in (False, True):
-        check(OPS.degradation_mixture.default, (*tensors, *settings, keep))
-    _, inputs = OPS.degradation_mixture.default(*tensors, *settings, True)
+        check(OPS.degradation.default, (*tensors, *settings, keep))
+    _, inputs = OPS.degradation.default(*tensors, *settings, True)
     for wanted in ([True, True], [False, True], [True, False]):
-        check(OPS.degradation_mixture_backward.default, (torch.ones_like(x), inputs, *tensors, *settings, wanted))
+        check(OPS.degradation_backward.default, (torch.ones_like(x), inputs, *tensors, *settings, wanted))
 
 
 @pytest.mark.parametrize(("compiler", "grad"), [("aot_eager", False), ("inductor", True)])
@@ -55,8 +55,8 @@ def test_compile(compiler, grad, checkpoint):
 
 def test_compile_of_a_module_that_draws():
     torch._dynamo.reset()
-    layer = Mixture(DEAL)
-    x, weights, _ = case(2, 1, 9, 11, ops=DEAL)
+    layer = Mixture(DEAL_OPS)
+    x, weights, _ = case(2, 1, 9, 11, ops=DEAL_OPS)
     result = torch.compile(layer, backend="aot_eager", fullgraph=True)(x, weights)
     assert result.shape == x.shape and not torch.equal(result, x)
 
@@ -64,7 +64,7 @@ def test_compile_of_a_module_that_draws():
 def test_export():
     x, weights, params = case(2, 3, 9, 11, ops=SOME)
     program = torch.export.export(Mixture(SOME), (x, weights, params))
-    assert "deal_kernels.degradation_mixture.default" in str(program.graph)
+    assert "deal_kernels.degradation.default" in str(program.graph)
     assert torch.equal(program.module()(x, weights, params), Mixture(SOME)(x, weights, params))
 
 
@@ -134,8 +134,8 @@ def test_dispatch_modes_see_the_operation():
     with Listener():
         result = mixture(x, weights, SOME, params)
         torch.autograd.grad(result, x, output_gradient(result))
-    assert "deal_kernels.degradation_mixture.default" in seen
-    assert "deal_kernels.degradation_mixture_backward.default" in seen
+    assert "deal_kernels.degradation.default" in seen
+    assert "deal_kernels.degradation_backward.default" in seen
 
 
 def test_same_input_same_bits(backend, device):
@@ -195,11 +195,11 @@ def test_dataloader_workers():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_graph_replays_the_same_bits():
-    x, weights, params = case(2, 3, 70, 90, ops=DEAL, device="cuda")
+    x, weights, params = case(2, 3, 70, 90, ops=DEAL_OPS, device="cuda")
     x.requires_grad_()
 
     def step():
-        result = mixture(x, weights, DEAL, params, backend="cuda")
+        result = mixture(x, weights, DEAL_OPS, params, backend="cuda")
         return result.detach(), torch.autograd.grad(result.sum(), x)[0]
 
     side = torch.cuda.Stream()

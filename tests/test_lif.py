@@ -5,21 +5,24 @@ import pytest
 import torch
 from oracle import close
 
+from deal_kernels import surrogate
 from deal_kernels.lif import lif, unpack
 
 CHARGES = {
     "decay_input": {"tau": 3.0},
     "decay": {"tau": 4 / 3, "decay_input": False},
     "power_of_two": {"tau": 4.0},
-    "leak": {"leak": 0.7},
+    "beta": {"beta": 0.7},
     "integrate": {"tau": None},
 }
 RESETS = {"hard": {"v_reset": -0.3}, "zero": {"v_reset": 0.0}, "soft": {"v_reset": None}, "none": {"reset": "none"}}
 FIRES = {
     "sigmoid": {"surrogate": "sigmoid"},
     "atan": {"surrogate": "atan", "fire": "gt"},
-    "triangle": {"surrogate": "triangle", "alpha": 0.7},
+    "triangle": {"surrogate": surrogate.Triangle(0.7)},
     "rectangle": {"surrogate": "rectangle"},
+    "fast_sigmoid": {"surrogate": surrogate.FastSigmoid(slope=10.0, height=0.5), "fire": "gt"},
+    "erf": {"surrogate": "erf"},
     "levels": {"levels": 4},
 }
 
@@ -46,7 +49,7 @@ def test_oracle(backend, device, charge, reset, fire, detach):
     spikes, state = lif(x, v0, **neuron, return_state=True, backend=backend)
     grads = torch.autograd.grad([spikes, state], [x, v0], [g, gv])
     # On a GPU torch divides by a Python number by multiplying; a tensor divides truly.
-    if neuron.get("tau"):
+    if "tau" in neuron and neuron["tau"] is not None:
         neuron["tau"] = torch.tensor(neuron["tau"], device=device)
     expected_spikes, expected_state = oracle.lif(x, v0, **neuron)
     expected = torch.autograd.grad([expected_spikes, expected_state], [x, v0], [g, gv])
@@ -56,7 +59,7 @@ def test_oracle(backend, device, charge, reset, fire, detach):
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("shape", ["scalar", "one", "channel"])
-@pytest.mark.parametrize("name", ["tau", "leak"])
+@pytest.mark.parametrize("name", ["tau", "beta"])
 @pytest.mark.parametrize("reset", each(RESETS))
 @pytest.mark.parametrize("fire", each({"atan": {"surrogate": "atan"}, "levels": {"levels": 3}}))
 @pytest.mark.parametrize("decay_input", [True, False], ids=["decay_input", "decay"])

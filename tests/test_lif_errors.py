@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from deal_kernels.lif import LIF, lif, unpack
+from deal_kernels.lif import LIF, Learned, lif, unpack
+from deal_kernels.surrogate import ATan, FastSigmoid
 
 X = torch.zeros(4, 2, 3)
 NAN, INF = float("nan"), float("inf")
@@ -19,25 +20,28 @@ NAN, INF = float("nan"), float("inf")
         ({"x": torch.zeros(4, 3, dtype=torch.bool)}, TypeError, "x must be float32.*got torch.bool"),
         ({"x": torch.zeros(4, 3, dtype=torch.complex64)}, TypeError, "x must be float32.*got torch.complex64"),
         ({"x": torch.zeros(4, 3).to_sparse()}, TypeError, "x must be a dense tensor; got the layout torch.sparse_coo"),
-        ({"steps": 0}, ValueError, "steps must be a whole number of at least 1; got 0"),
-        ({"steps": 2.0}, ValueError, "steps must be a whole number of at least 1; got 2.0"),
+        ({"steps": 0}, ValueError, "steps must be an integer of at least 1; got 0"),
+        ({"steps": 2.0}, ValueError, "steps must be an integer of at least 1; got 2.0"),
         ({"steps": True}, ValueError, "steps must be"),
         ({"tau": 0.5}, ValueError, "tau must be at least 1; got 0.5"),
         ({"tau": 0.5, "decay_input": False}, ValueError, "tau must be at least 1; got 0.5"),
         ({"tau": NAN}, ValueError, "tau must be finite; got nan"),
         ({"tau": "2"}, TypeError, "tau must be a number; got str"),
         ({"tau": [2.0]}, TypeError, "tau must be a number; got list"),
-        ({"leak": INF}, ValueError, "leak must be finite; got inf"),
+        ({"beta": INF}, ValueError, "beta must be finite; got inf"),
         ({"v_threshold": NAN}, ValueError, "v_threshold must be finite; got nan"),
         ({"v_threshold": None}, TypeError, "v_threshold must be a number; got NoneType"),
         ({"v_reset": NAN}, ValueError, "v_reset must be finite; got nan"),
         ({"v_reset": None, "reset": "hard"}, ValueError, "reset='hard' needs a number as v_reset; got None"),
-        ({"reset": "later"}, ValueError, "reset must be one of None, 'hard', 'soft', 'none'; got 'later'"),
+        ({"reset": None}, ValueError, "reset must be one of 'auto', 'hard', 'soft', 'none'; got None"),
+        ({"tau": 2.0, "beta": 0.5}, ValueError, "tau and beta exclude each other; got tau=2.0 and beta=0.5"),
+        ({"surrogate": ATan}, ValueError, "surrogate must be one of .*got <class"),
+        ({"surrogate": ATan().__call__, "backend": "cpp"}, RuntimeError, "'cpp' cannot run a surrogate given as a fun"),
+        ({"reset": "later"}, ValueError, "reset must be one of 'auto', 'hard', 'soft', 'none'; got 'later'"),
         ({"surrogate": "step"}, ValueError, "surrogate must be one of 'sigmoid', 'atan'.*got 'step'"),
-        ({"alpha": 0.0}, ValueError, "alpha must be positive; got 0.0"),
         ({"fire": ">"}, ValueError, "fire must be one of 'ge', 'gt'; got '>'"),
-        ({"levels": 0}, ValueError, "levels must be a whole number from 1 to 4194304; got 0"),
-        ({"levels": 2.0}, ValueError, "levels must be a whole number"),
+        ({"levels": 0}, ValueError, "levels must be an integer from 1 to 4194304; got 0"),
+        ({"levels": 2.0}, ValueError, "levels must be an integer"),
         ({"levels": 2, "v_threshold": 0.0}, ValueError, "v_threshold must be positive with levels > 1; got 0.0"),
         ({"reduce": "sum"}, ValueError, "reduce must be one of None, 'mean'; got 'sum'"),
         ({"reduce": "mean", "pack": True}, ValueError, "pack=True and reduce='mean' exclude each other"),
@@ -49,12 +53,12 @@ NAN, INF = float("nan"), float("inf")
         (
             {"tau": torch.ones(4)},
             ValueError,
-            r"tau or leak must have one value or one per channel, 3.*got the shape \(4,\)",
+            r"tau or beta must have one value or one per channel, 3.*got the shape \(4,\)",
         ),
-        ({"leak": torch.ones(3, 1)}, ValueError, r"tau or leak must have one value or one per channel, 3"),
+        ({"beta": torch.ones(3, 1)}, ValueError, r"tau or beta must have one value or one per channel, 3"),
         ({"v_threshold": torch.ones(2)}, ValueError, "v_threshold must have one value or one per channel, 3"),
         ({"v_threshold": torch.ones(3, dtype=torch.int64)}, TypeError, "v_threshold must be a dense floating-point"),
-        ({"tau": torch.ones(3, device="meta")}, ValueError, "tau or leak must be on the device of x, cpu; got meta"),
+        ({"tau": torch.ones(3, device="meta")}, ValueError, "tau or beta must be on the device of x, cpu; got meta"),
         ({"backend": "cublas"}, ValueError, "backend must be 'auto' or one of cpp, cuda, triton, torch; got 'cublas'"),
         ({"backend": "cuda"}, RuntimeError, "backend 'cuda' cannot run: it runs on cuda tensors, not on cpu ones"),
         (
@@ -93,7 +97,29 @@ def test_unpack_shape():
 
 
 def test_module_arguments():
-    with pytest.raises(TypeError, match="LIF has no argument thresh"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'thresh'"):
         LIF(thresh=1.0)
-    with pytest.raises(TypeError, match="LIF has no argument out"):
+    with pytest.raises(TypeError, match="unexpected keyword argument 'out'"):
         LIF(out=X)
+
+
+def test_learnt_time_constants():
+    for arguments, accepted in (({"tau": Learned(1.0)}, "above 1"), ({"beta": Learned(1.5)}, "above 0 and below 1")):
+        with pytest.raises(ValueError, match=rf"needs a start {accepted}; got 1"):
+            LIF(**arguments)
+    with pytest.raises(ValueError, match="channels must be None or an integer of at least 1; got 0"):
+        Learned(2.0, 0)
+    with pytest.raises(ValueError, match="tau and beta exclude each other"):
+        LIF(tau=Learned(2.0), beta=0.5)(X)
+
+
+def test_surrogate_parameters():
+    for make, message in (
+        (lambda: ATan(0.0), "alpha must be positive; got 0.0"),
+        (lambda: FastSigmoid(slope=-1.0), "slope must be positive; got -1.0"),
+        (lambda: FastSigmoid(height=NAN), "height must be finite; got nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+    with pytest.raises(TypeError, match="alpha must be a number; got str"):
+        ATan("2")

@@ -7,6 +7,7 @@ import torch
 from oracle import close
 
 from deal_kernels.lif import lif
+from deal_kernels.surrogate import ATan, Sigmoid, Triangle
 
 
 @pytest.mark.parametrize(
@@ -20,10 +21,10 @@ def test_spikingjelly(golden, backend, device, decay, reset, detach, surrogate):
         for part in ("x", "s", "v", "g", "gx")
     )
     x.requires_grad_()
+    kind = {"s": Sigmoid, "a": ATan, "p": Triangle}[surrogate[0]]
     spikes, state = lif(
         x, tau=2.0, decay_input=bool(decay), v_reset=None if reset == "soft" else float(reset),
-        detach_reset=bool(detach), surrogate={"s": "sigmoid", "a": "atan", "p": "triangle"}[surrogate[0]],
-        alpha=float(surrogate[-1]), return_state=True, backend=backend,
+        detach_reset=bool(detach), surrogate=kind(float(surrogate[-1])), return_state=True, backend=backend,
     )  # fmt: skip
     spikes.backward(g)
     assert torch.equal(spikes, s) and torch.equal(state, v)
@@ -78,7 +79,7 @@ def test_snntorch(golden, backend, device, name, neuron):
     recorded = {key: value.to(device) for key, value in golden("snntorch.npz").items()}
     x = recorded[f"leaky_{name}_x"].requires_grad_()
     spikes, state = lif(
-        x, leak=0.8, v_threshold=0.9, fire="gt", surrogate="atan", **neuron, return_state=True, backend=backend
+        x, beta=0.8, v_threshold=0.9, fire="gt", surrogate="atan", **neuron, return_state=True, backend=backend
     )
     spikes.backward(recorded[f"leaky_{name}_g"])
     assert torch.equal(spikes, recorded[f"leaky_{name}_s"])
@@ -90,7 +91,7 @@ def test_snntorch_subtract_until_a_second_reset(golden, backend, device):
     """Their subtraction repeats while the state stays above the threshold; until then it is our soft reset."""
     recorded = {key: value.to(device) for key, value in golden("snntorch.npz").items()}
     x, s, mem = (recorded[f"leaky_subtract_delay0_{part}"] for part in ("x", "s", "mem"))
-    spikes = lif(x, leak=0.8, v_threshold=0.9, fire="gt", v_reset=None, backend=backend)
+    spikes = lif(x, beta=0.8, v_threshold=0.9, fire="gt", v_reset=None, backend=backend)
     above = torch.cat([torch.zeros_like(mem[:1]), (mem[:-1] > 0.9).float()]).cumsum(0) > 0
     assert (~above).float().mean() > 0.5
     assert torch.equal(spikes[~above], s[~above])
@@ -100,7 +101,7 @@ def test_snntorch_subtract_until_a_second_reset(golden, backend, device):
 def test_integer_neuron(golden, backend, device, name):
     recorded = {key: value.to(device) for key, value in golden("integer_lif.npz").items()}
     x, s, g, gx = (recorded[f"{name}_{part}"] for part in ("x", "s", "g", "gx"))
-    neuron = {"leak": 0.25, "levels": 4, "v_reset": None, "detach_reset": True, "backend": backend}
+    neuron = {"beta": 0.25, "levels": 4, "v_reset": None, "detach_reset": True, "backend": backend}
     x.requires_grad_()
     spikes = lif(x, **neuron)
     spikes.backward(g)

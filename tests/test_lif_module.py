@@ -1,13 +1,16 @@
 """The neuron as a layer: parameters, and the state it keeps on request."""
 
 import copy
+import inspect
 import pickle
 
 import pytest
 import torch
 from torch import nn
 
-from deal_kernels.lif import LIF, lif
+from deal_kernels import surrogate
+from deal_kernels.lif import LIF, Learned, lif
+from deal_kernels.tdbn import TDBNLIF, SpikingConv, tdbn_lif
 
 
 def test_layer_is_the_function():
@@ -85,4 +88,53 @@ def test_another_batch_size_needs_a_reset():
 
 
 def test_repr_shows_the_neuron():
-    assert repr(LIF(tau=3.0, surrogate="atan")) == "LIF(tau=3.0, leak=None, v_threshold=1.0, surrogate=atan)"
+    assert repr(LIF(tau=3.0, surrogate="atan")) == "LIF(tau=3.0, v_threshold=1.0, surrogate=atan)"
+    assert repr(LIF(beta=0.5)) == "LIF(beta=0.5, v_threshold=1.0)"
+    assert repr(LIF(tau=Learned(3.0))) == "LIF(tau=Learned(3), v_threshold=1.0)"
+
+
+def test_learnt_time_constant_stays_in_its_range():
+    """A gradient step of any size leaves tau above 1 and beta between 0 and 1."""
+    x = torch.randn(4, 2, 3)
+    for name, start in (("tau", 2.0), ("beta", 0.8)):
+        layer = LIF(**{name: Learned(start, 3)}, surrogate="atan")
+        assert layer.w.shape == (3,) and torch.allclose(layer(x), lif(x, **{name: start}))
+        layer(x).sum().backward()
+        assert layer.w.grad.abs().max() > 0
+        with torch.no_grad():
+            layer.w += 5 * layer.w.grad.sign()
+        value = 1 / layer.w.sigmoid() if name == "tau" else layer.w.sigmoid()
+        assert (value > (1 if name == "tau" else 0)).all() and layer(x).isfinite().all()
+
+
+def test_parametric_state_dict_of_spikingjelly_loads():
+    """Its ParametricLIFNode has the parameter w, with tau = 1 / sigmoid(w)."""
+    layer = LIF(tau=Learned(2.0))
+    assert layer.w.item() == 0.0
+    layer.load_state_dict({"w": torch.tensor(-1.0986123)})  # 1 / sigmoid(w) = 4
+    x = torch.randn(4, 2, 3)
+    assert torch.equal(layer(x), lif(x, tau=1 / torch.tensor(-1.0986123).sigmoid()))
+    assert set(layer.state_dict()) == {"w"} and [name for name, _ in layer.named_parameters()] == ["w"]
+
+
+def test_one_word_has_one_meaning_in_every_layer():
+    """The same keywords make the same neuron, whatever stands in front of it."""
+    neuron = {"surrogate": surrogate.ATan(4.0), "beta": 0.8, "v_reset": None, "v_threshold": 0.7}
+    x = torch.randn(4, 2, 3, 5, 5, requires_grad=True)
+    layers = LIF(**neuron), TDBNLIF(3, alpha=None, **neuron).eval(), SpikingConv(3, 3, **neuron).neuron
+    layers[1].norm.eps = 0.0
+    grads = [torch.autograd.grad(layer(x).sum(), x)[0] for layer in layers]
+    for grad in grads[1:]:
+        torch.testing.assert_close(grad, grads[0])
+
+
+@pytest.mark.parametrize("function", [lif, tdbn_lif])
+def test_signatures_name_every_argument(function):
+    """help() and an editor show all of them, the same in functions and layers."""
+    layer = LIF if function is lif else TDBNLIF
+    kinds = {each.kind for each in inspect.signature(layer.__init__).parameters.values()}
+    assert inspect.Parameter.VAR_KEYWORD not in kinds
+    of_function, of_layer = (set(inspect.signature(each).parameters) for each in (function, layer.__init__))
+    tensors = {"x", "v0", "out", "weight", "bias", "running_mean", "running_var", "training", "shortcut"}
+    of_module = {"self", "stateful", "detach_state", "num_features", "affine", "track_running_stats"}
+    assert of_function - tensors == of_layer - of_module

@@ -7,10 +7,12 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from deal_kernels.lif import lif
-from deal_kernels.lif.op import Inputs
-from deal_kernels.lif.reference import Neuron
+from deal_kernels.lif.neuron import Neuron
+from deal_kernels.lif.neuron import flat as flat_neuron
+from deal_kernels.lif.reference import Inputs
+from deal_kernels.surrogate import ATan
 
-NEURON = Neuron("decay_input", 2.0, 1.0, "hard", 0.0, False, "atan", 2.0, "ge", 1)
+NEURON = Neuron("decay_input", 2.0, 1.0, "hard", 0.0, False, ATan(), "ge", 1)
 
 
 def arguments(device, backend, output="spikes", steps=None, state=True):
@@ -21,7 +23,7 @@ def arguments(device, backend, output="spikes", steps=None, state=True):
 
 
 def flat(i):
-    return i.x, i.v0, i.decay, i.threshold, *i.neuron
+    return i.x, i.v0, i.decay, i.threshold, *flat_neuron(i.neuron)
 
 
 @pytest.mark.parametrize("steps", [None, 3])

@@ -11,7 +11,7 @@ COMPILED = "cpp" if backend.unavailable("cpp", "cpu") is None else "torch"
 
 charges = st.one_of(
     st.builds(lambda tau, decays: {"tau": tau, "decay_input": decays}, st.floats(1, 50), st.booleans()),
-    st.builds(lambda leak: {"leak": leak}, st.floats(-1, 2)),
+    st.builds(lambda leak: {"beta": leak}, st.floats(-1, 2)),
     st.just({"tau": None}),
 )
 resets = st.one_of(

@@ -19,9 +19,11 @@ from triton_testing import (
 from deal_kernels import backend as backends
 from deal_kernels.lif import lif, op
 from deal_kernels.lif import triton as room
-from deal_kernels.lif.reference import CHARGES, RESETS, SURROGATES, Inputs, Neuron, Norm
+from deal_kernels.lif.neuron import CHARGES, RESETS, Neuron
+from deal_kernels.lif.reference import Inputs, Norm
+from deal_kernels.surrogate import KINDS, ATan, Erf, FastSigmoid, Rectangle, Sigmoid, Triangle, of_numbers
 
-CHARGE = {"decay_input": {"tau": 2.0}, "decay": {"tau": 3.0, "decay_input": False}, "leak": {"leak": 0.7}}
+CHARGE = {"decay_input": {"tau": 2.0}, "decay": {"tau": 3.0, "decay_input": False}, "beta": {"beta": 0.7}}
 RESET = {"hard": {"v_reset": 0.1}, "soft": {"v_reset": None}, "none": {"reset": "none"}}
 
 
@@ -73,13 +75,11 @@ def test_every_neuron_agrees_with_the_reference(charge, reset):
 
 
 @runs
-@pytest.mark.parametrize("surrogate", SURROGATES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reset", ("hard", "soft"))
-def test_every_surrogate_agrees_with_the_reference(surrogate, reset):
-    threshold = torch.tensor(0.9, device=DEVICE)
-    assert_agrees(
-        current(4, 37), wanted=(threshold,), v_threshold=threshold, surrogate=surrogate, alpha=1.3, **RESET[reset]
-    )
+def test_every_surrogate_agrees_with_the_reference(kind, reset):
+    threshold, slope = torch.tensor(0.9, device=DEVICE), of_numbers(kind, 1.3, 0.7)
+    assert_agrees(current(4, 37), wanted=(threshold,), v_threshold=threshold, surrogate=slope, **RESET[reset])
 
 
 @runs
@@ -95,12 +95,12 @@ def test_every_number_of_steps_agrees_with_the_reference(steps, reduce):
 @pytest.mark.parametrize("fire", ("ge", "levels"))
 def test_gradients_of_parameters_agree_with_the_reference(charge, fire):
     firing = {"levels": 3} if fire == "levels" else {}
-    name = "leak" if charge == "leak" else "tau"
+    name = "beta" if charge == "beta" else "tau"
     for shape, channels_last, count in (((9, 2, 5, 3, 3), True, 5), ((3, 3, 5), False, 1)):
         x = current(*shape)
         if channels_last:
             x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, shape[:2])
-        decay = current(count).abs() * 0.1 + (0.5 if charge == "leak" else 1.1)
+        decay = current(count).abs() * 0.1 + (0.5 if charge == "beta" else 1.1)
         threshold = current(count, seed=3).abs() * 0.1 + 0.8
         assert_agrees(
             x, current(*shape[1:], seed=4), (decay, threshold), v_threshold=threshold, surrogate="atan",
@@ -161,15 +161,16 @@ def test_nan_goes_where_the_reference_lets_it(surrogate, firing):
 @pytest.mark.skipif(DEVICE != "cpu", reason="the C++ kernels run on the CPU")
 @pytest.mark.parametrize(
     ("charge", "reset", "surrogate", "levels"),
-    [("decay_input", "hard", "atan", 1), ("decay", "soft", "triangle", 1), ("leak", "none", "rectangle", 3)],
+    [("decay_input", "hard", "atan", 1), ("decay", "soft", "triangle", 1), ("beta", "none", "rectangle", 3)],
 )
 def test_gradients_have_the_bits_of_the_compiled_kernels(charge, reset, surrogate, levels):
     reason = backends.unavailable("cpp", "cpu")
     if reason:
         pytest.skip(reason)
     decay, threshold = torch.tensor(1.3), torch.tensor(0.7)
-    name = "leak" if charge == "leak" else "tau"
-    arguments = {**CHARGE[charge], **RESET[reset], name: decay, "levels": levels, "alpha": 1.3, "surrogate": surrogate}
+    name = "beta" if charge == "beta" else "tau"
+    arguments = {**CHARGE[charge], **RESET[reset], name: decay, "levels": levels}
+    arguments["surrogate"] = of_numbers(surrogate, 1.3, 1.0)
     for shape, steps in (((11, 3, 41), None), ((3, 41), 3)):
         x, v0 = current(*shape), current(3, 41, seed=2)
         results = [
@@ -180,7 +181,7 @@ def test_gradients_have_the_bits_of_the_compiled_kernels(charge, reset, surrogat
             assert torch.equal(one, other)
 
 
-NEURON = Neuron("decay_input", 2.0, 1.0, "hard", 0.1, False, "atan", 2.0, "ge", 1)
+NEURON = Neuron("decay_input", 2.0, 1.0, "hard", 0.1, False, ATan(), "ge", 1)
 
 
 def launched(name, i, output, monkeypatch):
@@ -205,9 +206,11 @@ VARIANTS = {  # changes to NEURON, shape of x, output, constant current, v0 and 
     "true division": ({"decay": 3.0}, UNALIGNED, "spikes", False, False, ""),
     "learnt": ({"charge": "decay", "reset": "soft"}, ALIGNED, "spikes", False, True, ""),
     "learnt, long": ({"fire": "gt"}, (17, *ALIGNED[1:]), "spikes", False, True, ""),
-    "learnt, long, unaligned": ({"surrogate": "sigmoid"}, (17, *UNALIGNED[1:]), "spikes", False, True, ""),
-    "mean": ({"surrogate": "triangle", "detach_reset": True}, (8, *ALIGNED[1:]), "mean", False, False, ""),
-    "constant": ({"charge": "leak", "surrogate": "rectangle", "reset": "none"}, ALIGNED[1:], "mean", True, False, ""),
+    "learnt, long, unaligned": ({"surrogate": Sigmoid()}, (17, *UNALIGNED[1:]), "spikes", False, True, ""),
+    "mean": ({"surrogate": Triangle(), "detach_reset": True}, (8, *ALIGNED[1:]), "mean", False, False, ""),
+    "constant": ({"charge": "beta", "surrogate": Rectangle(), "reset": "none"}, ALIGNED[1:], "mean", True, False, ""),
+    "fast sigmoid": ({"surrogate": FastSigmoid()}, ALIGNED, "spikes", False, False, ""),
+    "erf": ({"surrogate": Erf()}, UNALIGNED, "spikes", False, False, ""),
     "levels": ({"levels": 4, "reset": "soft"}, (8, *ALIGNED[1:]), "spikes", False, True, ""),
     "bits": ({}, ALIGNED, "packed", False, False, ""),
     "bits, unaligned": ({}, UNALIGNED, "packed", False, False, ""),
@@ -246,7 +249,7 @@ def test_what_the_kernels_compile_to(
     arguments = launched(name, i, output, monkeypatch)
     ptx = exact_ptx(capability, getattr(room, f"{name}_kernel"), arguments)
 
-    divides = not arguments["MULTIPLY"] and i.neuron.charge != "leak"
+    divides = not arguments["MULTIPLY"] and i.neuron.charge != "beta"
     assert ("div.rn.f32" in ptx) or not divides
     if i.neuron.levels > 1:
         assert "0f4B400000" in ptx and "0fCB400000" in ptx  # the rounding constant, added and subtracted

@@ -9,7 +9,7 @@ from ssim_oracle import images
 from torch.utils.data import DataLoader, Dataset
 
 from deal_kernels.ssim import L1SSIM, l1_ssim, ssim, ssim_map
-from deal_kernels.ssim.op import Settings
+from deal_kernels.ssim.reference import Settings
 
 OPS = torch.ops.deal_kernels
 DTYPES = (torch.float32, torch.bfloat16)

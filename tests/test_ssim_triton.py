@@ -8,7 +8,7 @@ from ssim_oracle import images
 from triton_testing import Recorder, compiles, exact_ptx, interpreted
 
 from deal_kernels.ssim import triton as room
-from deal_kernels.ssim.op import Settings
+from deal_kernels.ssim.reference import Settings
 
 
 @interpreted(str(Path(__file__).with_name("test_ssim.py")), "-k", "triton")

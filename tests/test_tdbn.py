@@ -139,7 +139,7 @@ def test_statistics_far_from_zero(backend, device, layout):
     generator = torch.Generator().manual_seed(0)
     x = arranged((torch.randn(3, 4, 5, 31, 33, generator=generator) + 1e4).to(device), layout)
     x[0, 0, :, 0, 0] = -3e4  # a broken pixel, the first that is read
-    mean, variance = op.moments(x, 2, backend)
+    mean, variance = op.launch_moments(x, 2, backend)
     exact = torch.var_mean(x.double(), (0, 1, 3, 4), correction=0)
     assert ((variance - exact[0]) / exact[0]).abs().max() < 1e-4
     assert close(mean, exact[1], 1e-6)
@@ -150,7 +150,7 @@ def test_statistics_of_very_many_values(backend, device):
         pytest.skip("too much for the interpreter")
     x = torch.randn(1 << 16, generator=torch.Generator().manual_seed(0)).to(device)
     many = (x + 100).reshape(1, 1, 1, 1 << 16).expand(1 << 10, 1, 1, 1 << 16).contiguous()  # 2^26 of one channel
-    mean, variance = op.moments(many, 2, backend)
+    mean, variance = op.launch_moments(many, 2, backend)
     exact_variance, exact_mean = torch.var_mean((x + 100).double(), correction=0)
     assert abs(variance.item() / exact_variance.item() - 1) < 1e-4
     assert abs(mean.item() / exact_mean.item() - 1) < 1e-6
@@ -162,14 +162,18 @@ def test_normalised_bits_agree(backend, device, dtype, layout):
     for shape in SHAPES:
         x, weight, bias = case(shape, dtype=dtype, device=device)
         axis = 1 if len(shape) == 4 else 2
-        mean, variance = op.moments(x, axis, "torch")
-        ours, theirs = (op.normalise(arranged(x, layout), mean, weight, bias, axis, b) for b in (backend, "torch"))
+        mean, variance = op.launch_moments(x, axis, "torch")
+        ours, theirs = (
+            op.launch_normalise(arranged(x, layout), mean, weight, bias, axis, b) for b in (backend, "torch")
+        )
         assert torch.equal(ours, theirs)
         factors = weight, bias, variance
         grad = torch.randn_like(x)
-        ours, theirs = (op.gradient(grad, arranged(x, layout), mean, factors, axis, b) for b in (backend, "torch"))
+        ours, theirs = (
+            op.launch_gradient(grad, arranged(x, layout), mean, factors, axis, b) for b in (backend, "torch")
+        )
         assert torch.equal(ours, theirs)
-        sums, expected = (op.gradient_sums(grad, arranged(x, layout), mean, axis, b) for b in (backend, "torch"))
+        sums, expected = (op.launch_gradient_sums(grad, arranged(x, layout), mean, axis, b) for b in (backend, "torch"))
         assert close(sums, expected, 1e-5)
 
 
@@ -190,7 +194,7 @@ NEURONS = (
     {},
     {"tau": 3.0, "v_reset": None, "surrogate": "atan", "v_threshold": 0.7},
     {"tau": 2.0, "decay_input": False, "v_reset": -0.3, "surrogate": "triangle", "detach_reset": True, "fire": "gt"},
-    {"leak": 0.25, "levels": 4, "v_reset": None, "detach_reset": True},
+    {"beta": 0.25, "levels": 4, "v_reset": None, "detach_reset": True},
     {"tau": None, "reset": "none", "surrogate": "rectangle"},
 )
 OUTPUTS = ({}, {"reduce": "mean"}, {"steps": 5}, {"steps": 5, "reduce": "mean"})

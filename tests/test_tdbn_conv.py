@@ -6,9 +6,10 @@ import pytest
 import torch
 from oracle import close
 
+from deal_kernels.lif import lif
 from deal_kernels.tdbn import SpikingConv
 
-INTEGER = {"leak": 0.25, "levels": 4, "v_reset": None, "detach_reset": True}
+INTEGER = {"beta": 0.25, "levels": 4, "v_reset": None, "detach_reset": True}
 
 
 def trained(backend, device, **options):
@@ -25,7 +26,7 @@ def trained(backend, device, **options):
 
 def unfolded(block, x, steps=None):
     """Evaluation the long way: every step through the convolution and the norm."""
-    spikes = block._spikes(x, steps)
+    spikes = block.neuron.run(lif, x, None, steps=steps)
     y = block.norm(block.conv(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2]))
     return y.mean(0) if block.reduce else y
 

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from deal_kernels.lif.reference import Neuron
+from deal_kernels.lif.neuron import Neuron, flat
+from deal_kernels.surrogate import ATan
 from deal_kernels.tdbn import TDBNLIF, SpikingConv, TDBatchNorm2d, tdbn, tdbn_lif
 
-NEURON = Neuron("decay_input", 2.0, 1.0, "hard", 0.0, False, "atan", 2.0, "ge", 1)
+NEURON = Neuron("decay_input", 2.0, 1.0, "hard", 0.0, False, ATan(), "ge", 1)
 OPS = torch.ops.deal_kernels
 
 
@@ -19,10 +20,10 @@ def test_opcheck_norm(backend, device, shape, axis):
     x, grad = (torch.randn(shape, device=device) for _ in range(2))
     mean, *others = channels(4, device)
     check = torch.library.opcheck
-    check(OPS.channel_moments.default, (x, axis, backend))
-    check(OPS.channel_normalise.default, (x, mean, *others[:2], axis, backend))
-    check(OPS.channel_gradient_sums.default, (grad, x, mean, axis, backend))
-    check(OPS.channel_gradient.default, (grad, x, mean, *others, axis, backend))
+    check(OPS.tdbn_moments.default, (x, axis, backend))
+    check(OPS.tdbn_normalise.default, (x, mean, *others[:2], axis, backend))
+    check(OPS.tdbn_gradient_sums.default, (grad, x, mean, axis, backend))
+    check(OPS.tdbn_gradient.default, (grad, x, mean, *others, axis, backend))
 
 
 @pytest.mark.parametrize("steps", [None, 3])
@@ -32,7 +33,7 @@ def test_opcheck_fused(backend, device, output, full, steps):
     x = torch.randn(4, 2, 3, 5, device=device) if steps is None else torch.randn(2, 3, 5, device=device)
     row = x if steps else x[0]
     norm = *channels(3, device), torch.randn_like(x) if full else None
-    inputs = x, *norm, *((torch.randn_like(row), *channels(2, device)) if full else (None, None, None)), *NEURON
+    inputs = x, *norm, *((torch.randn_like(row), *channels(2, device)) if full else (None, None, None)), *flat(NEURON)
     torch.library.opcheck(OPS.tdbn_lif.default, (*inputs, output, steps, full, backend))
     if output != "packed":
         grad = torch.randn(row.shape if output == "mean" else (steps or 4, *row.shape), device=device)

@@ -105,12 +105,12 @@ def test_sums_are_taken_in_slices(layout, monkeypatch):
         x, grad = arranged(values(5, 3, 3, 41, 43) + offset, layout), values(5, 3, 3, 41, 43, seed=2)
         tiles = room._tiling(x, 2)[0]
         assert tiles > 3 and tiles % 3
-        moments, expected = op.moments(x, 2, "triton"), op.moments(x.double(), 2, "torch")
+        moments, expected = op.launch_moments(x, 2, "triton"), op.launch_moments(x.double(), 2, "torch")
         assert close(moments[0], expected[0], 1e-6)
         assert (moments[1] / expected[1] - 1).abs().max() < 1e-5
-        sums = op.gradient_sums(grad, x, middle, 2, "triton")
-        assert close(sums, op.gradient_sums(grad.double(), x.double(), middle.double(), 2, "torch"), 1e-5)
-        assert torch.equal(sums, op.gradient_sums(grad, x, middle, 2, "triton"))
+        sums = op.launch_gradient_sums(grad, x, middle, 2, "triton")
+        assert close(sums, op.launch_gradient_sums(grad.double(), x.double(), middle.double(), 2, "torch"), 1e-5)
+        assert torch.equal(sums, op.launch_gradient_sums(grad, x, middle, 2, "triton"))
 
 
 @runs
@@ -118,16 +118,16 @@ def test_sums_are_taken_in_slices(layout, monkeypatch):
 def test_gradient_may_be_written_in_place(dtype):
     x, grad = values(3, 2, 5, 9, dtype=dtype), values(3, 2, 5, 9, dtype=dtype, seed=2)
     mean, *factors = (values(5, seed=seed) for seed in range(3, 7))
-    expected = op.gradient(grad, x, mean, factors, 2, "torch")
-    assert torch.equal(op.gradient(grad, x, mean, factors, 2, "triton"), expected)
-    assert op.gradient(grad, x, mean, factors, 2, "triton", reuse=True) is grad
+    expected = op.launch_gradient(grad, x, mean, factors, 2, "torch")
+    assert torch.equal(op.launch_gradient(grad, x, mean, factors, 2, "triton"), expected)
+    assert op.launch_gradient(grad, x, mean, factors, 2, "triton", reuse=True) is grad
     assert torch.equal(grad, expected)
 
 
 NEURONS = (
     {"surrogate": "atan"},
     {"tau": 3.0, "decay_input": False, "v_reset": None, "surrogate": "triangle"},
-    {"leak": 0.7, "reset": "none", "levels": 4},
+    {"beta": 0.7, "reset": "none", "levels": 4},
 )
 
 

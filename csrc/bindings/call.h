@@ -1,18 +1,17 @@
-// How kernels are called from Python: pointers, sizes and streams arrive as integers.
+// How Python calls kernels: one struct per call, made by keyword, in which pointers are integer addresses.
 #pragma once
 #include <pybind11/pybind11.h>
 
 #include <stdexcept>
 
 #include "../cpu/kernels.h"
-#if defined(DEAL_CUDA)
 #include "../cuda/kernels.h"
-#endif
 
 namespace deal {
 namespace bindings {
 
 namespace py = pybind11;
+using namespace py::literals;
 using Address = std::uintptr_t;
 using ReleaseGil = py::call_guard<py::gil_scoped_release>;
 
@@ -21,30 +20,27 @@ T* pointer(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-// The kernel of the set in use, which is chosen by the first call.
-template <class Call>
-auto on_cpu(void (*Kernels::*kernel)(const Call&, int)) {
-  return [kernel](const Call& a, int threads) { (kernels().*kernel)(a, threads); };
+// Another extension in the same process may bind the same types, in another version.
+inline py::module_local local() { return py::module_local(); }
+
+// Defines kernel(call, threads). The instruction set is chosen by the first call.
+template <class Bound, class Call>
+void define_cpu(py::module_& m, const char* name, void (*Kernels::*kernel)(const Call&, int)) {
+  m.def(name, [kernel](const Bound& call, int threads) { (kernels().*kernel)(call, threads); }, ReleaseGil());
 }
 
-#if defined(DEAL_CUDA)
-inline void check(const char* error) {
-  if (error) throw std::runtime_error(error);
+// Defines kernel(call, workspace, device, stream), and workspace(call): how many bytes that is.
+template <class Bound, class Call>
+void define_cuda(py::module_& m, const char* name, const char* (*kernel)(const Call&, void*, int, CUstream_st*)) {
+  m.def(
+      name,
+      [kernel](const Bound& call, Address workspace, int device, Address stream) {
+        const char* const error = kernel(call, pointer(workspace), device, pointer<CUstream_st>(stream));
+        if (error) throw std::runtime_error(error);
+      },
+      ReleaseGil());
+  m.def("workspace", [](const Bound& call) { return cuda::workspace_bytes(call); });
 }
-
-template <class Kernel>
-auto on_gpu(Kernel kernel) {
-  return [kernel](const auto& a, int device, Address stream) { check(kernel(a, device, pointer<CUstream_st>(stream))); };
-}
-
-// Of a kernel that needs a workspace.
-template <class Kernel>
-auto on_gpu_with_room(Kernel kernel) {
-  return [kernel](const auto& a, Address room, int device, Address stream) {
-    check(kernel(a, pointer<float>(room), device, pointer<CUstream_st>(stream)));
-  };
-}
-#endif
 
 }  // namespace bindings
 }  // namespace deal

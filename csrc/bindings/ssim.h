@@ -5,28 +5,25 @@
 namespace deal {
 namespace bindings {
 
-// Where is what the kernel runs on: a thread count, or a device and a stream.
-template <class... Where, class Run>
-void define_ssim(py::module_& m, const char* name, const Run& run) {
-  m.def(
-      name,
-      [run](int dtype, int64_t planes, int64_t height, int64_t width, int64_t margin, double c1, double c2, Address a,
-            Address b, Address map, double offset, double structure, double pixel, Address loss, Address grad,
-            bool grad_of_map, Address grad_a, Address grad_b, Where... where) {
-        const Ssim call = {DType(dtype), planes, height, width, margin, c1, c2, pointer(a), pointer(b), pointer(map),
-                           offset, structure, pixel, pointer(loss), pointer(grad), grad_of_map, pointer(grad_a),
-                           pointer(grad_b)};
-        run(call, where...);
-      },
-      ReleaseGil());
+inline void define_ssim(py::module_& m) {
+  py::class_<Ssim>(m, "Ssim", local())
+      .def(py::init([](DType dtype, int64_t planes, int64_t height, int64_t width, int64_t margin, double c1, double c2,
+                       Address a, Address b, Address map, double offset, double structure, double pixel, Address loss,
+                       Address grad, bool grad_of_map, Address grad_a, Address grad_b) {
+             return Ssim{dtype,       planes,       height,    width,           margin,          c1,
+                         c2,          pointer(a),   pointer(b), pointer(map),   offset,          structure,
+                         pixel,       pointer(loss), pointer(grad), grad_of_map, pointer(grad_a), pointer(grad_b)};
+           }),
+           py::kw_only(), "dtype"_a, "planes"_a, "height"_a, "width"_a, "margin"_a, "c1"_a, "c2"_a, "a"_a, "b"_a,
+           "map"_a = 0, "offset"_a, "structure"_a, "pixel"_a, "loss"_a = 0, "grad"_a = 0, "grad_of_map"_a = false,
+           "grad_a"_a = 0, "grad_b"_a = 0);
 }
 
-inline void define_ssim(py::module_& m) {
-  define_ssim<int>(m, "ssim", on_cpu(&Kernels::ssim));
-#if defined(DEAL_CUDA)
-  m.def("cuda_ssim_blocks", &cuda::ssim_blocks);
-  define_ssim<int, Address>(m, "cuda_ssim", on_gpu(cuda::ssim));
-#endif
+inline void define_ssim_cpu(py::module_& cpu) { define_cpu<Ssim>(cpu, "ssim", &Kernels::ssim); }
+
+inline void define_ssim_cuda(py::module_& cuda) {
+  define_cuda<Ssim>(cuda, "ssim", &cuda::ssim);
+  cuda.def("ssim_parts", &cuda::ssim_parts);
 }
 
 }  // namespace bindings

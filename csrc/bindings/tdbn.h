@@ -5,46 +5,64 @@
 namespace deal {
 namespace bindings {
 
-template <class...>
-struct Types {};
-using Two = Types<Address, Address>;
-using Three = Types<Address, Address, Address>;
-using Four = Types<Address, Address, Address, Address>;
-using Six = Types<Address, Address, Address, Address, Address, Address>;
-
-inline Channels channels(int dtype, int64_t steps, int64_t neurons, int64_t time_stride, int64_t channels, int64_t inner,
-                         Address x) {
-  return {DType(dtype), steps, neurons, time_stride, channels, inner, pointer(x)};
-}
-
-// Defines a kernel of csrc/tdbn.h: the numbers of Channels, then the addresses its own struct adds, then where.
-template <class Call, class... Own, class... Where, class Run>
-void define_channels(py::module_& m, const char* name, const Run& run, Types<Own...>, Types<Where...>) {
-  m.def(
-      name,
-      [run](int dtype, int64_t steps, int64_t neurons, int64_t time_stride, int64_t channel_count, int64_t inner, Address x,
-            Own... own, Where... where) {
-        run(Call{channels(dtype, steps, neurons, time_stride, channel_count, inner, x), pointer(own)...}, where...);
-      },
-      ReleaseGil());
+inline TdbnInput tdbn_input(DType dtype, int64_t steps, int64_t neurons, int64_t time_stride, int64_t channels,
+                            int64_t inner, Address x) {
+  return {dtype, steps, neurons, time_stride, channels, inner, pointer(x)};
 }
 
 inline void define_tdbn(py::module_& m) {
-  const Types<int> threads;
-  define_channels<ChannelMoments>(m, "channel_moments", on_cpu(&Kernels::channel_moments), Two(), threads);
-  define_channels<ChannelNormalise>(m, "channel_normalise", on_cpu(&Kernels::channel_normalise), Four(), threads);
-  define_channels<ChannelGradientSums>(m, "channel_gradient_sums", on_cpu(&Kernels::channel_gradient_sums), Three(), threads);
-  define_channels<ChannelGradient>(m, "channel_gradient", on_cpu(&Kernels::channel_gradient), Six(), threads);
-#if defined(DEAL_CUDA)
-  const Types<int, Address> place;
-  const Types<Address, int, Address> room_and_place;
-  m.def("cuda_channel_workspace", &cuda::channel_workspace);
-  define_channels<ChannelMoments>(m, "cuda_channel_moments", on_gpu_with_room(cuda::channel_moments), Two(), room_and_place);
-  define_channels<ChannelNormalise>(m, "cuda_channel_normalise", on_gpu(cuda::channel_normalise), Four(), place);
-  define_channels<ChannelGradientSums>(m, "cuda_channel_gradient_sums", on_gpu_with_room(cuda::channel_gradient_sums),
-                                       Three(), room_and_place);
-  define_channels<ChannelGradient>(m, "cuda_channel_gradient", on_gpu(cuda::channel_gradient), Six(), place);
-#endif
+  py::class_<TdbnMoments>(m, "TdbnMoments", local())
+      .def(py::init([](DType dtype, int64_t steps, int64_t neurons, int64_t time_stride, int64_t channels, int64_t inner,
+                       Address x, Address mean, Address variance) {
+             return TdbnMoments{tdbn_input(dtype, steps, neurons, time_stride, channels, inner, x), pointer(mean),
+                                pointer(variance)};
+           }),
+           py::kw_only(), "dtype"_a, "steps"_a, "neurons"_a, "time_stride"_a, "channels"_a, "inner"_a, "x"_a, "mean"_a,
+           "variance"_a);
+  py::class_<TdbnNormalise>(m, "TdbnNormalise", local())
+      .def(py::init([](DType dtype, int64_t steps, int64_t neurons, int64_t time_stride, int64_t channels, int64_t inner,
+                       Address x, Address mean, Address scale, Address shift, Address out) {
+             return TdbnNormalise{tdbn_input(dtype, steps, neurons, time_stride, channels, inner, x), pointer(mean),
+                                  pointer(scale), pointer(shift), pointer(out)};
+           }),
+           py::kw_only(), "dtype"_a, "steps"_a, "neurons"_a, "time_stride"_a, "channels"_a, "inner"_a, "x"_a, "mean"_a,
+           "scale"_a, "shift"_a, "out"_a);
+  py::class_<TdbnGradientSums>(m, "TdbnGradientSums", local())
+      .def(py::init([](DType dtype, int64_t steps, int64_t neurons, int64_t time_stride, int64_t channels, int64_t inner,
+                       Address x, Address grad, Address mean, Address sums) {
+             return TdbnGradientSums{tdbn_input(dtype, steps, neurons, time_stride, channels, inner, x), pointer(grad),
+                                     pointer(mean), pointer(sums)};
+           }),
+           py::kw_only(), "dtype"_a, "steps"_a, "neurons"_a, "time_stride"_a, "channels"_a, "inner"_a, "x"_a, "grad"_a,
+           "mean"_a, "sums"_a);
+  py::class_<TdbnGradient>(m, "TdbnGradient", local())
+      .def(py::init([](DType dtype, int64_t steps, int64_t neurons, int64_t time_stride, int64_t channels, int64_t inner,
+                       Address x, Address grad, Address mean, Address direct, Address by_variance, Address by_mean,
+                       Address out) {
+             return TdbnGradient{tdbn_input(dtype, steps, neurons, time_stride, channels, inner, x),
+                                 pointer(grad),
+                                 pointer(mean),
+                                 pointer(direct),
+                                 pointer(by_variance),
+                                 pointer(by_mean),
+                                 pointer(out)};
+           }),
+           py::kw_only(), "dtype"_a, "steps"_a, "neurons"_a, "time_stride"_a, "channels"_a, "inner"_a, "x"_a, "grad"_a,
+           "mean"_a, "direct"_a, "by_variance"_a, "by_mean"_a, "out"_a);
+}
+
+inline void define_tdbn_cpu(py::module_& cpu) {
+  define_cpu<TdbnMoments>(cpu, "tdbn_moments", &Kernels::tdbn_moments);
+  define_cpu<TdbnNormalise>(cpu, "tdbn_normalise", &Kernels::tdbn_normalise);
+  define_cpu<TdbnGradientSums>(cpu, "tdbn_gradient_sums", &Kernels::tdbn_gradient_sums);
+  define_cpu<TdbnGradient>(cpu, "tdbn_gradient", &Kernels::tdbn_gradient);
+}
+
+inline void define_tdbn_cuda(py::module_& cuda) {
+  define_cuda<TdbnMoments>(cuda, "tdbn_moments", &cuda::tdbn_moments);
+  define_cuda<TdbnNormalise>(cuda, "tdbn_normalise", &cuda::tdbn_normalise);
+  define_cuda<TdbnGradientSums>(cuda, "tdbn_gradient_sums", &cuda::tdbn_gradient_sums);
+  define_cuda<TdbnGradient>(cuda, "tdbn_gradient", &cuda::tdbn_gradient);
 }
 
 }  // namespace bindings

@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdlib>
 
-#include "../lif.h"
+#include "../types.h"
 #include "simd.h"
 
 namespace deal {

@@ -2,7 +2,7 @@
 #pragma once
 #include <cstdlib>
 
-#include "../conv.h"
+#include "../types.h"
 #include "parallel.h"
 
 namespace deal {

@@ -1,8 +1,8 @@
-// Tiles of n x n pixels and their spectra. Channels are the lanes: those of the first half of them are real parts,
+// Tiles of n x n pixels and their spectra. TdbnInput are the lanes: those of the first half of them are real parts,
 // those of the second half imaginary parts of one transform, whose results are told apart afterwards. Only frequencies
 // whose conjugates are not there already are kept.
 #pragma once
-#include "../conv.h"
+#include "../types.h"
 #include "fft.h"
 
 namespace deal {
@@ -10,7 +10,7 @@ namespace DEAL_ISA {
 
 constexpr int kMostTile = 32;
 
-// Channels in memory: two halves, each filled up with zeros to whole vectors.
+// TdbnInput in memory: two halves, each filled up with zeros to whole vectors.
 struct Halves {
   explicit Halves(int64_t channels)
       : first((channels + 1) / 2),

@@ -9,16 +9,16 @@ namespace {
 
 template <class S>
 struct Forward {
-  Forward(const MixtureForward& a, int64_t rooms)
+  Forward(const DegradationForward& a, int64_t rooms)
       : a(a),
-        plan(a.mixture),
+        plan(a),
         pixels(plan.pixels()),
-        bytes(pixels * (a.mixture.dtype == DType::float64 ? 8 : a.mixture.dtype == DType::float32 ? 4 : 2)),
-        between_stages(a.inputs || a.mixture.stages == 1 ? 0 : rooms * bytes),
-        sums(rooms * a.mixture.height * a.mixture.channels),
+        bytes(pixels * (a.dtype == DType::float64 ? 8 : a.dtype == DType::float32 ? 4 : 2)),
+        between_stages(a.inputs || a.stages == 1 ? 0 : rooms * bytes),
+        sums(rooms * a.height * a.channels),
         small(rooms * plan.small) {}
 
-  const MixtureForward& a;
+  const DegradationForward& a;
   const Plan<S> plan;
   const int64_t pixels, bytes;  // of a sample
   Block<char> between_stages;   // every second result, where they are not kept; the others are in y
@@ -32,13 +32,13 @@ class ForwardWorker {
   explicit ForwardWorker(const Forward<S>& call)
       : call_(call),
         plan_(call.plan),
-        a_(call.a.mixture),
+        a_(call.a),
         ring_(plan_),
         desk_(plan_),
         scratch_(plan_),
-        wide_(plan_, 2 * a_.channels * a_.operations),
+        wide_(plan_, 2 * a_.channels * a_.op_count),
         results_(plan_, a_.channels),
-        held_(a_.operations) {}
+        held_(a_.op_count) {}
 
   void start(int64_t sample, int64_t stage, int64_t room) {
     sample_ = sample;
@@ -50,13 +50,13 @@ class ForwardWorker {
     result_at_ = result_ == call_.a.y ? first : kept_at(stage);
     sums_ = call_.sums.get() + room * a_.height * a_.channels;
     small_ = call_.small.get() + room * plan_.small;
-    const S* const weights = static_cast<const S*>(a_.weights) + (sample * a_.stages + stage) * a_.operations;
-    for (int j = 0; j < a_.operations; ++j) hold(held_[j], plan_.steps[j], weights[j], plan_, sample, stage);
+    const S* const weights = static_cast<const S*>(a_.weights) + (sample * a_.stages + stage) * a_.op_count;
+    for (int j = 0; j < a_.op_count; ++j) hold(held_[j], plan_.steps[j], weights[j], plan_, sample, stage);
   }
 
   void look(int64_t begin, int64_t end) {
     if (plan_.contrast) sum_rows(plan_, image_, desk_, begin, end, sums_);
-    for (int j = 0; j < a_.operations; ++j) {
+    for (int j = 0; j < a_.op_count; ++j) {
       const Step<S>& step = plan_.steps[j];
       const Resize<S>& r = step.resize;
       if (!resizes(step.kind)) continue;
@@ -74,7 +74,7 @@ class ForwardWorker {
       ring_.read_to(y + reach);
       for (int64_t c = 0; c < a_.channels; ++c) {
         clear(results_[c], 0, plan_.count);
-        for (int j = 0; j < a_.operations; ++j) add(j, c, y);
+        for (int j = 0; j < a_.op_count; ++j) add(j, c, y);
         write_row(a_.dtype, results_[c], result_, result_at_ + (c * a_.height + y) * a_.width, plan_.width);
       }
     }
@@ -110,53 +110,53 @@ class ForwardWorker {
     S* const to = results_[c];
     const auto at = [&](int k) { return ring_.row(c, y + k); };
     switch (step.kind) {
-      case Degradation::identity: return add_each(to, weight, [=](int i) DEAL_FLAT { return load(x + i); });
-      case Degradation::contrast: {
+      case DegradationKind::identity: return add_each(to, weight, [=](int i) DEAL_FLAT { return load(x + i); });
+      case DegradationKind::contrast: {
         const Pack<S> mean = Pack<S>{} + mean_;
         const S share = step.share, rest = step.rest;
         return add_each(to, weight, [=](int i) DEAL_FLAT { return clamped(blended(load(x + i), mean, share, rest)); });
       }
-      case Degradation::saturation: {
+      case DegradationKind::saturation: {
         const S *const red = ring_.row(0, y), *const green = ring_.row(1, y), *const blue = ring_.row(2, y);
         const S share = step.share, rest = step.rest;
         return add_each(to, weight, [=](int i) DEAL_FLAT {
           return clamped(blended(load(x + i), gray(load(red + i), load(green + i), load(blue + i)), share, rest));
         });
       }
-      case Degradation::sharpness:
+      case DegradationKind::sharpness:
         smooth_row(plan_, y, at, scratch_.row, scratch_.flat);
         return add_blended(to, step, weight, x, scratch_.flat);
-      case Degradation::gaussian_blur: {
+      case DegradationKind::gaussian_blur: {
         const Taps<S> taps = held.taps;
         const S* const row = scratch_.row;
         blur_down(plan_, taps, y, [&](int64_t k) { return ring_.row(c, k); }, scratch_.row);
         reflect_ends(scratch_.row, plan_.width);
         return add_each(to, weight, [&](int i) DEAL_FLAT { return blurred_along<Pack<S>>(row + i, taps); });
       }
-      case Degradation::max_pool:
-      case Degradation::average_pool:
-      case Degradation::bicubic: {
+      case DegradationKind::max_pool_resize:
+      case DegradationKind::average_pool_resize:
+      case DegradationKind::bicubic_resize: {
         const int64_t line = 2 * a_.channels * j;
         const Pair<S> two = widened(plan_, step.resize, small_ + step.resize.place, held, wide_, line, c, y);
         const S share = two.share, rest = S(1) - share;
         const auto mixed = [=](int i) DEAL_FLAT { return load(two.low + i) * rest + load(two.high + i) * share; };
         return add_each(to, weight, mixed);
       }
-      case Degradation::posterize: {
+      case DegradationKind::posterize: {
         const S level = step.level;
         return add_each(to, weight, [=](int i) DEAL_FLAT { return posterized(load(x + i), level); });
       }
-      case Degradation::row_stripes: {
+      case DegradationKind::row_stripe: {
         const S offset = held.values[y];
         return add_each(to, weight, [=](int i) DEAL_FLAT { return load(x + i) + offset; });
       }
-      case Degradation::column_gain: {
+      case DegradationKind::gain: {
         const S* const values = value_row(held.values);
         return add_each(to, weight, [=](int i) DEAL_FLAT { return load(x + i) * load(values + i); });
       }
-      case Degradation::column_stripes:
-      case Degradation::noise: {
-        const bool noise = step.kind == Degradation::noise;
+      case DegradationKind::stripe:
+      case DegradationKind::noise: {
+        const bool noise = step.kind == DegradationKind::noise;
         const S* const values = value_row(held.values + (noise ? (c * a_.height + y) * a_.width : 0));
         return add_each(to, weight, [=](int i) DEAL_FLAT { return load(x + i) + load(values + i); });
       }
@@ -170,7 +170,7 @@ class ForwardWorker {
 
   const Forward<S>& call_;
   const Plan<S>& plan_;
-  const Mixture& a_;
+  const DegradationInput& a_;
   Ring<S> ring_;
   const Desk<S> desk_;
   const Scratch<S> scratch_;
@@ -185,17 +185,17 @@ class ForwardWorker {
 };
 
 template <class S>
-void forward(const MixtureForward& a, int threads) {
-  const int useful = useful_threads(a.mixture, threads);
-  const bool shared = shares_threads(a.mixture, useful);
-  Forward<S> call(a, shared ? a.mixture.batch : useful);
-  each_stage<ForwardWorker<S>>(a.mixture, call, useful, shared, false);
+void forward(const DegradationForward& a, int threads) {
+  const int useful = useful_threads(a, threads);
+  const bool shared = shares_threads(a, useful);
+  Forward<S> call(a, shared ? a.batch : useful);
+  each_stage<ForwardWorker<S>>(a, call, useful, shared, false);
 }
 
 }  // namespace
 
-void mixture_forward(const MixtureForward& a, int threads) {
-  a.mixture.dtype == DType::float64 ? forward<double>(a, threads) : forward<float>(a, threads);
+void degradation_forward(const DegradationForward& a, int threads) {
+  a.dtype == DType::float64 ? forward<double>(a, threads) : forward<float>(a, threads);
 }
 
 }  // namespace DEAL_ISA

@@ -11,20 +11,20 @@ namespace {
 
 template <class S>
 struct Backward {
-  Backward(const MixtureBackward& a, int64_t rooms)
+  Backward(const DegradationBackward& a, int64_t rooms)
       : a(a),
-        plan(a.mixture),
+        plan(a),
         grads(rooms * 2 * plan.pixels()),
-        offsets(rooms * 2 * a.mixture.channels),
-        sums(rooms * a.mixture.height * a.mixture.channels),
-        through_mean(rooms * a.mixture.height),
-        dots(rooms * a.mixture.height * a.mixture.operations),
+        offsets(rooms * 2 * a.channels),
+        sums(rooms * a.height * a.channels),
+        through_mean(rooms * a.height),
+        dots(rooms * a.height * a.op_count),
         small(rooms * plan.small),
         small_grads(rooms * plan.small),
         rows(rooms * plan.small),
         columns(rooms * plan.small) {}
 
-  const MixtureBackward& a;
+  const DegradationBackward& a;
   const Plan<S> plan;
   Block<S> grads;       // of the stages' inputs, in turn in two places
   Block<S> offsets;     // what is still to be added to all pixels of a channel of these
@@ -40,14 +40,14 @@ class BackwardWorker {
   explicit BackwardWorker(const Backward<S>& call)
       : call_(call),
         plan_(call.plan),
-        a_(call.a.mixture),
+        a_(call.a),
         images_(plan_),
         grads_(plan_),
         desk_(plan_),
         scratch_(plan_),
         softened_(plan_, kHeld * a_.channels),
         results_(plan_, kHeld * a_.channels),
-        held_(a_.operations) {}
+        held_(a_.op_count) {}
 
   void start(int64_t sample, int64_t stage, int64_t room) {
     sample_ = sample;
@@ -67,17 +67,17 @@ class BackwardWorker {
     }
     sums_ = call_.sums.get() + room * a_.height * a_.channels;
     through_mean_ = call_.through_mean.get() + room * a_.height;
-    dots_ = call_.dots.get() + room * a_.height * a_.operations;
+    dots_ = call_.dots.get() + room * a_.height * a_.op_count;
     small_ = room * plan_.small;
-    const S* const weights = static_cast<const S*>(a_.weights) + (sample * a_.stages + stage) * a_.operations;
-    for (int j = 0; j < a_.operations; ++j) hold(held_[j], plan_.steps[j], weights[j], plan_, sample, stage);
+    const S* const weights = static_cast<const S*>(a_.weights) + (sample * a_.stages + stage) * a_.op_count;
+    for (int j = 0; j < a_.op_count; ++j) hold(held_[j], plan_.steps[j], weights[j], plan_, sample, stage);
   }
 
   void look(int64_t begin, int64_t end) {
-    clear(dots_, int(begin * a_.operations), int(end * a_.operations));
+    clear(dots_, int(begin * a_.op_count), int(end * a_.op_count));
     clear(through_mean_, int(begin), int(end));
     if (plan_.contrast) sum_rows(plan_, image_, desk_, begin, end, sums_);
-    for (int j = 0; j < a_.operations; ++j) {
+    for (int j = 0; j < a_.op_count; ++j) {
       const Step<S>& step = plan_.steps[j];
       const Resize<S>& r = step.resize;
       if (!resizes(step.kind)) continue;
@@ -87,7 +87,7 @@ class BackwardWorker {
           S *const value = call_.small.get() + row, *const grad = call_.small_grads.get() + row;
           shrink(plan_, desk_, step, image_, c, at, value, places_at(row));
           narrow_gradient(plan_, desk_, r, grad_, c, at, grad);
-          dots_[at * r.factor * a_.operations + j] += dot(value, grad, int(r.width));
+          dots_[at * r.factor * a_.op_count + j] += dot(value, grad, int(r.width));
         }
     }
   }
@@ -101,7 +101,7 @@ class BackwardWorker {
     for (int64_t y = begin; y < end; ++y) {
       prepare(y + soft, begin, end, reach);
       for (int64_t c = 0; c < a_.channels; ++c)
-        for (int j = 0; j < a_.operations; ++j) dots_[y * a_.operations + j] += add(j, c, y);
+        for (int j = 0; j < a_.op_count; ++j) dots_[y * a_.op_count + j] += add(j, c, y);
       for (int64_t c = 0; c < a_.channels; ++c) {
         if (!result_data_) continue;
         if (plan_.sharpness) add_softened(c, y);
@@ -114,10 +114,10 @@ class BackwardWorker {
   // Once all rows are done: the gradients of the weights, and what passes through the mean.
   void settle() {
     S* const weights = static_cast<S*>(call_.a.grad_weights);
-    for (int j = 0; weights && j < a_.operations; ++j) {
+    for (int j = 0; weights && j < a_.op_count; ++j) {
       double total = 0;
-      for (int64_t y = 0; y < a_.height; ++y) total += dots_[y * a_.operations + j];
-      weights[(sample_ * a_.stages + stage_) * a_.operations + j] = S(total);
+      for (int64_t y = 0; y < a_.height; ++y) total += dots_[y * a_.op_count + j];
+      weights[(sample_ * a_.stages + stage_) * a_.op_count + j] = S(total);
     }
     if (!result_.offset) return;
     double total = 0;
@@ -165,10 +165,10 @@ class BackwardWorker {
       if (y < 0 || y >= a_.height) continue;
       const auto at = [&](int k) { return images_.row(c, y + k); };
       smooth_row(plan_, y, at, scratch_.row, scratch_.flat);
-      for (int j = 0; j < a_.operations; ++j) {
-        if (plan_.steps[j].kind != Degradation::sharpness) continue;
+      for (int j = 0; j < a_.op_count; ++j) {
+        if (plan_.steps[j].kind != DegradationKind::sharpness) continue;
         const double dot = add_blend(plan_.steps[j], held_[j].weight, c, y, scratch_.flat, soft, to);
-        if (y >= begin && y < end) dots_[y * a_.operations + j] += dot;
+        if (y >= begin && y < end) dots_[y * a_.op_count + j] += dot;
       }
       unsoften_border(y, soft, to);
     }
@@ -221,23 +221,23 @@ class BackwardWorker {
     const S *const x = images_.row(c, y), *const g = grads_.row(c, y), weight = held.weight;
     S* const to = result(c, y);
     switch (step.kind) {
-      case Degradation::identity: return add_through(x, g, weight, to, [](const V& v, int) DEAL_FLAT { return v; });
-      case Degradation::contrast: return add_contrast(step, weight, c, y);
-      case Degradation::saturation: return add_saturation(step, weight, c, y);
-      case Degradation::sharpness: return 0;  // added before
-      case Degradation::gaussian_blur: return add_blur(held, c, y);
-      case Degradation::max_pool:
-      case Degradation::average_pool:
-      case Degradation::bicubic: add_resize(step, weight, c, y); return 0;
-      case Degradation::posterize: return add_posterized(step, weight, x, g, to);
-      case Degradation::row_stripes: {
+      case DegradationKind::identity: return add_through(x, g, weight, to, [](const V& v, int) DEAL_FLAT { return v; });
+      case DegradationKind::contrast: return add_contrast(step, weight, c, y);
+      case DegradationKind::saturation: return add_saturation(step, weight, c, y);
+      case DegradationKind::sharpness: return 0;  // added before
+      case DegradationKind::gaussian_blur: return add_blur(held, c, y);
+      case DegradationKind::max_pool_resize:
+      case DegradationKind::average_pool_resize:
+      case DegradationKind::bicubic_resize: add_resize(step, weight, c, y); return 0;
+      case DegradationKind::posterize: return add_posterized(step, weight, x, g, to);
+      case DegradationKind::row_stripe: {
         const S offset = held.values[y];
         return add_through(x, g, weight, to, [=](const V& v, int) DEAL_FLAT { return v + offset; });
       }
-      case Degradation::column_gain: return add_gain(held, x, g, to);
-      case Degradation::column_stripes:
-      case Degradation::noise: {
-        const bool noise = step.kind == Degradation::noise;
+      case DegradationKind::gain: return add_gain(held, x, g, to);
+      case DegradationKind::stripe:
+      case DegradationKind::noise: {
+        const bool noise = step.kind == DegradationKind::noise;
         const S* const values = scratch_.values;
         read_row(held.values + (noise ? (c * a_.height + y) * a_.width : 0), scratch_.values, plan_.width);
         return add_through(x, g, weight, to, [=](const V& v, int i) DEAL_FLAT { return v + read<V>(values + i); });
@@ -359,17 +359,17 @@ class BackwardWorker {
     S* const to = result(c, y);
     const int64_t at = y / r.factor;
     const S* const grads = call_.small_grads.get() + small_row(r, c, 0);
-    if (step.kind == Degradation::bicubic)
+    if (step.kind == DegradationKind::bicubic_resize)
       return add_cubic_gradient(plan_, r, grads, y, weight, scratch_.row, scratch_.flat, to);
     if (at >= r.height) return;
     const S* const grad = grads + at * r.pitch;
-    if (step.kind == Degradation::average_pool) add_average_gradient(r, grad, weight, to);
+    if (step.kind == DegradationKind::average_pool_resize) add_average_gradient(r, grad, weight, to);
     else add_max_gradient(r, grad, places_at(small_row(r, c, at)), y, weight, scratch_.row, to);
   }
 
   const Backward<S>& call_;
   const Plan<S>& plan_;
-  const Mixture& a_;
+  const DegradationInput& a_;
   Ring<S> images_, grads_;
   const Desk<S> desk_;
   const Scratch<S> scratch_;
@@ -383,17 +383,17 @@ class BackwardWorker {
 };
 
 template <class S>
-void backward(const MixtureBackward& a, int threads) {
-  const int useful = useful_threads(a.mixture, threads);
-  const bool shared = shares_threads(a.mixture, useful);
-  Backward<S> call(a, shared ? a.mixture.batch : useful);
-  each_stage<BackwardWorker<S>>(a.mixture, call, useful, shared, true);
+void backward(const DegradationBackward& a, int threads) {
+  const int useful = useful_threads(a, threads);
+  const bool shared = shares_threads(a, useful);
+  Backward<S> call(a, shared ? a.batch : useful);
+  each_stage<BackwardWorker<S>>(a, call, useful, shared, true);
 }
 
 }  // namespace
 
-void mixture_backward(const MixtureBackward& a, int threads) {
-  a.mixture.dtype == DType::float64 ? backward<double>(a, threads) : backward<float>(a, threads);
+void degradation_backward(const DegradationBackward& a, int threads) {
+  a.dtype == DType::float64 ? backward<double>(a, threads) : backward<float>(a, threads);
 }
 
 }  // namespace DEAL_ISA

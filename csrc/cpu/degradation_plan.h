@@ -1,6 +1,6 @@
 // What a call of the degradation mixture works with: its operations, the tables of its resizes, images and rows.
 #pragma once
-#include "../degradation.h"
+#include "../types.h"
 
 #include <cstdlib>
 
@@ -67,7 +67,7 @@ struct Resize {
 
 template <class S>
 struct Step {
-  Degradation kind;
+  DegradationKind kind;
   S share, rest;      // of a blend
   S level;            // of posterize
   bool straight_through;
@@ -76,35 +76,35 @@ struct Step {
   Resize<S> resize;
 };
 
-inline bool resizes(Degradation kind) {
-  return kind == Degradation::max_pool || kind == Degradation::average_pool || kind == Degradation::bicubic;
+inline bool resizes(DegradationKind kind) {
+  return kind == DegradationKind::max_pool_resize || kind == DegradationKind::average_pool_resize || kind == DegradationKind::bicubic_resize;
 }
 
 template <class S>
 class Plan {
  public:
-  explicit Plan(const Mixture& a)
+  explicit Plan(const DegradationInput& a)
       : a(a),
         width(int(a.width)),
         count((width + Wide<S>::lanes - 1) / Wide<S>::lanes * Wide<S>::lanes),
         pitch(count + 2 * kMargin),
-        steps(a.operations),
-        ints_(a.operations * (2 * a.width + 1)),
-        shares_(a.operations * a.width + kMargin),
-        cubics_(a.operations * a.width) {
-    for (int j = 0; j < a.operations; ++j) {
-      steps[j] = step(a.operation[j]);
-      const Degradation kind = steps[j].kind;
+        steps(a.op_count),
+        ints_(a.op_count * (2 * a.width + 1)),
+        shares_(a.op_count * a.width + kMargin),
+        cubics_(a.op_count * a.width) {
+    for (int j = 0; j < a.op_count; ++j) {
+      steps[j] = step(a.ops[j]);
+      const DegradationKind kind = steps[j].kind;
       if (resizes(kind)) plan(steps[j], j);
-      contrast = contrast || kind == Degradation::contrast;
-      sharpness = sharpness || kind == Degradation::sharpness;
-      blur = blur || kind == Degradation::gaussian_blur;
+      contrast = contrast || kind == DegradationKind::contrast;
+      sharpness = sharpness || kind == DegradationKind::sharpness;
+      blur = blur || kind == DegradationKind::gaussian_blur;
     }
   }
 
   int64_t pixels() const { return a.channels * a.height * a.width; }
 
-  const Mixture& a;
+  const DegradationInput& a;
   const int width, count;  // of a row, and in whole vectors of the widest kind
   const int64_t pitch;     // of a row in a buffer
   Block<Step<S>> steps;
@@ -112,16 +112,16 @@ class Plan {
   bool contrast = false, sharpness = false, blur = false;
 
  private:
-  Step<S> step(const Operation& operation) const {
+  Step<S> step(const DegradationOp& operation) const {
     Step<S> result{};
     result.kind = operation.kind;
     const bool no_inside = a.height <= 2 || a.width <= 2;
-    if ((operation.kind == Degradation::saturation && a.channels != 3) ||
-        (operation.kind == Degradation::sharpness && no_inside))
-      result.kind = Degradation::identity;
+    if ((operation.kind == DegradationKind::saturation && a.channels != 3) ||
+        (operation.kind == DegradationKind::sharpness && no_inside))
+      result.kind = DegradationKind::identity;
     result.share = S(operation.strength);
     result.rest = S(1 - operation.strength);
-    if (operation.kind == Degradation::posterize) result.level = posterize_step<S>(int(operation.strength));
+    if (operation.kind == DegradationKind::posterize) result.level = posterize_step<S>(int(operation.strength));
     result.deviation = operation.strength;
     result.straight_through = operation.straight_through;
     result.values = static_cast<const S*>(operation.values);
@@ -242,7 +242,7 @@ class Ring {
 // are worked at side by side where there are enough for all threads, and rooms are the threads' own; else the rows of
 // all samples are `shared` out, and each sample has a room.
 template <class Worker, class Call>
-void each_stage(const Mixture& a, const Call& call, int threads, bool shared, bool reverse) {
+void each_stage(const DegradationInput& a, const Call& call, int threads, bool shared, bool reverse) {
   const auto stage = [&](int64_t i) { return reverse ? a.stages - 1 - i : i; };
   if (!shared) {
     parallel_for(a.batch, 1, threads, [&](int64_t begin, int64_t end, int thread) {
@@ -284,13 +284,13 @@ void each_stage(const Mixture& a, const Call& call, int threads, bool shared, bo
   each_band(stage(a.stages - 1), [](Worker& worker, int64_t begin, int64_t end) { worker.finish(begin, end); });
 }
 
-inline int useful_threads(const Mixture& a, int threads) {
+inline int useful_threads(const DegradationInput& a, int threads) {
   const int64_t useful = a.batch * a.channels * a.height * a.width / kPixelsWorthAThread + 1;
   return useful < threads ? int(useful) : threads;
 }
 
 // Whether samples have to share the threads.
-inline bool shares_threads(const Mixture& a, int threads) { return a.batch % threads && a.batch < 4 * threads; }
+inline bool shares_threads(const DegradationInput& a, int threads) { return a.batch % threads && a.batch < 4 * threads; }
 
 }  // namespace
 }  // namespace DEAL_ISA

@@ -156,8 +156,8 @@ template <class S>
 void shrink(const Plan<S>& plan, const Desk<S>& desk, const Step<S>& step, const Image<S>& image, int64_t channel,
             int64_t at, S* to, const Places<S>& places) {
   const Resize<S>& r = step.resize;
-  if (step.kind == Degradation::max_pool) shrink_max(plan, desk, r, image, channel, at, to, places);
-  else if (step.kind == Degradation::average_pool) shrink_average(plan, desk, r, image, channel, at, to);
+  if (step.kind == DegradationKind::max_pool_resize) shrink_max(plan, desk, r, image, channel, at, to, places);
+  else if (step.kind == DegradationKind::average_pool_resize) shrink_average(plan, desk, r, image, channel, at, to);
   else shrink_cubic(plan, desk, r, image, channel, at, to);
   to[r.width] = to[r.width - 1];
 }

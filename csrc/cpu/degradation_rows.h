@@ -17,17 +17,17 @@ struct Held {
 
 template <class S>
 void hold(Held<S>& held, const Step<S>& step, S weight, const Plan<S>& plan, int64_t sample, int64_t stage) {
-  const Mixture& a = plan.a;
+  const DegradationInput& a = plan.a;
   const int64_t place = sample * a.stages + stage;
   held = {weight, {}, step.values, {-1, -1}};
   switch (step.kind) {
-    case Degradation::gaussian_blur:
+    case DegradationKind::gaussian_blur:
       held.taps = gaussian<S>(step.values ? double(step.values[place]) : step.deviation);
       break;
-    case Degradation::column_stripes:
-    case Degradation::column_gain: held.values += place * a.width; break;
-    case Degradation::row_stripes: held.values += place * a.height; break;
-    case Degradation::noise: held.values += place * plan.pixels(); break;
+    case DegradationKind::stripe:
+    case DegradationKind::gain: held.values += place * a.width; break;
+    case DegradationKind::row_stripe: held.values += place * a.height; break;
+    case DegradationKind::noise: held.values += place * plan.pixels(); break;
     default: break;
   }
 }
@@ -43,7 +43,7 @@ struct Scratch {
 
 // The mean of grey, from the sums of every row and channel.
 template <class S>
-S mean_of_gray(const Mixture& a, const double* sums) {
+S mean_of_gray(const DegradationInput& a, const double* sums) {
   double total = 0;
   for (int64_t y = 0; y < a.height; ++y)
     for (int64_t c = 0; c < a.channels; ++c) total += double(gray_share<S>(c, a.channels)) * sums[y * a.channels + c];

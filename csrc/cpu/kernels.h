@@ -1,22 +1,18 @@
 // The entry points of the CPU kernels, one copy per instruction set, and the one in use.
 #pragma once
-#include "../conv.h"
-#include "../degradation.h"
-#include "../lif.h"
-#include "../ssim.h"
-#include "../tdbn.h"
+#include "../types.h"
 
 // Calls of_each(name, argument) for every kernel.
 #define DEAL_EACH_KERNEL(of_each)                     \
   of_each(lif_forward, LifForward)                    \
   of_each(lif_backward, LifBackward)                  \
-  of_each(channel_moments, ChannelMoments)            \
-  of_each(channel_normalise, ChannelNormalise)        \
-  of_each(channel_gradient_sums, ChannelGradientSums) \
-  of_each(channel_gradient, ChannelGradient)          \
+  of_each(tdbn_moments, TdbnMoments)            \
+  of_each(tdbn_normalise, TdbnNormalise)        \
+  of_each(tdbn_gradient_sums, TdbnGradientSums) \
+  of_each(tdbn_gradient, TdbnGradient)          \
   of_each(ssim, Ssim)                                 \
-  of_each(mixture_forward, MixtureForward)            \
-  of_each(mixture_backward, MixtureBackward)          \
+  of_each(degradation_forward, DegradationForward)            \
+  of_each(degradation_backward, DegradationBackward)          \
   of_each(conv_spectrum, ConvSpectrum)                \
   of_each(conv_forward, ConvForward)                  \
   of_each(conv_backward, ConvBackward)

@@ -1,7 +1,7 @@
 // Neurons are taken in tiles that fit the first-level cache, a tile in segments of steps, a segment
 // in blocks of a few vectors that run through its steps in registers. The branches of math/neuron.h
 // on the kind of neuron are the same for every vector; those that cost most are taken out of the loops.
-#include "../lif.h"
+#include "../types.h"
 
 #include <cstdlib>
 
@@ -203,7 +203,8 @@ void find_slopes(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Segme
       });
   };
   if (!kCopies<S> || tile.neuron.fire == Fire::levels) return pass(tile.neuron);
-  split<&Neuron::surrogate, Surrogate::sigmoid, Surrogate::atan, Surrogate::triangle, Surrogate::rectangle>(
+  split<&Neuron::surrogate, Surrogate::sigmoid, Surrogate::atan, Surrogate::triangle, Surrogate::rectangle,
+        Surrogate::fast_sigmoid, Surrogate::erf>(
       tile.neuron, [&](Neuron kind) DEAL_FLAT {
         kind.fire = Fire::ge;
         pass(kind);

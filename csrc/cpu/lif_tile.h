@@ -1,6 +1,6 @@
 // A tile: the neurons a thread works on at a time, with what the steps of math/neuron.h need of them.
 #pragma once
-#include "../lif.h"
+#include "../math/neuron.h"
 #include "channels.h"
 #include "twice.h"
 

@@ -1,6 +1,6 @@
 // Rows of pixels, in memory and as they are computed with. Buffers have room for a whole last vector.
 #pragma once
-#include "../lif.h"
+#include "../types.h"
 #include "simd.h"
 
 namespace deal {

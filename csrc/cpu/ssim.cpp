@@ -1,7 +1,7 @@
 // A thread walks down a strip of columns, ten rows at a time. It filters each new row along itself and keeps
 // the last rows of that; the filter down the columns ends in the moments, and these in a row of the map.
 // Where a gradient is wanted the same happens to the slopes of that row, five rows behind.
-#include "../ssim.h"
+#include "../types.h"
 
 #include <cstdlib>
 

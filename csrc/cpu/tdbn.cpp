@@ -1,6 +1,6 @@
 // A thread takes one span at a time: rows of one channel, or, where channels lie side by side, rows
 // with one element of each. A span is small enough to be read twice from the nearest cache.
-#include "../tdbn.h"
+#include "../types.h"
 
 #include <cstdlib>
 
@@ -27,7 +27,7 @@ struct Span {
 // Cuts a tensor into spans: [steps][outer][channels][inner] -> rows of the outer axis, parts of the inner one.
 class Spans {
  public:
-  explicit Spans(const Channels& a)
+  explicit Spans(const TdbnInput& a)
       : a_(a),
         columns_(a.inner == 1),
         stride_(a.channels * a.inner),
@@ -55,14 +55,14 @@ class Spans {
  private:
   static int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 
-  const Channels& a_;
+  const TdbnInput& a_;
   bool columns_;
   int64_t stride_, outer_, length_, rows_, row_groups_, parts_, channels_;
 };
 
 // Calls body(span, thread) for all of them.
 template <class Body>
-void each_span(const Channels& a, int threads, const Body& body) {
+void each_span(const TdbnInput& a, int threads, const Body& body) {
   const Spans spans(a);
   const int64_t useful = a.steps * a.neurons / kElementsWorthAThread + 1;
   parallel_for(spans.count(), 1, useful < threads ? int(useful) : threads, [&](int64_t begin, int64_t end, int thread) {
@@ -165,7 +165,7 @@ void add_column_moments(const Span& span, const T* x, Moment* moments) {
 }
 
 template <class T>
-void moments(const ChannelMoments& a, int threads) {
+void moments(const TdbnMoments& a, int threads) {
   using S = compute_t<T>;
   Moment* const all = static_cast<Moment*>(calloc(size_t(threads * a.channels), sizeof(Moment)));
   each_span(a, threads, [&](const Span& span, int thread) {
@@ -187,7 +187,7 @@ void moments(const ChannelMoments& a, int threads) {
 
 // Writes of(place in the row, elements left, x, dense place) to every element.
 template <bool columns, class T, class Of>
-void write(const Channels& a, void* result, bool streaming, int threads, const Of& of) {
+void write(const TdbnInput& a, void* result, bool streaming, int threads, const Of& of) {
   using V = Values<T>;
   each_span(a, threads, [&](const Span& span, int) {
     for (int64_t row = 0; row < span.rows; ++row) {
@@ -204,13 +204,13 @@ void write(const Channels& a, void* result, bool streaming, int threads, const O
 }
 
 template <class T>
-bool streams_rows(const Channels& a, const void* result) {
+bool streams_rows(const TdbnInput& a, const void* result) {
   const int64_t row = a.inner == 1 ? a.channels : a.inner;
   return streams(result, row * int64_t(sizeof(T)), a.steps * a.neurons / row);
 }
 
 template <bool columns, class T>
-void normalise(const ChannelNormalise& a, int threads) {
+void normalise(const TdbnNormalise& a, int threads) {
   using S = compute_t<T>;
   write<columns, T>(a, a.out, streams_rows<T>(a, a.out), threads,
                     [&](int64_t channel, int64_t k, int64_t left, Pack<S> x, int64_t) DEAL_FLAT {
@@ -220,7 +220,7 @@ void normalise(const ChannelNormalise& a, int threads) {
 }
 
 template <bool columns, class T>
-void gradient(const ChannelGradient& a, int threads) {
+void gradient(const TdbnGradient& a, int threads) {
   using S = compute_t<T>;
   write<columns, T>(a, a.out, a.out != a.grad && streams_rows<T>(a, a.out), threads,
                     [&](int64_t channel, int64_t k, int64_t left, Pack<S> x, int64_t dense) DEAL_FLAT {
@@ -231,7 +231,7 @@ void gradient(const ChannelGradient& a, int threads) {
 }
 
 template <class T>
-void add_row_sums(const ChannelGradientSums& a, const Span& span, double* sums) {
+void add_row_sums(const TdbnGradientSums& a, const Span& span, double* sums) {
   using V = Values<T>;
   const V mean = values<false, compute_t<T>>(a.mean, span.channel, 0, 0);
   V total{}, product{};
@@ -248,7 +248,7 @@ void add_row_sums(const ChannelGradientSums& a, const Span& span, double* sums) 
 }
 
 template <class T>
-void add_column_sums(const ChannelGradientSums& a, const Span& span, double* sums) {
+void add_column_sums(const TdbnGradientSums& a, const Span& span, double* sums) {
   using V = Values<T>;
   for (int64_t k = 0; k < span.length; k += V::lanes) {
     const int64_t left = span.length - k;
@@ -268,7 +268,7 @@ void add_column_sums(const ChannelGradientSums& a, const Span& span, double* sum
 }
 
 template <class T>
-void gradient_sums(const ChannelGradientSums& a, int threads) {
+void gradient_sums(const TdbnGradientSums& a, int threads) {
   const ChannelSums sums(2 * a.channels, threads);
   each_span(a, threads, [&](const Span& span, int thread) {
     a.inner == 1 ? add_column_sums<T>(a, span, sums.of(thread)) : add_row_sums<T>(a, span, sums.of(thread));
@@ -289,22 +289,22 @@ void with_type(DType dtype, const Run& run) {
 
 }  // namespace
 
-void channel_moments(const ChannelMoments& a, int threads) {
+void tdbn_moments(const TdbnMoments& a, int threads) {
   with_type(a.dtype, [&](auto type) { moments<decltype(type)>(a, threads); });
 }
 
-void channel_normalise(const ChannelNormalise& a, int threads) {
+void tdbn_normalise(const TdbnNormalise& a, int threads) {
   with_type(a.dtype, [&](auto type) {
     using T = decltype(type);
     a.inner == 1 ? normalise<true, T>(a, threads) : normalise<false, T>(a, threads);
   });
 }
 
-void channel_gradient_sums(const ChannelGradientSums& a, int threads) {
+void tdbn_gradient_sums(const TdbnGradientSums& a, int threads) {
   with_type(a.dtype, [&](auto type) { gradient_sums<decltype(type)>(a, threads); });
 }
 
-void channel_gradient(const ChannelGradient& a, int threads) {
+void tdbn_gradient(const TdbnGradient& a, int threads) {
   with_type(a.dtype, [&](auto type) {
     using T = decltype(type);
     a.inner == 1 ? gradient<true, T>(a, threads) : gradient<false, T>(a, threads);

@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(kBlock) find_taps(const Stage s) {
   const int64_t number = first_of_thread(1);
   if (number >= s.batch * s.stages) return;
   for (int j = 0; j < s.operations; ++j)
-    if (s.step[j].kind == Degradation::gaussian_blur)
+    if (s.step[j].kind == DegradationKind::gaussian_blur)
       s.taps[number * s.operations + j] = gaussian<float>(double(s.step[j].values[number]));
 }
 
@@ -58,9 +58,9 @@ __device__ __forceinline__ float bicubic(const Stage& s, const Step& step, int64
 __global__ void __launch_bounds__(kBlock, 8) look(const Stage s) {
   const Share share(s);
   const auto shrink = [&](int64_t plane, const Step& step, int row, int column) {
-    if (step.kind == Degradation::bicubic) return bicubic(s, step, plane, row, column);
+    if (step.kind == DegradationKind::bicubic_resize) return bicubic(s, step, plane, row, column);
     const int64_t window = plane + (int64_t(row) * s.width + column) * step.factor;
-    return step.kind == Degradation::max_pool ? largest(s, step, window) : average(s, step, window);
+    return step.kind == DegradationKind::max_pool_resize ? largest(s, step, window) : average(s, step, window);
   };
   double gray = 0;
   for (int tile = share.begin; tile < share.end; ++tile) {
@@ -140,20 +140,20 @@ __device__ __forceinline__ void add_operation(const Stage& s, int j, const Place
   const float weight = s.weights[number * s.operations + j], share = step.share, rest = step.rest;
   const int x = within(at.x, s.width);
   switch (step.kind) {
-    case Degradation::identity: return pixels.add(weight, [](float v, int) { return v; });
-    case Degradation::contrast:
+    case DegradationKind::identity: return pixels.add(weight, [](float v, int) { return v; });
+    case DegradationKind::contrast:
       return pixels.add(weight, [&](float v, int) { return clamped(blended(v, p.mean, share, rest)); });
-    case Degradation::saturation:
+    case DegradationKind::saturation:
       return pixels.add(weight, [&](float v, int k) {
         const float* const red = p.planes + k * kPitch;
         return clamped(blended(v, gray(red[0], red[kPlane], red[2 * kPlane]), share, rest));
       });
-    case Degradation::sharpness:
+    case DegradationKind::sharpness:
       return pixels.add(weight, [&](float v, int k) {
         const float flat = on_border(s, at.y + k, at.x) ? v : smooth(pixels.tile + k * kPitch);
         return clamped(blended(v, flat, share, rest));
       });
-    case Degradation::gaussian_blur: {
+    case DegradationKind::gaussian_blur: {
       const Taps<float> taps = s.taps[number * s.operations + j];
       __syncthreads();
       blur_down(pixels.tile - at.in_tile() - kOrigin, taps, p.rows);
@@ -163,24 +163,24 @@ __device__ __forceinline__ void add_operation(const Stage& s, int j, const Place
         return blurred<float>([&](int i) { return rows[k * kPitch + i]; }, taps);
       });
     }
-    case Degradation::max_pool:
-    case Degradation::average_pool:
-    case Degradation::bicubic:
+    case DegradationKind::max_pool_resize:
+    case DegradationKind::average_pool_resize:
+    case DegradationKind::bicubic_resize:
       return add_resized(step, s.small + small_of(s, step, p.sample, p.channel), at, weight, pixels);
-    case Degradation::posterize: return pixels.add(weight, [&](float v, int) { return posterized(v, step.level); });
-    case Degradation::column_stripes: {
+    case DegradationKind::posterize: return pixels.add(weight, [&](float v, int) { return posterized(v, step.level); });
+    case DegradationKind::stripe: {
       const float offset = step.values[number * s.width + x];
       return pixels.add(weight, [&](float v, int) { return v + offset; });
     }
-    case Degradation::row_stripes: {
+    case DegradationKind::row_stripe: {
       const float* const offsets = step.values + number * s.height;
       return pixels.add(weight, [&](float v, int k) { return v + offsets[within(at.y + k, s.height)]; });
     }
-    case Degradation::column_gain: {
+    case DegradationKind::gain: {
       const float gain = step.values[number * s.width + x];
       return pixels.add(weight, [&](float v, int) { return v * gain; });
     }
-    case Degradation::noise: {
+    case DegradationKind::noise: {
       const float* const offsets = step.values + plane_of(s, number, p.channel) + x;
       return pixels.add(
           weight, [&](float v, int k) { return v + offsets[int64_t(within(at.y + k, s.height)) * s.width]; });
@@ -221,20 +221,16 @@ const char* prepare(const Stage& s, int device, CUstream_st* stream) {
   return s.blur ? launch(find_taps, s, s.batch * s.stages, 0, device, stream) : nullptr;
 }
 
-int64_t mixture_workspace(const Mixture& a, bool backward) {
+int64_t workspace_bytes(const DegradationForward& a) {
   Plan plan(a);
   Pieces pieces(nullptr);
-  if (backward) {
-    BackwardRoom(plan, pieces);
-  } else {
-    take_room(plan.all, plan.small, pieces);
-    pieces.take<char>(bytes_of_images(a));
-  }
+  take_room(plan.all, plan.small, pieces);
+  pieces.take<char>(bytes_of_images(a));
   return pieces.bytes;
 }
 
-const char* mixture_forward(const MixtureForward& call, void* workspace, int device, CUstream_st* stream) {
-  const Mixture& a = call.mixture;
+const char* degradation_forward(const DegradationForward& call, void* workspace, int device, CUstream_st* stream) {
+  const DegradationInput& a = call;
   if (const char* error = refused(a)) return error;
   Plan plan(a);
   Pieces pieces(workspace);

@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kBlock, 8) look_back(const Stage s) {
       each_small(s, step, share.sample, at, [&](int channel, int row, int column, int64_t place) {
         const int64_t plane = plane_of(s, share.sample, channel);
         s.small[place] = small_gradient(s, step, plane, row, column, offset_of(s, channel, through));
-        if (step.kind == Degradation::max_pool)
+        if (step.kind == DegradationKind::max_pool_resize)
           s.places[place] = place_of_largest(s, step, plane + (int64_t(row) * s.width + column) * step.factor);
       });
     }
@@ -163,15 +163,22 @@ __global__ void __launch_bounds__(kBlock) weigh(const Stage s) {
   if (threadIdx.x == 0) static_cast<float*>(s.result)[(sample * s.stages + stage) * s.operations + j] = float(total);
 }
 
-const void* stage_image(const MixtureBackward& call, int64_t stage) {
-  if (stage == 0) return call.mixture.x;
-  return static_cast<const char*>(call.inputs) + (stage - 1) * bytes_of_images(call.mixture);
+const void* stage_image(const DegradationBackward& call, int64_t stage) {
+  if (stage == 0) return call.x;
+  return static_cast<const char*>(call.inputs) + (stage - 1) * bytes_of_images(call);
 }
 
 }  // namespace
 
-const char* mixture_backward(const MixtureBackward& call, void* workspace, int device, CUstream_st* stream) {
-  const Mixture& a = call.mixture;
+int64_t workspace_bytes(const DegradationBackward& a) {
+  Plan plan(a);
+  Pieces pieces(nullptr);
+  BackwardRoom(plan, pieces);
+  return pieces.bytes;
+}
+
+const char* degradation_backward(const DegradationBackward& call, void* workspace, int device, CUstream_st* stream) {
+  const DegradationInput& a = call;
   if (const char* error = refused(a)) return error;
   Plan plan(a);
   Pieces pieces(workspace);

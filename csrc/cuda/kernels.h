@@ -1,37 +1,35 @@
-// The entry points of the CUDA kernels. Each returns nullptr, or what went wrong.
+// The entry points of the CUDA kernels. Each returns nullptr, or an error message.
 #pragma once
-#include "../degradation.h"
-#include "../ssim.h"
-#include "../tdbn.h"
+#include "../types.h"
 
 struct CUstream_st;
 
 namespace deal {
 namespace cuda {
 
-// Steps whose membranes a thread holds at once. A longer backward pass needs `starts`, the state at
-// the start of every segment: [ceil(steps / kSegment), neurons] floats.
-constexpr int kSegment = 16;
+// The bytes of device memory that a call needs as its workspace, which begins at a multiple of 16.
+int64_t workspace_bytes(const LifBackward&);
+int64_t workspace_bytes(const TdbnMoments&);
+int64_t workspace_bytes(const TdbnGradientSums&);
+int64_t workspace_bytes(const DegradationForward&);
+int64_t workspace_bytes(const DegradationBackward&);
+inline int64_t workspace_bytes(const LifForward&) { return 0; }
+inline int64_t workspace_bytes(const TdbnNormalise&) { return 0; }
+inline int64_t workspace_bytes(const TdbnGradient&) { return 0; }
+inline int64_t workspace_bytes(const Ssim&) { return 0; }
 
-const char* lif_forward(const LifForward&, int device, CUstream_st*);
-const char* lif_backward(const LifBackward&, float* starts, int device, CUstream_st*);
+const char* lif_forward(const LifForward&, void* workspace, int device, CUstream_st*);
+const char* lif_backward(const LifBackward&, void* workspace, int device, CUstream_st*);
+const char* tdbn_moments(const TdbnMoments&, void* workspace, int device, CUstream_st*);
+const char* tdbn_normalise(const TdbnNormalise&, void* workspace, int device, CUstream_st*);
+const char* tdbn_gradient_sums(const TdbnGradientSums&, void* workspace, int device, CUstream_st*);
+const char* tdbn_gradient(const TdbnGradient&, void* workspace, int device, CUstream_st*);
+const char* degradation_forward(const DegradationForward&, void* workspace, int device, CUstream_st*);
+const char* degradation_backward(const DegradationBackward&, void* workspace, int device, CUstream_st*);
+const char* ssim(const Ssim&, void* workspace, int device, CUstream_st*);
 
-// The floats of a workspace, which holds what the blocks of a reduction found until it is put together.
-int64_t channel_workspace(int64_t steps, int64_t neurons, int64_t channels, int64_t inner);
-
-const char* channel_moments(const ChannelMoments&, float* workspace, int device, CUstream_st*);
-const char* channel_normalise(const ChannelNormalise&, int device, CUstream_st*);
-const char* channel_gradient_sums(const ChannelGradientSums&, float* workspace, int device, CUstream_st*);
-const char* channel_gradient(const ChannelGradient&, int device, CUstream_st*);
-
-// The bytes of a workspace, which begins on a multiple of 16.
-int64_t mixture_workspace(const Mixture&, bool backward);
-const char* mixture_forward(const MixtureForward&, void* workspace, int device, CUstream_st*);
-const char* mixture_backward(const MixtureBackward&, void* workspace, int device, CUstream_st*);
-
-// How many values ssim() writes as the loss, which is their sum and the offset.
-int64_t ssim_blocks(int64_t planes, int64_t height, int64_t width, bool gradient);
-const char* ssim(const Ssim&, int device, CUstream_st*);
+// How many values ssim() writes as the loss, which is their sum plus the offset.
+int64_t ssim_parts(const Ssim&);
 
 }  // namespace cuda
 }  // namespace deal

@@ -1,6 +1,6 @@
 // One thread owns a few neighbouring neurons and walks through time with their state in registers.
 // The branches of math/neuron.h on the kind of neuron are the same for all threads.
-#include "../lif.h"
+#include "../types.h"
 
 #include <initializer_list>
 
@@ -13,6 +13,7 @@ namespace cuda {
 namespace {
 
 constexpr int kWide = 4;  // neurons of a thread, where rows allow it, else 1
+constexpr int kSegment = 16;  // steps whose membranes a backward thread holds at once
 constexpr int kByte = 8;  // neurons of a thread that writes bits
 
 // Backward blocks of a multiprocessor: told so, the compiler spills no registers.
@@ -270,7 +271,7 @@ const char* launch_backward(const LifBackward& a, float* starts, int device, cud
 
 }  // namespace
 
-const char* lif_forward(const LifForward& a, int device, CUstream_st* stream) {
+const char* lif_forward(const LifForward& a, void*, int device, CUstream_st* stream) {
   return with_type(a.dtype, [&](auto type) {
     using T = decltype(type);
     return a.norm.mean.data ? launch_forward<Normalised, T>(a, device, stream)
@@ -278,7 +279,13 @@ const char* lif_forward(const LifForward& a, int device, CUstream_st* stream) {
   });
 }
 
-const char* lif_backward(const LifBackward& a, float* starts, int device, CUstream_st* stream) {
+// A backward pass longer than a segment keeps the state at the start of every segment.
+int64_t workspace_bytes(const LifBackward& a) {
+  return a.steps > kSegment ? (a.steps + kSegment - 1) / kSegment * a.neurons * int64_t(sizeof(float)) : 0;
+}
+
+const char* lif_backward(const LifBackward& a, void* workspace, int device, CUstream_st* stream) {
+  float* const starts = static_cast<float*>(workspace);
   return with_type(a.dtype, [&](auto type) {
     using T = decltype(type);
     return a.norm.mean.data ? launch_backward<Normalised, T>(a, starts, device, stream)

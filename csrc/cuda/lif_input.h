@@ -1,6 +1,6 @@
 // What the neurons of a thread are given: their numbers, their initial state, and the current of each step.
 #pragma once
-#include "../lif.h"
+#include "../math/neuron.h"
 #include "../math/norm.h"
 #include "channels.h"
 #include "memory.h"
@@ -11,13 +11,13 @@ namespace {
 
 // The numbers of a neuron in float32, so that no thread has to convert them.
 struct Numbers {
-  float decay, threshold, rest, alpha, levels;
+  float decay, threshold, rest, alpha, height, levels;
   bool inverted;  // decay is the reciprocal
 };
 
 inline Numbers numbers_of(const Neuron& n) {
   const double decay = n.multiply ? 1 / n.decay : n.decay;
-  return {float(decay), float(n.threshold), float(n.rest), float(n.alpha), float(n.levels), n.multiply};
+  return {float(decay), float(n.threshold), float(n.rest), float(n.alpha), float(n.height), float(n.levels), n.multiply};
 }
 
 template <int L>
@@ -35,6 +35,7 @@ __device__ __forceinline__ LaneCell<L> cell_of(const LifInput& a, const Numbers&
   kind.multiply = false;  // the divisor knows
   kind.rest = numbers.rest;
   kind.alpha = numbers.alpha;
+  kind.height = numbers.height;
   kind.levels = numbers.levels;
   return {kind, parameter<L>(a.decay, numbers.decay, numbers.inverted, first),
           parameter<L>(a.threshold, numbers.threshold, false, first)};

@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#include "../lif.h"
+#include "../types.h"
 #include "lanes.h"
 
 namespace deal {

@@ -5,7 +5,7 @@
 // registers what all operations make of a thread's pixels. A sample has so many blocks that what they leave each is
 // added up again by every block that needs the sum.
 #pragma once
-#include "../degradation.h"
+#include "../types.h"
 #include "../math/degradation.h"
 #include "block_sum.h"
 #include "memory.h"
@@ -23,7 +23,7 @@ constexpr int kOrigin = kBlurReach * kPitch + kBlurReach;  // of the tile in its
 constexpr int kMostBlocks = 1024;                          // of a sample
 
 struct Step {
-  Degradation kind;
+  DegradationKind kind;
   float share, rest;    // of a blend
   float level;          // of posterize; or one divided by the pixels of a window
   bool straight_through;
@@ -92,8 +92,8 @@ struct Share {
 
 __device__ __forceinline__ int within(int at, int count) { return at < 0 ? 0 : at < count ? at : count - 1; }
 
-__device__ __forceinline__ bool resizes(Degradation kind) {
-  return kind == Degradation::max_pool || kind == Degradation::average_pool || kind == Degradation::bicubic;
+__device__ __forceinline__ bool resizes(DegradationKind kind) {
+  return kind == DegradationKind::max_pool_resize || kind == DegradationKind::average_pool_resize || kind == DegradationKind::bicubic_resize;
 }
 
 __device__ __forceinline__ int64_t plane_of(const Stage& s, int64_t sample, int channel) {

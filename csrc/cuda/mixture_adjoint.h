@@ -124,7 +124,7 @@ __device__ __forceinline__ void add_softened(const Stage& s, const Place& p, Pix
       const float own = pixels.image[at], flat = smooth(pixels.image + at), grad = pixels.grad[at];
       for (int j = 0; j < s.operations; ++j) {
         const Step& step = s.step[j];
-        if (step.kind == Degradation::sharpness)
+        if (step.kind == DegradationKind::sharpness)
           total += passed(blended(own, flat, step.share, step.rest), grad) * (step.rest * weights[j]);
       }
     }
@@ -186,7 +186,7 @@ __device__ __forceinline__ float add_saturation(const Stage& s, const Step& step
 
 __device__ __forceinline__ float add_pooled(const Stage& s, const Step& step, const Place& p, float weight,
                                             Pixels& pixels) {
-  const bool average = step.kind == Degradation::average_pool;
+  const bool average = step.kind == DegradationKind::average_pool_resize;
   const int64_t small = small_of(s, step, p.sample, p.channel);
   const int column = p.at.x / step.factor, place = p.at.x - column * step.factor;
   int row = p.at.y / step.factor, place_row = p.at.y - row * step.factor;
@@ -259,32 +259,32 @@ __device__ __forceinline__ float add_operation(const Stage& s, int j, const Plac
   const float weight = s.weights[number * s.operations + j];
   const int x = within(at.x, s.width);
   switch (step.kind) {
-    case Degradation::identity: return pixels.add_through(weight, [&](int k) { return pixels.x[k]; });
-    case Degradation::contrast: return add_contrast(step, p, weight, pixels, through);
-    case Degradation::saturation: return add_saturation(s, step, p, weight, pixels);
-    case Degradation::sharpness: return add_sharpness(s, step, p, weight, pixels);
-    case Degradation::gaussian_blur: return add_blur(s, p, s.taps[number * s.operations + j], weight, pixels);
-    case Degradation::max_pool:
-    case Degradation::average_pool: return add_pooled(s, step, p, weight, pixels);
-    case Degradation::bicubic: return add_bicubic(s, step, p, weight, pixels);
-    case Degradation::posterize:
+    case DegradationKind::identity: return pixels.add_through(weight, [&](int k) { return pixels.x[k]; });
+    case DegradationKind::contrast: return add_contrast(step, p, weight, pixels, through);
+    case DegradationKind::saturation: return add_saturation(s, step, p, weight, pixels);
+    case DegradationKind::sharpness: return add_sharpness(s, step, p, weight, pixels);
+    case DegradationKind::gaussian_blur: return add_blur(s, p, s.taps[number * s.operations + j], weight, pixels);
+    case DegradationKind::max_pool_resize:
+    case DegradationKind::average_pool_resize: return add_pooled(s, step, p, weight, pixels);
+    case DegradationKind::bicubic_resize: return add_bicubic(s, step, p, weight, pixels);
+    case DegradationKind::posterize:
       return pixels.add(
           weight, [&](int k) { return posterized(pixels.x[k], step.level); },
           [&](int k) { return step.straight_through ? passed(pixels.x[k], pixels.g[k]) : 0.0f; });
-    case Degradation::column_stripes: {
+    case DegradationKind::stripe: {
       const float offset = step.values[number * s.width + x];
       return pixels.add_through(weight, [&](int k) { return pixels.x[k] + offset; });
     }
-    case Degradation::row_stripes: {
+    case DegradationKind::row_stripe: {
       const float* const offsets = step.values + number * s.height;
       return pixels.add_through(weight, [&](int k) { return pixels.x[k] + offsets[within(at.y + k, s.height)]; });
     }
-    case Degradation::column_gain: {
+    case DegradationKind::gain: {
       const float gain = step.values[number * s.width + x];
       return pixels.add(
           weight, [&](int k) { return pixels.x[k] * gain; }, [&](int k) { return pixels.g[k] * gain; });
     }
-    case Degradation::noise: {
+    case DegradationKind::noise: {
       const float* const offsets = step.values + plane_of(s, number, p.channel) + x;
       return pixels.add_through(
           weight, [&](int k) { return pixels.x[k] + offsets[int64_t(within(at.y + k, s.height)) * s.width]; });

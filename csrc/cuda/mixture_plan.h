@@ -14,26 +14,26 @@ namespace {
 constexpr const char* kTooMany = "the CUDA kernels take a mixture of at most 48 operations";
 constexpr const char* kNoDouble = "the CUDA kernels have no float64";
 
-inline const char* refused(const Mixture& a) {
-  return a.dtype == DType::float64 ? kNoDouble : a.operations > kMostOperations ? kTooMany : nullptr;
+inline const char* refused(const DegradationInput& a) {
+  return a.dtype == DType::float64 ? kNoDouble : a.op_count > kMostOperations ? kTooMany : nullptr;
 }
 
-inline Step step_of(const Mixture& a, const Operation& operation) {
+inline Step step_of(const DegradationInput& a, const DegradationOp& operation) {
   Step step = {};
   step.kind = operation.kind;
-  if ((step.kind == Degradation::saturation && a.channels != 3) ||
-      (step.kind == Degradation::sharpness && (a.height <= 2 || a.width <= 2)))
-    step.kind = Degradation::identity;
+  if ((step.kind == DegradationKind::saturation && a.channels != 3) ||
+      (step.kind == DegradationKind::sharpness && (a.height <= 2 || a.width <= 2)))
+    step.kind = DegradationKind::identity;
   step.share = float(operation.strength);
   step.rest = float(1 - operation.strength);
-  if (step.kind == Degradation::posterize) step.level = posterize_step<float>(int(operation.strength));
+  if (step.kind == DegradationKind::posterize) step.level = posterize_step<float>(int(operation.strength));
   step.straight_through = operation.straight_through;
   step.values = static_cast<const float*>(operation.values);
   return step;
 }
 
 // The small image of a resize, which begins behind those of the operations before it; returns where it ends.
-inline int64_t add_small(const Mixture& a, const Operation& operation, int64_t small, Step& step) {
+inline int64_t add_small(const DegradationInput& a, const DegradationOp& operation, int64_t small, Step& step) {
   step.factor = int(operation.strength);
   step.height = int(a.height) / step.factor;
   step.width = int(a.width) / step.factor;
@@ -51,7 +51,7 @@ struct Plan {
   Stage all = {};
   int64_t small = 0;  // pixels of all small images
 
-  explicit Plan(const Mixture& a) {
+  explicit Plan(const DegradationInput& a) {
     all.batch = a.batch;
     all.stages = a.stages;
     all.channels = int(a.channels);
@@ -62,15 +62,15 @@ struct Plan {
     all.tiles = (all.height + kTall - 1) / kTall * all.tiles_across;
     all.tiles_of_block = (all.tiles + kMostBlocks - 1) / kMostBlocks;
     all.blocks = (all.tiles + all.tiles_of_block - 1) / all.tiles_of_block;
-    all.operations = a.operations < kMostOperations ? a.operations : kMostOperations;
+    all.operations = a.op_count < kMostOperations ? a.op_count : kMostOperations;
     for (int j = 0; j < all.operations; ++j) {
-      Step& step = all.step[j] = step_of(a, a.operation[j]);
-      const bool resized = step.kind == Degradation::max_pool || step.kind == Degradation::average_pool ||
-                           step.kind == Degradation::bicubic;
-      if (resized) small = add_small(a, a.operation[j], small, step);
-      all.contrast = all.contrast || step.kind == Degradation::contrast;
-      all.sharpness = all.sharpness || step.kind == Degradation::sharpness;
-      all.blur = all.blur || step.kind == Degradation::gaussian_blur;
+      Step& step = all.step[j] = step_of(a, a.ops[j]);
+      const bool resized = step.kind == DegradationKind::max_pool_resize || step.kind == DegradationKind::average_pool_resize ||
+                           step.kind == DegradationKind::bicubic_resize;
+      if (resized) small = add_small(a, a.ops[j], small, step);
+      all.contrast = all.contrast || step.kind == DegradationKind::contrast;
+      all.sharpness = all.sharpness || step.kind == DegradationKind::sharpness;
+      all.blur = all.blur || step.kind == DegradationKind::gaussian_blur;
       all.looks = all.looks || resized || all.contrast;
     }
   }
@@ -96,7 +96,7 @@ class Pieces {
   char* const memory_;
 };
 
-inline int64_t bytes_of_images(const Mixture& a) {
+inline int64_t bytes_of_images(const DegradationInput& a) {
   return a.batch * a.channels * a.height * a.width * (a.dtype == DType::float32 ? 4 : 2);
 }
 

@@ -45,7 +45,7 @@ struct Cut {
 };
 
 // L elements are a word, all of one channel or each of its own.
-inline Cut cut_of(const Channels& a, int L, bool together) {
+inline Cut cut_of(const TdbnInput& a, int L, bool together) {
   const int64_t pitch = pitch_of(a), values = rows_of(a) * a.inner;
   const int channels = together ? 1 : L, values_of_word = L / channels;
   int64_t across = neighbours(a.channels, a.inner) / channels;

@@ -128,6 +128,8 @@ __global__ void __launch_bounds__(kBlock) walk(const Bands b) {
   if (me == 0) static_cast<double*>(a.loss)[blockIdx.x] = sum;
 }
 
+bool has_gradient(const Ssim& call) { return call.grad_a || call.grad_b; }
+
 int64_t divided_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 Bands bands_of(const Ssim& call, bool gradient) {
@@ -142,16 +144,10 @@ int64_t blocks_of(const Bands& b) { return b.call.planes * b.strips * b.bands; }
 
 }  // namespace
 
-int64_t ssim_blocks(int64_t planes, int64_t height, int64_t width, bool gradient) {
-  Ssim call = {};
-  call.planes = planes;
-  call.height = height;
-  call.width = width;
-  return blocks_of(bands_of(call, gradient));
-}
+int64_t ssim_parts(const Ssim& call) { return blocks_of(bands_of(call, has_gradient(call))); }
 
-const char* ssim(const Ssim& call, int device, CUstream_st* stream) {
-  const bool gradient = call.grad_a || call.grad_b;
+const char* ssim(const Ssim& call, void*, int device, CUstream_st* stream) {
+  const bool gradient = has_gradient(call);
   const Bands b = bands_of(call, gradient);
   return with_type(call.dtype, [&](auto type) {
     using T = decltype(type);

@@ -47,8 +47,8 @@ __device__ __forceinline__ void write(void* result, const Place& place, int64_t 
 }
 
 template <class T, int L>
-__global__ void __launch_bounds__(kBlock) normalise(const Map<ChannelNormalise> map) {
-  const ChannelNormalise& a = map.call;
+__global__ void __launch_bounds__(kBlock) normalise(const Map<TdbnNormalise> map) {
+  const TdbnNormalise& a = map.call;
   const Place place = place_of<L>(map);
   if (place.rows == 0) return;
   Queue<T, L> x;
@@ -59,8 +59,8 @@ __global__ void __launch_bounds__(kBlock) normalise(const Map<ChannelNormalise> 
 }
 
 template <class T, int L>
-__global__ void __launch_bounds__(kBlock) gradient(const Map<ChannelGradient> map) {
-  const ChannelGradient& a = map.call;
+__global__ void __launch_bounds__(kBlock) gradient(const Map<TdbnGradient> map) {
+  const TdbnGradient& a = map.call;
   const Place place = place_of<L>(map);
   if (place.rows == 0) return;
   Queue<T, L> x, grad;
@@ -83,19 +83,19 @@ const char* launch_map(void (*kernel)(Map<Call>), int each, const Call& a, int d
 
 }  // namespace
 
-const char* channel_normalise(const ChannelNormalise& call, int device, CUstream_st* stream) {
+const char* tdbn_normalise(const TdbnNormalise& call, void*, int device, CUstream_st* stream) {
   return with_type(call.dtype, [&](auto type) {
     using T = decltype(type);
-    const ChannelNormalise a = joined(call);
+    const TdbnNormalise a = joined(call);
     return allows_words<T>(a, a.out) ? launch_map(normalise<T, kWord<T>>, kWord<T>, a, device, stream)
                                      : launch_map(normalise<T, 1>, 1, a, device, stream);
   });
 }
 
-const char* channel_gradient(const ChannelGradient& call, int device, CUstream_st* stream) {
+const char* tdbn_gradient(const TdbnGradient& call, void*, int device, CUstream_st* stream) {
   return with_type(call.dtype, [&](auto type) {
     using T = decltype(type);
-    const ChannelGradient a = joined(call);
+    const TdbnGradient a = joined(call);
     return allows_words<T>(a, a.grad, a.out) ? launch_map(gradient<T, kWord<T>>, kWord<T>, a, device, stream)
                                              : launch_map(gradient<T, 1>, 1, a, device, stream);
   });

@@ -88,7 +88,7 @@ __device__ __forceinline__ Stored<T, L> word_at(const void* p, int64_t at) {
 // first value of the channel for the same reason.
 template <class T, int L, bool together>
 struct Distances {
-  using Call = ChannelMoments;
+  using Call = TdbnMoments;
   using Word = Stored<T, L>;
   using Found = Moment<L>;
   Lanes<L> first, total, squares;
@@ -120,7 +120,7 @@ struct Distances {
 // What a thread sums for the gradient.
 template <class T, int L, bool together>
 struct Products {
-  using Call = ChannelGradientSums;
+  using Call = TdbnGradientSums;
   using Found = Sum<L>;
   struct Word {
     Stored<T, L> grad, x;
@@ -195,8 +195,8 @@ __global__ void __launch_bounds__(kBlock) reduce(const Reduction<typename Sums<T
 }
 
 template <class T>
-__global__ void __launch_bounds__(kBlock) write_moments(const Reduction<ChannelMoments> reduction) {
-  const ChannelMoments& a = reduction.call;
+__global__ void __launch_bounds__(kBlock) write_moments(const Reduction<TdbnMoments> reduction) {
+  const TdbnMoments& a = reduction.call;
   const auto all = all_slices<Moment<1>>(reduction.workspace, a.channels, reduction.cut.slices);
   if (threadIdx.x > 0) return;
   const int64_t channel = blockIdx.x;
@@ -205,8 +205,8 @@ __global__ void __launch_bounds__(kBlock) write_moments(const Reduction<ChannelM
   static_cast<float*>(a.variance)[channel] = all.squares.at[0] / all.count.at[0];
 }
 
-__global__ void __launch_bounds__(kBlock) write_sums(const Reduction<ChannelGradientSums> reduction) {
-  const ChannelGradientSums& a = reduction.call;
+__global__ void __launch_bounds__(kBlock) write_sums(const Reduction<TdbnGradientSums> reduction) {
+  const TdbnGradientSums& a = reduction.call;
   const auto all = all_slices<Sum<1>>(reduction.workspace, a.channels, reduction.cut.slices);
   if (threadIdx.x > 0) return;
   float* const sums = static_cast<float*>(a.sums) + blockIdx.x;
@@ -215,9 +215,9 @@ __global__ void __launch_bounds__(kBlock) write_sums(const Reduction<ChannelGrad
 }
 
 template <template <class, int, bool> class Sums, class T, int L, bool together, class Call>
-const char* launch_reduction(void (*write)(Reduction<Call>), const Call& a, float* workspace, int device,
+const char* launch_reduction(void (*write)(Reduction<Call>), const Call& a, void* workspace, int device,
                              cudaStream_t stream) {
-  const Reduction<Call> reduction = {a, cut_of(a, L, together), pitch_of(a), workspace};
+  const Reduction<Call> reduction = {a, cut_of(a, L, together), pitch_of(a), static_cast<float*>(workspace)};
   const int64_t blocks = reduction.cut.slices * reduction.cut.blocks;
   constexpr int bytes = int(sizeof(typename Sums<T, L, together>::Found)), bytes_of_lane = bytes / L;
   const char* error = launch(reduce<Sums, T, L, together>, reduction, blocks * kBlock,
@@ -227,7 +227,7 @@ const char* launch_reduction(void (*write)(Reduction<Call>), const Call& a, floa
 
 // Words of one channel, words of neighbouring channels, or value by value.
 template <template <class, int, bool> class Sums, class T, class Call>
-const char* launch_reduction(void (*write)(Reduction<Call>), const Call& a, bool words, float* workspace, int device,
+const char* launch_reduction(void (*write)(Reduction<Call>), const Call& a, bool words, void* workspace, int device,
                              cudaStream_t stream) {
   constexpr int L = kWord<T>;
   if (words && a.inner % L == 0)
@@ -237,25 +237,29 @@ const char* launch_reduction(void (*write)(Reduction<Call>), const Call& a, bool
   return launch_reduction<Sums, T, 1, false>(write, a, workspace, device, stream);
 }
 
-}  // namespace
-
-int64_t channel_workspace(int64_t steps, int64_t neurons, int64_t channels, int64_t inner) {
-  // Steps that are walked one by one need no more slices than those that are joined.
-  return 3 * channels * slices_of(steps * neurons / channels, channels, inner);
+// A workspace holds what the blocks found in each slice. Steps that are walked one by one need no more slices than
+// those that are joined.
+int64_t bytes_of_slices(const TdbnInput& a, size_t bytes) {
+  return int64_t(bytes) * a.channels * slices_of(a.steps * a.neurons / a.channels, a.channels, a.inner);
 }
 
-const char* channel_moments(const ChannelMoments& call, float* workspace, int device, CUstream_st* stream) {
+}  // namespace
+
+int64_t workspace_bytes(const TdbnMoments& a) { return bytes_of_slices(a, sizeof(Moment<1>)); }
+int64_t workspace_bytes(const TdbnGradientSums& a) { return bytes_of_slices(a, sizeof(Sum<1>)); }
+
+const char* tdbn_moments(const TdbnMoments& call, void* workspace, int device, CUstream_st* stream) {
   return with_type(call.dtype, [&](auto type) {
     using T = decltype(type);
-    const ChannelMoments a = joined(call);
+    const TdbnMoments a = joined(call);
     return launch_reduction<Distances, T>(write_moments<T>, a, allows_words<T>(a), workspace, device, stream);
   });
 }
 
-const char* channel_gradient_sums(const ChannelGradientSums& call, float* workspace, int device, CUstream_st* stream) {
+const char* tdbn_gradient_sums(const TdbnGradientSums& call, void* workspace, int device, CUstream_st* stream) {
   return with_type(call.dtype, [&](auto type) {
     using T = decltype(type);
-    const ChannelGradientSums a = joined(call);
+    const TdbnGradientSums a = joined(call);
     const bool words = allows_words<T>(a, a.grad);
     return launch_reduction<Products, T>(write_sums, a, words, workspace, device, stream);
   });

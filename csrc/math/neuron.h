@@ -5,24 +5,6 @@
 
 namespace deal {
 
-enum class Charge : int { decay_input, decay, leak };
-enum class Fire : int { ge, gt, levels };
-enum class Reset : int { hard, soft, none };
-
-struct Neuron {
-  Charge charge;
-  Fire fire;
-  Reset reset;
-  Surrogate surrogate;
-  bool detach_reset;
-  bool multiply;     // decay is a power of two: multiplying by its reciprocal gives the same bits
-  double decay;      // tau, or beta for Charge::leak
-  double threshold;
-  double rest;       // the reset value of a hard reset, else 0
-  double alpha;
-  double levels;     // the largest spike
-};
-
 // One step of neurons with values V; their decay and threshold, P, may be one for all lanes.
 template <class V, class P = V>
 struct Cell {
@@ -61,7 +43,7 @@ struct Cell {
 
   // ds/dh: the surrogate of the step, or the window in which the rounded ratio grows.
   DEAL_INLINE V spike_slope(V h) const {
-    if (kind.fire != Fire::levels) return surrogate_slope<V>(kind.surrogate, S(kind.alpha), h - threshold);
+    if (kind.fire != Fire::levels) return surrogate_slope<V>(kind.surrogate, S(kind.alpha), S(kind.height), h - threshold);
     const V ratio = h / threshold;
     const V window = select(ratio >= S(0), S(1), S(0)) * select(ratio <= S(kind.levels), S(1), S(0));
     return window / threshold;
@@ -98,12 +80,12 @@ struct Cell {
 
   DEAL_INLINE V state_share() const {
     const V all = V{} + S(1);
-    return kind.charge == Charge::leak ? decay * all : all - over_decay(all);
+    return kind.charge == Charge::beta ? decay * all : all - over_decay(all);
   }
 
   // v is the state that entered the step.
   DEAL_INLINE V decay_gradient(V x, V v, V grad_h) const {
-    if (kind.charge == Charge::leak) return grad_h * v;
+    if (kind.charge == Charge::beta) return grad_h * v;
     const V pull = v - S(kind.rest);
     const V divided = kind.charge == Charge::decay_input ? x - pull : -pull;
     return -(grad_h * over_decay(over_decay(divided)));

@@ -1,14 +1,13 @@
 // The derivative that stands in for the derivative of the step function, at u = h - threshold.
 #pragma once
+#include "../types.h"
 #include "platform.h"
 
 namespace deal {
 
-enum class Surrogate : int { sigmoid, atan, triangle, rectangle };
-
 // Comparisons are written so that NaN passes through, as it does in torch.
 template <class V>
-DEAL_INLINE V surrogate_slope(Surrogate kind, scalar_t<V> alpha, V u) {
+DEAL_INLINE V surrogate_slope(Surrogate kind, scalar_t<V> alpha, scalar_t<V> height, V u) {
   using S = scalar_t<V>;
   constexpr S half_pi = S(1.57079632679489661923);
   constexpr S log2_e = S(1.44269504088896340736);
@@ -27,8 +26,16 @@ DEAL_INLINE V surrogate_slope(Surrogate kind, scalar_t<V> alpha, V u) {
       const V w = alpha - (alpha * alpha) * absolute(u);
       return select(w < S(0), V{}, w);
     }
-    default:
-      return select(absolute(u) < S(0.5) / alpha, alpha, S(0));
+    case Surrogate::rectangle: return select(absolute(u) < S(0.5) / alpha, alpha, S(0));
+    case Surrogate::fast_sigmoid: {
+      const V d = S(1) + alpha * absolute(u);
+      return height / (d * d);
+    }
+    default: {
+      constexpr S inverse_root_pi = S(0.56418958354775628695);
+      const V w = alpha * u;
+      return (alpha * inverse_root_pi) * exponential2(-log2_e * (w * w));
+    }
   }
 }
 

@@ -54,8 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _foreign_package() -> str:
     return (
-        f"Python imports another package named deal, from {getattr(deal, '__file__', 'an unknown place')}. Remove it "
-        "with `pip uninstall deal`, then reinstall this one with `pip install --force-reinstall deal-kernels`"
+        f"Python imports another package named deal, from {getattr(deal, '__file__', 'an unknown place')}: another "
+        "distribution has overwritten ours. Run `pip uninstall -y deal`, then "
+        "`pip install --force-reinstall --no-deps deal-kernels`"
     )
 
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from deal.checks import Size, check_integer, height_and_width
+from deal.checks import Size, height_and_width
 from deal.evaluate import metrics
 from deal.evaluate.degradation_suites import Row, degrade, rows_of
 from deal.evaluate.method_registry import BEST, BUNDLED, CLASSICAL, Method, check_methods, find_method, labels
@@ -34,6 +34,7 @@ from deal.io.images import Location, UnusableImage, centre_crop, read_frame, to_
 from deal.io.paths import find_images
 from deal.model.device import choose_device
 from deal.model.pretrained import bundled_weights
+from deal_kernels._common.checks import check_integer
 
 SHOWN_IMAGES = 3  # of the contact sheet
 EXACT = 100.0  # dB; differences above this are rounding and do not rank methods

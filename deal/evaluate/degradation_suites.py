@@ -28,8 +28,8 @@ from typing import Literal, NamedTuple
 import numpy
 from torch import Generator, Tensor
 
+from deal_kernels._common.checks import one_of
 from deal_kernels.degradation import apply, sample_params
-from deal_kernels.lif.arguments import one_of
 
 
 class Row(NamedTuple):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from deal.io.images import Frame
+from deal_kernels._common.checks import number
 from deal_kernels.degradation import apply, sample_params
 from deal_kernels.degradation.arguments import check_names
 from deal_kernels.degradation.names import RANDOM
-from deal_kernels.lif.arguments import number
 
 
 class Degrader:

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy
 from numpy import ndarray
 
-from deal_kernels.lif.arguments import one_of
+from deal_kernels._common.checks import one_of
 
 Variant = Literal["standard", "legacy"]
 MIN_SIZE = 41  # for VIF; smaller images have no pixel at its coarsest scale

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deal.checks import check_integer
 from deal.io.images import Location, UnusableImage, to_uint8
 from deal.model import weight_files
+from deal_kernels._common.checks import check_integer
 from deal_kernels.conv import Conv2d
 from deal_kernels.ssim import ssim_map
 from deal_kernels.tdbn import TDBatchNorm2d

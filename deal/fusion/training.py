@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from deal.checks import check_integer
 from deal.fusion.network import MIN_SIZE, Fuser, fusion_loss
 from deal.fusion.pair_dataset import find_pairs, read_pair
 from deal.io.images import Location, UnusableImage
 from deal.model.device import choose_device
-from deal_kernels.lif.arguments import number
+from deal_kernels._common.checks import check_integer, number
 
 NORM_SHARE = 0.1  # share of the steps after which the norms keep their statistics
 

@@ -28,7 +28,7 @@ from deal.io.images import Frame, Location, UnusableImage, Window, to_frame
 from deal.model.device import choose_device
 from deal.model.network import DEAL
 from deal.model.pretrained import load
-from deal_kernels.lif.arguments import one_of
+from deal_kernels._common.checks import one_of
 
 Precision = Literal["auto", "fp32", "bf16"]
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from deal.checks import height_and_width
 from deal.io.images import Frame, Location, UnusableImage, Window, check_window, read_frame
-from deal_kernels.lif.arguments import one_of
+from deal_kernels._common.checks import one_of
 
 
 class Source(Protocol):

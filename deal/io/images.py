@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from deal.io.metadata import Metadata, read_metadata
-from deal_kernels.lif.arguments import number, one_of
+from deal_kernels._common.checks import number, one_of
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 DTYPES = ("uint8", "uint16", "float32")

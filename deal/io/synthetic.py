@@ -10,7 +10,7 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
-from deal.checks import check_integer
+from deal_kernels._common.checks import check_integer
 
 Grid = tuple[ndarray, ndarray]  # row and column coordinates of the pixels, in units of the image height
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from deal_kernels._common.checks import one_of
 from deal_kernels.conv import Conv2d, conv2d
-from deal_kernels.lif.arguments import one_of
 from deal_kernels.tdbn import SpikingConv, TDBatchNorm2d
 
 Neuron = Literal["integer", "binary"]
@@ -159,7 +159,7 @@ class SpikingSeparation(nn.Module):
         self.large_conv = convolution(width, width, large, dilation=dilation, relu=True, scale=RESIDUAL_SCALE)
         self.small_conv = convolution(width, width, small)
         self.spiking = SpikingConv(
-            width, width, reduce="mean", alpha=NORM_FACTORS[norm], leak=0.25, levels=LEVELS[neuron], v_reset=None,
+            width, width, reduce="mean", alpha=NORM_FACTORS[norm], beta=0.25, levels=LEVELS[neuron], v_reset=None,
             detach_reset=True,
         )  # fmt: skip
 

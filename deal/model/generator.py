@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deal_kernels.degradation import DEAL, mixture, sample_params
+from deal_kernels._common.checks import one_of
+from deal_kernels.degradation import DEAL_OPS, mixture, sample_params
 from deal_kernels.degradation.arguments import Params, check_names
-from deal_kernels.lif.arguments import one_of
 
-RELEASED = DEAL
+RELEASED = DEAL_OPS
 THERMAL = (
     "identity", "stripe", "gain", "average_pool_resize_2", "average_pool_resize_4", "contrast_0.7", "contrast_0.5",
 )  # fmt: skip

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deal.checks import check_integer
 from deal.model import weight_files
 from deal.model.blocks import (
     LEVELS,
@@ -32,7 +31,7 @@ from deal.model.blocks import (
     parse_blocks,
 )
 from deal.model.context import MIN_SIZE, Context
-from deal_kernels.lif.arguments import one_of
+from deal_kernels._common.checks import check_integer, one_of
 from deal_kernels.tdbn import SpikingConv, TDBatchNorm2d
 
 METADATA = "deal.config"

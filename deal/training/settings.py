@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from deal.checks import Size, check_integer, height_and_width
-from deal_kernels.lif.arguments import number, one_of
+from deal.checks import Size, height_and_width
+from deal_kernels._common.checks import check_integer, number, one_of
 
 CHOICES = {
     "strategy": ("das", "average", "random"), "update": ("alternating", "simultaneous"),

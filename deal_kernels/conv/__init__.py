@@ -1,8 +1,8 @@
 """Convolution with large kernels, with padding, bias, residual and ReLU in one operation.
 
-On a CPU the images are cut into tiles whose Fourier transforms are multiplied, or for kernels of 3 x 3 over images that
-lie channels last those of Winograd: that takes a fraction of the operations. `conv2d` chooses between that engine and
-torch's own convolution by an estimate of both.
+On a CPU an engine multiplies Fourier transforms of small tiles (for 3 x 3 kernels over channels-last images Winograd
+transforms), which takes a fraction of the operations. `conv2d` estimates the time of that engine and of torch's own
+convolution, and runs the faster one.
 
 >>> import torch
 >>> from deal_kernels.conv import Conv2d

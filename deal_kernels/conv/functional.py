@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from deal_kernels._common.checks import check_companion, check_tensor, is_integer, one_of
+from deal_kernels._common.dispatch import needs_gradient
+from deal_kernels._common.types import STATE
 from deal_kernels.conv import op, reference
 from deal_kernels.conv.reference import MODES, Geometry
-from deal_kernels.lif.arguments import check_companion, one_of
-from deal_kernels.lif.op import needs_gradient
-from deal_kernels.lif.reference import STATE
 
 PaddingMode = Literal["zeros", "reflect", "replicate"]
 Activation = Literal["relu"]
@@ -31,28 +31,28 @@ def conv2d(
     residual: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """activation(conv(padded(x), weight) + bias + residual), of stride 1 and one group, as one operation.
+    """Computes activation(conv(padded(x), weight) + bias + residual) with stride 1 and one group, in one operation.
 
     Args:
         x: [B, C, H, W] or [C, H, W] in float32, float16, bfloat16 or float64. Contiguous and channels-last images are
-            taken as they are, others are copied once. The engine computes half types in float32, and a pixel that is
-            not finite may make every pixel of the tiles that hold it NaN: at most 31 pixels further in the phase of
-            the dilation it lies in. Under autocast x and the residual are cast as for torch's convolution.
+            read without a copy, others are copied once. The engine computes half types in float32. A pixel that is not
+            finite can make every pixel of its tiles NaN, up to 31 pixels away (times the dilation). Under autocast x
+            and the residual are cast as for torch's convolution.
         weight: [O, C, kH, kW], in the dtype of x, or in float32 for half types.
         bias: [O], likewise.
-        padding: pixels above and below, and left and right; "same" keeps the size of the image, where an odd number of
-            pixels is to be added with one more below and to the right; "valid" adds none.
+        padding: pixels above and below, and left and right; "same" keeps the size of the image, an odd pixel being
+            added below and to the right; "valid" adds none.
         padding_mode: "zeros"; "reflect", which needs images larger than the padding; or "replicate".
-        dilation: the distance of the pixels that the kernel sees, down and across.
+        dilation: distance between the pixels under the kernel, down and across.
         activation: "relu" or None.
         residual: added before the activation, in the shape and dtype of the result.
         backend: "cpp", the engine, or "torch" runs that one or raises. None or "auto" takes the engine on a CPU where
-            `deal_kernels.conv.cost` expects it to be faster, and else torch. float64 is torch's.
+            `deal_kernels.conv.cost` expects it to be faster, else torch. float64 always runs in torch.
 
     Returns:
         [B, O, H', W'] or [O, H', W'] in the dtype of x, and channels-last where x is.
 
-    The engine keeps the spectrum of a weight that is used without gradient, for as long as the weight lives unchanged.
+    The engine keeps the spectrum of a weight that is used without gradient, as long as the weight does not change.
 
     >>> x = torch.randn(2, 3, 64, 48)
     >>> conv2d(x, torch.randn(8, 3, 7, 7), padding="same", padding_mode="reflect", activation="relu").shape
@@ -79,7 +79,7 @@ def _conv2d(
     backend: str | None,
 ) -> Tensor:  # fmt: skip
     passes = relu + (residual is not None)
-    if op.chosen(backend, x, weight, g, needs_gradient(x, weight, bias, residual), passes) == "torch":
+    if op.chosen_backend(backend, x, weight, g, needs_gradient(x, weight, bias, residual), passes) == "torch":
         return reference.conv2d(x, weight, bias, residual, g, relu)
     return op.conv2d(x, weight, bias, residual, g, relu)
 
@@ -93,10 +93,10 @@ def _cast(tensor: Any, dtype: torch.dtype) -> Any:
 
 
 def pair(name: str, value: object, least: int) -> tuple[int, int]:
-    """A whole number, or one for down and one for across."""
+    """The numbers for down and across, which may be given as one."""
     two = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(two) != 2 or any(isinstance(each, bool) or not isinstance(each, int) for each in two):
-        raise TypeError(f"{name} must be a whole number or a pair of them; got {value!r}")
+    if len(two) != 2 or not all(map(is_integer, two)):
+        raise TypeError(f"{name} must be an integer or a pair of them; got {value!r}")
     if min(two) < least:
         raise ValueError(f"{name} must be at least {least}; got {value!r}")
     return two
@@ -116,12 +116,7 @@ def _geometry(weight: Tensor, padding: object, padding_mode: str, dilation: obje
 
 
 def _check_image(x: Tensor) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a tensor; got {type(x).__name__}")
-    if x.dtype not in STATE:
-        raise TypeError(f"x must be float32, float16, bfloat16 or float64; got {x.dtype}")
-    if x.layout is not torch.strided:
-        raise TypeError(f"x must be a dense tensor; got the layout {x.layout}")
+    check_tensor("x", x)
     if x.dim() not in (3, 4):
         raise ValueError(f"x must be [B, C, H, W] or [C, H, W]; got the shape {tuple(x.shape)}")
     if 0 in x.shape[-2:]:

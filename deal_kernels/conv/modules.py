@@ -7,22 +7,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from deal_kernels._common.checks import one_of
 from deal_kernels.conv import reference
 from deal_kernels.conv.functional import Activation, Pair, conv2d
 from deal_kernels.conv.reference import MODES
-from deal_kernels.lif.arguments import one_of
 
 
 class Conv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` run by `conv2d`, with a residual and a ReLU: the same arguments, parameters and state_dict.
+    """`torch.nn.Conv2d` run by `conv2d`, with an optional residual and ReLU: same arguments, parameters, state_dict.
 
-    What has a stride, groups or the padding mode "circular" runs torch's own convolution.
+    With a stride, groups or the padding mode "circular" it runs torch's own convolution.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype: of
             `torch.nn.Conv2d`.
         activation: "relu" or None.
-        backend: of `conv2d`; for what runs torch's own convolution only "torch" may be named.
+        backend: of `conv2d`; where torch's own convolution runs, only "torch" may be named.
 
     >>> layer = Conv2d(8, 8, 7, padding=3, activation="relu")
     >>> x = torch.randn(2, 8, 40, 30)  # [B, C, H, W]
@@ -50,7 +50,7 @@ class Conv2d(nn.Conv2d):
 
     @property
     def plain(self) -> bool:
-        """Whether `conv2d` runs it."""
+        """Whether `conv2d` can run this layer."""
         return self.stride == (1, 1) and self.groups == 1 and self.padding_mode in MODES
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:

@@ -1,6 +1,6 @@
-"""The operations `deal_kernels::conv2d` and `conv2d_backward`: schemas, fake kernels, autograd, the launcher.
+"""The operations `deal_kernels::conv2d` and `conv2d_backward`: launchers, schemas, fake results, autograd.
 
-They are the engine's; what torch's own convolution runs never comes here, and keeps torch's autograd.
+They are the engine's. Convolutions that torch runs never come here, and keep torch's autograd.
 """
 
 from __future__ import annotations
@@ -13,35 +13,25 @@ import torch
 from torch import Tensor
 
 from deal_kernels import backend as backends
+from deal_kernels._common.dispatch import Op, address, needs_gradient, run_compiled, unobserved, wanted_only
+from deal_kernels._common.layout import arranged, empty
 from deal_kernels.conv import cost, reference, spectra
-from deal_kernels.conv.reference import MODES, Geometry
-from deal_kernels.layout import arranged, empty
-from deal_kernels.lif import op as lif_op
+from deal_kernels.conv.reference import Geometry
 
-NOT_BUILT = backends.unavailable("cpp", "cpu")  # found here, where nothing traces
-_GEOMETRY = "SymInt[4] padding, str padding_mode, SymInt[2] dilation"
-
-library = torch.library.Library("deal_kernels", "FRAGMENT")
-library.define(
-    f"conv2d(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, {_GEOMETRY}, bool relu, bool keep) -> Tensor"
-)
-library.define(
-    f"conv2d_backward(Tensor grad, Tensor? x, Tensor weight, Tensor? y, {_GEOMETRY}, bool channels_last, bool keep, "
-    "bool[4] wanted) -> (Tensor, Tensor, Tensor, Tensor)"
-)
+NOT_BUILT = backends.unavailable("cpp", "cpu")  # found at import, where nothing traces
 
 
-def chosen(named: str | None, x: Tensor, weight: Tensor, g: Geometry, trains: bool, passes: int = 0) -> str:
-    """Which backend runs this convolution. DEAL_KERNELS_BACKEND names one as far as there is a choice.
+def chosen_backend(named: str | None, x: Tensor, weight: Tensor, g: Geometry, trains: bool, passes: int = 0) -> str:
+    """The backend of this convolution. DEAL_KERNELS_BACKEND decides where it names "cpp" or "torch".
 
     Args:
-        passes: that torch needs over the result, see `cost.torch_time`.
+        passes: how often torch goes over the result, see `cost.torch_time`.
     """
     named = named or (backends.FORCED if backends.FORCED in ("cpp", "torch") else None)
     if named in (None, "auto"):
         if not x.is_cpu or _engine_lacks(x, weight):
             return "torch"
-        # A compiled or exported program is not to depend on the size of its images: they are taken to be large.
+        # A compiled or exported program must not depend on the size of its images: large ones are assumed.
         shape = (1, x.shape[1], 512, 512) if torch.compiler.is_compiling() else x.shape
         faster = cost.engine_is_faster(shape, weight.shape, g, trains, is_channels_last(x), passes)
         return "cpp" if faster else "torch"
@@ -66,7 +56,7 @@ def _engine_lacks(x: Tensor, weight: Tensor) -> str | None:
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Of images of one channel, which lie in memory as either would, the strides tell, as they do torch."""
+    """Whether x is channels-last. Images of one channel fit both layouts: their strides decide, as in torch."""
     if x.shape[1] == 1:
         return x.stride(1) == 1 and x.shape[2] * x.shape[3] > 1 and x.is_contiguous()
     return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
@@ -79,152 +69,157 @@ def _strides(shape: Sequence[int], channels_last: bool) -> tuple[int, ...]:
     return channels * height * width, height * width, width, 1
 
 
-def images(shape: Sequence[int], channels_last: bool, like: Tensor, dtype: torch.dtype) -> Tensor:
-    """An empty result."""
+def _images(shape: Sequence[int], channels_last: bool, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """Empty images."""
     return empty(shape, _strides(shape, channels_last), like, dtype)
 
 
-def _prepared(x: Tensor, channels_last: bool) -> Tensor:
+def _prepared(x: Tensor | None, channels_last: bool) -> Tensor | None:
     """x in float32, contiguous or channels-last: itself, or a copy."""
-    return arranged(x.float(), _strides(x.shape, channels_last))
+    return None if x is None else arranged(x.float(), _strides(x.shape, channels_last))
 
 
-def shape_of_result(x: Tensor, weight: Tensor, g: Geometry) -> tuple[int, ...]:
+def _narrowed(y: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return y if y is None or y.dtype == dtype else empty(y.shape, y.stride(), y, dtype).copy_(y)
+
+
+def _shape_of_result(x: Tensor, weight: Tensor, g: Geometry) -> tuple[int, ...]:
     return x.shape[0], weight.shape[0], *g.size_of_result(x.shape[2:], weight.shape[2:])
 
 
-def shape_of_image(grad: Tensor, weight: Tensor, g: Geometry) -> tuple[int, ...]:
+def _shape_of_image(grad: Tensor, weight: Tensor, g: Geometry) -> tuple[int, ...]:
     return grad.shape[0], weight.shape[1], *g.size_of_image(grad.shape[2:], weight.shape[2:])
 
 
-def _numbers(shape: Sequence[int], weight: Tensor, g: Geometry, channels_last: bool, back: bool) -> tuple[Any, ...]:
-    """What the engine takes first, for images of a shape; csrc/bindings/conv.h names it. The tile is last but one."""
-    out_channels, in_channels, *kernel = weight.shape
-    sizes = shape[0], in_channels, out_channels, *shape[2:], *kernel, *g.dilation, *g.padding
-    sizes = *sizes, MODES.index(g.padding_mode)
-    # Of one image, so that its bits do not depend on those beside it.
-    return *sizes, cost.best_tile((1, *shape[1:]), weight.shape, g, back, channels_last), channels_last
+def _call_shape(shape: Sequence[int], weight: Tensor, g: Geometry, channels_last: bool, back: bool) -> dict[str, Any]:
+    """The fields that ConvForward and ConvBackward share, for images [B, C, H, W] of a shape."""
+    batch, _, height, width = shape
+    out_channels, in_channels, kernel_h, kernel_w = weight.shape
+    top, bottom, left, right = g.padding
+    return {
+        "batch": batch, "in_channels": in_channels, "out_channels": out_channels, "height": height, "width": width,
+        "kernel_h": kernel_h, "kernel_w": kernel_w, "dilation_h": g.dilation[0], "dilation_w": g.dilation[1],
+        "top": top, "bottom": bottom, "left": left, "right": right,
+        "mode": getattr(backends.extension().Padding, g.padding_mode), "channels_last": channels_last,
+        # The best tile of a single image, so that its bits do not depend on the size of the batch.
+        "tile": cost.best_tile((1, *shape[1:]), weight.shape, g, back, channels_last),
+    }  # fmt: skip
 
 
-def _engine_runs(grad: Tensor, shape: Sequence[int]) -> bool:
-    """Not on images without pixels, nor where an exported program may find itself."""
-    return grad.is_cpu and backends.extension() is not None and math.prod(shape) > 0
+def _engine_runs(x: Tensor, shape: Sequence[int]) -> bool:
+    """Whether the engine can run. An exported program may run where it cannot: on a GPU, or without the extension."""
+    return x.is_cpu and backends.extension() is not None and math.prod(shape) > 0
 
 
-def forward(
+def launch_forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool, keep: bool
 ) -> Tensor:
-    last, shape = is_channels_last(x), shape_of_result(x, weight, g)
+    """The convolution; with `keep` the spectrum of the weight stays for the next call."""
+    last, shape = is_channels_last(x), _shape_of_result(x, weight, g)
     if not _engine_runs(x, x.shape):
-        return images(shape, last, x, x.dtype).copy_(reference.conv2d(x, weight, bias, residual, g, relu))
-    numbers = _numbers(x.shape, weight, g, last, back=False)
-    spectrum = spectra.of(weight, numbers[-2], False, keep)
+        return _images(shape, last, x, x.dtype).copy_(reference.conv2d(x, weight, bias, residual, g, relu))
+    fields = _call_shape(x.shape, weight, g, last, back=False)
+    spectrum = spectra.of(weight, fields["tile"], False, keep)
     bias = None if bias is None else bias.float().contiguous()
-    residual = None if residual is None else _prepared(residual, last)
-    prepared, y = _prepared(x, last), images(shape, last, x, torch.float32)
-    addresses = map(lif_op._address, (prepared, spectrum, bias, residual))
-    backends.extension().conv_forward(*numbers, *addresses, relu, y.data_ptr(), torch.get_num_threads())
-    return _narrowed(y, x.dtype)
+    prepared, residual, y = _prepared(x, last), _prepared(residual, last), _images(shape, last, x, torch.float32)
+    call = backends.extension().ConvForward(
+        **fields, x=address(prepared), spectrum=spectrum.data_ptr(), bias=address(bias), residual=address(residual),
+        relu=relu, out=y.data_ptr(),
+    )  # fmt: skip
+    run_compiled("conv_forward", call, x, "cpp")
+    return _narrowed(y, x.dtype)  # type: ignore[return-value]
 
 
-def _narrowed(y: Tensor, dtype: torch.dtype) -> Tensor:
-    return y if y.dtype == dtype else empty(y.shape, y.stride(), y, dtype).copy_(y)
+def fake_forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool, keep: bool
+) -> Tensor:
+    return _images(_shape_of_result(x, weight, g), is_channels_last(x), x, x.dtype)
 
 
-def _gradients_like(
-    grad: Tensor, weight: Tensor, g: Geometry, channels_last: bool, wanted: Sequence[bool], dtype: torch.dtype
-) -> list[Tensor | None]:
-    """Empty ones as far as they are wanted, in float32 but for those of images."""
-    last, shapes = channels_last, (shape_of_image(grad, weight, g), grad.shape)
-    return [
-        images(shapes[0], last, grad, dtype) if wanted[0] else None,
-        grad.new_empty(weight.shape, dtype=torch.float32) if wanted[1] else None,
-        grad.new_empty(weight.shape[:1], dtype=torch.float32) if wanted[2] else None,
-        images(shapes[1], last, grad, dtype) if wanted[3] else None,
-    ]
-
-
-def backward(
+def launch_backward(
     grad: Tensor, x: Tensor | None, weight: Tensor, y: Tensor | None, g: Geometry, channels_last: bool, keep: bool,
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:  # fmt: skip
-    """Gradients of x, weight, bias and residual as far as they are wanted. With y, a ReLU's result, grad is its."""
-    shape, dtype = shape_of_image(grad, weight, g), grad.dtype
-    results = _gradients_like(grad, weight, g, channels_last, wanted, torch.float32)
+    """Gradients of x, weight, bias and residual as far as they are wanted.
+
+    If y, the result after a ReLU, is given, grad is the gradient after that ReLU.
+    """
+    shape, dtype = _shape_of_image(grad, weight, g), grad.dtype
+    results = _empty_gradients(grad, weight, g, channels_last, wanted, torch.float32)
     if not _engine_runs(grad, shape):
         _reference_gradients(grad, x, weight, y, g, results)
     else:
-        numbers = _numbers(shape, weight, g, channels_last, back=True)
-        spectrum = spectra.of(weight, numbers[-2], True, keep) if wanted[0] else None
-        read = [None if each is None else _prepared(each, channels_last) for each in (x, grad, y)]
-        addresses = map(lif_op._address, (*read, spectrum, *results))
-        backends.extension().conv_backward(*numbers, *addresses, torch.get_num_threads())
+        fields = _call_shape(shape, weight, g, channels_last, back=True)
+        spectrum = spectra.of(weight, fields["tile"], True, keep) if wanted[0] else None
+        read_x, read_grad, read_y = (_prepared(each, channels_last) for each in (x, grad, y))
+        call = backends.extension().ConvBackward(
+            **fields, x=address(read_x), grad=address(read_grad), out=address(read_y), spectrum=address(spectrum),
+            grad_x=address(results[0]), grad_weight=address(results[1]), grad_bias=address(results[2]),
+            grad_residual=address(results[3]),
+        )  # fmt: skip
+        run_compiled("conv_backward", call, grad, "cpp")
     of_x, of_weight, of_bias, of_residual = results
-    of_x, of_residual = (None if each is None else _narrowed(each, dtype) for each in (of_x, of_residual))
-    return [of_x, of_weight, of_bias, of_residual]
+    return [_narrowed(of_x, dtype), of_weight, of_bias, _narrowed(of_residual, dtype)]
+
+
+def fake_backward(
+    grad: Tensor, x: Tensor | None, weight: Tensor, y: Tensor | None, g: Geometry, channels_last: bool, keep: bool,
+    wanted: Sequence[bool],
+) -> list[Tensor | None]:  # fmt: skip
+    return _empty_gradients(grad, weight, g, channels_last, wanted, grad.dtype)
+
+
+def _empty_gradients(
+    grad: Tensor, weight: Tensor, g: Geometry, channels_last: bool, wanted: Sequence[bool], dtype: torch.dtype
+) -> list[Tensor | None]:
+    """Empty gradients: of images in a dtype, of parameters in float32."""
+    last, shapes = channels_last, (_shape_of_image(grad, weight, g), grad.shape)
+    return [
+        _images(shapes[0], last, grad, dtype) if wanted[0] else None,
+        grad.new_empty(weight.shape, dtype=torch.float32) if wanted[1] else None,
+        grad.new_empty(weight.shape[:1], dtype=torch.float32) if wanted[2] else None,
+        _images(shapes[1], last, grad, dtype) if wanted[3] else None,
+    ]
 
 
 def _reference_gradients(
     grad: Tensor, x: Tensor | None, weight: Tensor, y: Tensor | None, g: Geometry, results: Sequence[Tensor | None]
 ) -> None:
-    found = differentiable_gradients(grad, x, weight, y, g, [result is not None for result in results])
+    found = _differentiable_gradients(grad, x, weight, y, g, [result is not None for result in results])
     for result, gradient in zip(results, found, strict=True):
         if result is not None and gradient is not None:
             result.copy_(gradient)
 
 
-def differentiable_gradients(
+def _differentiable_gradients(
     grad: Tensor, x: Tensor | None, weight: Tensor, y: Tensor | None, g: Geometry, wanted: Sequence[bool]
 ) -> list[Tensor | None]:
-    """`backward` made of torch's operations."""
-    x = grad.new_zeros(shape_of_image(grad, weight, g)) if x is None else x
+    """`launch_backward` made of torch's own operations."""
+    x = grad.new_zeros(_shape_of_image(grad, weight, g)) if x is None else x
     before = grad.float() if y is None else reference.before_activation(grad.float(), y)
     of_x, *parameters = reference.gradients(before, x.float(), weight, g, wanted[:3])
     return [of_x if of_x is None else of_x.to(grad.dtype), *parameters, before.to(grad.dtype) if wanted[3] else None]
 
 
-def _or_nothing(grad: Tensor, results: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    """What a schema takes for results that are not wanted."""
-    return tuple(grad.new_empty(0) if result is None else result for result in results)
+_GEOMETRY = "SymInt[4] padding, str padding_mode, SymInt[2] dilation"
 
-
-def _run(x, weight, bias, residual, padding, padding_mode, dilation, relu, keep):
-    return forward(x, weight, bias, residual, Geometry(padding, padding_mode, dilation), relu, keep)
-
-
-def _run_backward(grad, x, weight, y, padding, padding_mode, dilation, channels_last, keep, wanted):
-    geometry = Geometry(padding, padding_mode, dilation)
-    return _or_nothing(grad, backward(grad, x, weight, y, geometry, channels_last, keep, wanted))
-
-
-library.impl("conv2d", _run, "CompositeExplicitAutograd")
-library.impl("conv2d_backward", _run_backward, "CompositeExplicitAutograd")
-
-
-@torch.library.register_fake("deal_kernels::conv2d", lib=library)
-def _(x, weight, bias, residual, padding, padding_mode, dilation, relu, keep):
-    shape = shape_of_result(x, weight, Geometry(padding, padding_mode, dilation))
-    return images(shape, is_channels_last(x), x, x.dtype)
-
-
-@torch.library.register_fake("deal_kernels::conv2d_backward", lib=library)
-def _(grad, x, weight, y, padding, padding_mode, dilation, channels_last, keep, wanted):
-    geometry = Geometry(padding, padding_mode, dilation)
-    return _or_nothing(grad, _gradients_like(grad, weight, geometry, channels_last, wanted, grad.dtype))
-
-
-_ops = torch.ops.deal_kernels
-
-
-def _conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool, keep: bool
-) -> Tensor:
-    run = forward if lif_op.unobserved(x) else _forward_op
-    return run(x, weight, bias, residual, g, relu, keep)
-
-
-def _forward_op(x, weight, bias, residual, g, relu, keep):
-    return _ops.conv2d(x, weight, bias, residual, *g, relu, keep)
+FORWARD = Op(
+    f"conv2d(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, {_GEOMETRY}, bool relu, bool keep) -> Tensor",
+    launch=launch_forward, fake=fake_forward,
+    flat=lambda x, weight, bias, residual, g, *rest: (x, weight, bias, residual, *g, *rest),
+    structured=lambda x, weight, bias, residual, padding, mode, dilation, *rest: (
+        x, weight, bias, residual, Geometry(padding, mode, dilation), *rest
+    ),
+)  # fmt: skip
+BACKWARD = Op(
+    f"conv2d_backward(Tensor grad, Tensor? x, Tensor weight, Tensor? y, {_GEOMETRY}, bool channels_last, bool keep, "
+    "bool[4] wanted) -> (Tensor, Tensor, Tensor, Tensor)",
+    launch=launch_backward, fake=fake_backward,
+    flat=lambda grad, x, weight, y, g, *rest: (grad, x, weight, y, *g, *rest),
+    structured=lambda grad, x, weight, y, padding, mode, dilation, *rest: (
+        grad, x, weight, y, Geometry(padding, mode, dilation), *rest
+    ),
+)  # fmt: skip
 
 
 class ConvolutionFunction(torch.autograd.Function):
@@ -232,7 +227,7 @@ class ConvolutionFunction(torch.autograd.Function):
     def forward(ctx, x, weight, bias, residual, g, relu):
         of_weight = ctx.needs_input_grad[1]
         ctx.keep = not of_weight
-        y = _conv2d(x, weight, bias, residual, g, relu, ctx.keep)
+        y = FORWARD(x, x, weight, bias, residual, g, relu, ctx.keep)
         ctx.save_for_backward(x if of_weight else None, weight, y if relu else None)
         ctx.arguments = g, is_channels_last(x)
         ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
@@ -254,17 +249,14 @@ def _gradients(
     g, channels_last = ctx.arguments
     if not any(wanted):
         return [None] * 4
-    if not lif_op.unobserved(grad):
-        found = _ops.conv2d_backward(grad, x, weight, y, *g, channels_last, ctx.keep, wanted)
-        return [each if wish else None for each, wish in zip(found, wanted, strict=True)]
-    if torch.is_grad_enabled():  # a graph of the gradients is asked for: torch's own operations have theirs
-        return differentiable_gradients(grad, x, weight, y, g, wanted)
-    return backward(grad, x, weight, y, g, channels_last, ctx.keep, wanted)
+    if unobserved(grad) and torch.is_grad_enabled():  # for second derivatives, by torch's own operations
+        return _differentiable_gradients(grad, x, weight, y, g, wanted)
+    return wanted_only(BACKWARD(grad, grad, x, weight, y, g, channels_last, ctx.keep, wanted), wanted)
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool) -> Tensor:
     """The engine's convolution, through autograd where a gradient is needed."""
-    if lif_op.needs_gradient(x, weight, bias, residual):
-        residual = x.view_as(x) if residual is x else residual  # torch.compile takes no tensor twice
+    if needs_gradient(x, weight, bias, residual):
+        residual = x.view_as(x) if residual is x else residual  # torch.compile accepts no tensor twice
         return ConvolutionFunction.apply(x, weight, bias, residual, g, relu)
-    return _conv2d(x, weight, bias, residual, g, relu, True)
+    return FORWARD(x, x, weight, bias, residual, g, relu, True)

@@ -1,8 +1,8 @@
-"""The convolution in plain torch: the specification of the engine, and what runs where the engine does not.
+"""The convolution in plain torch: the specification of the engine, and the fallback where the engine cannot run.
 
     y = activation(conv(padded(x), weight) + bias + residual)
 
-Images are [B, C, H, W]. The engine computes half types in float32 and rounds once; torch computes them its own way.
+Images are [B, C, H, W]. The engine computes half types in float32 and rounds once; torch's rounding differs.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ _aten = torch.ops.aten
 
 
 class Geometry(NamedTuple):
-    """What of the padded image each pixel of the result sees."""
+    """Padding and dilation: which pixels of the image a pixel of the result depends on."""
 
     padding: tuple[int, int, int, int]  # pixels above, below, to the left and to the right
     padding_mode: str
     dilation: tuple[int, int]
 
     def size_of_result(self, size: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
-        """Height and width, from those of the image."""
+        """Height and width of the result, from those of the image."""
         height, width = self._less(kernel)
         return size[0] - height, size[1] - width
 
     def size_of_image(self, size: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
-        """Height and width, from those of the result."""
+        """Height and width of the image, from those of the result."""
         height, width = self._less(kernel)
         return size[0] + height, size[1] + width
 
     def _less(self, kernel: Sequence[int]) -> tuple[int, int]:
-        """By how much the result is smaller than the image."""
+        """The height and width of the image minus those of the result."""
         above, below, left, right = self.padding
         down, across = self.dilation
         return (kernel[0] - 1) * down - above - below, (kernel[1] - 1) * across - left - right
@@ -70,7 +70,7 @@ def finished(y: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
 def gradients(
     grad: Tensor, x: Tensor, weight: Tensor, g: Geometry, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Of x, weight and bias as far as they are wanted, from that of the result before its activation."""
+    """Gradients of x, weight and bias as far as they are wanted, from the gradient before the activation."""
     of_padded, of_weight, of_bias = _aten.convolution_backward(
         grad, padded(x, g), weight.to(x.dtype), [len(weight)], (1, 1), (0, 0), g.dilation, False, (0, 0), 1, wanted
     )
@@ -89,5 +89,5 @@ def unpadded(grad: Tensor, x: Tensor, g: Geometry) -> Tensor:
 
 
 def before_activation(grad: Tensor, y: Tensor) -> Tensor:
-    """The gradient before a ReLU with the result y; like torch's, it passes where y is not a number."""
+    """The gradient before a ReLU with the result y. Where y is NaN it passes, as in torch."""
     return torch.where(y <= 0, 0, grad)

@@ -1,4 +1,4 @@
-"""The spectra of weights, kept where a weight is used again as it was."""
+"""The spectra of weights, kept while a weight lives and does not change."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from deal_kernels import backend as backends
+from deal_kernels._common.dispatch import run_compiled
 
 
 class Kept(NamedTuple):
-    """Of one weight. Its bits are compared, as a version does not tell of changes through `.data` or another view."""
+    """The spectra of one weight. Bits are compared, as a version counter misses changes through `.data` or a view."""
 
     bits: numpy.ndarray
-    spectra: dict[tuple[int, bool], Tensor]  # by tile, and whether they are the input gradient's
+    spectra: dict[tuple[int, bool], Tensor]  # by tile, and whether for the gradient of the input
 
 
 _kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def of(weight: Tensor, tile: int, transposed: bool, keep: bool) -> Tensor:
-    """The spectrum of a weight [O, C, kH, kW] for tiles of a size; with `keep` for as long as the weight lives."""
+    """The spectrum of a weight [O, C, kH, kW] for tiles of a size, with `keep` taken from and put into the cache."""
     if not keep:
         return computed(weight, tile, transposed)
     kept, bits = _kept.get(weight), bits_of(weight)
@@ -36,16 +37,19 @@ def of(weight: Tensor, tile: int, transposed: bool, keep: bool) -> Tensor:
 
 
 def bits_of(weight: Tensor) -> numpy.ndarray:
-    """A view. NumPy compares in one thread: those of torch do not exist in a process that forked."""
+    """The bits, as a view. NumPy compares them in one thread: torch's threads do not exist in a forked process."""
     return weight.detach().view(torch.int16 if weight.itemsize == 2 else torch.int32).numpy()
 
 
 def computed(weight: Tensor, tile: int, transposed: bool) -> Tensor:
-    kernels = backends.extension()
-    outputs, inputs, *kernel = weight.shape
-    ends = (outputs, inputs) if transposed else (inputs, outputs)
-    spectrum = torch.empty(kernels.conv_spectrum_floats(*ends, tile), dtype=torch.float32)
+    compiled = backends.extension()
+    out_channels, in_channels, kernel_h, kernel_w = weight.shape
+    ends = (out_channels, in_channels) if transposed else (in_channels, out_channels)
+    spectrum = torch.empty(compiled.conv_spectrum_floats(*ends, tile), dtype=torch.float32)
     values = weight.detach().float().contiguous()
-    place = values.data_ptr(), spectrum.data_ptr(), torch.get_num_threads()
-    kernels.conv_spectrum(inputs, outputs, *kernel, tile, transposed, *place)
+    call = compiled.ConvSpectrum(
+        in_channels=in_channels, out_channels=out_channels, kernel_h=kernel_h, kernel_w=kernel_w, tile=tile,
+        transposed=transposed, weight=values.data_ptr(), spectrum=spectrum.data_ptr(),
+    )  # fmt: skip
+    run_compiled("conv_spectrum", call, values, "cpp")
     return spectrum

@@ -1,4 +1,4 @@
-"""What a caller of a mixture may say, checked. Errors name the argument, what came, and what is accepted."""
+"""Argument validation for the degradation mixture."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from deal_kernels._common.checks import check_companion, check_tensor
+from deal_kernels._common.types import STATE
 from deal_kernels.degradation.names import RANDOM, RESIZES, Name, known, parsed
 from deal_kernels.degradation.reference import REACH
-from deal_kernels.lif.arguments import check_companion
-from deal_kernels.lif.reference import STATE
 
 Params = Mapping[str, Tensor]
 
 
 def check_names(ops: Sequence[str]) -> tuple[str, ...]:
-    """The names, once each is known."""
+    """The names as a tuple, each checked."""
     if isinstance(ops, str) or not isinstance(ops, Sequence):
         raise TypeError(f"ops must be a list of names; got {ops!r}")
     if not ops:
@@ -27,17 +27,12 @@ def check_names(ops: Sequence[str]) -> tuple[str, ...]:
 
 
 def _named(name: str) -> Name:
-    # The compiler does not look into a cache, and what cannot be hashed is named by the check.
+    # torch.compile does not trace into a cache, and the check names what cannot be hashed.
     return known(name) if isinstance(name, str) and not torch.compiler.is_dynamo_compiling() else parsed(name)
 
 
 def check_image(x: Tensor, ops: Sequence[str]) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a tensor; got {type(x).__name__}")
-    if x.dtype not in STATE:
-        raise TypeError(f"x must be float32, float16, bfloat16 or float64; got {x.dtype}")
-    if x.layout is not torch.strided:
-        raise TypeError(f"x must be a dense tensor; got the layout {x.layout}")
+    check_tensor("x", x)
     if x.dim() != 4 or x.shape[1] not in (1, 3):
         raise ValueError(f"x must be [B, C, H, W] with one or three channels; got the shape {tuple(x.shape)}")
     size = min(x.shape[2:])
@@ -61,14 +56,14 @@ def prepared_weights(x: Tensor, weights: Tensor, ops: Sequence[str]) -> Tensor:
 
 
 def shape_of_values(name: str, shape: Sequence[int], stages: int) -> tuple[int, ...]:
-    """Of what an operation takes for images [B, C, H, W]."""
+    """The shape of an operation's values for images [B, C, H, W]."""
     batch, channels, height, width = shape
     of_one = {"gaussian_blur": (), "row_stripe": (height,), "noise": (channels, height, width)}.get(name, (width,))
     return batch, stages, *of_one
 
 
 def prepared_values(x: Tensor, stages: int, ops: Sequence[str], params: Params | None) -> list[Tensor]:
-    """What each operation takes that takes something, checked and in the state's dtype."""
+    """The values of each operation that takes some, checked and in the state's dtype."""
     params = {} if params is None else params
     if not isinstance(params, Mapping):
         raise TypeError(f"params must map names to tensors; got {type(params).__name__}")

@@ -1,4 +1,4 @@
-"""The names of operations: a kind, and behind the last underscore its strength where it has one."""
+"""The names of operations: a kind and, after the last underscore, its strength if it has one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import functools
 import math
 from typing import NamedTuple
 
-# Those with kernels, numbered as in csrc/degradation.h.
+# The kinds that have kernels.
 KINDS = (
     "identity", "contrast", "saturation", "sharpness", "gaussian_blur", "max_pool_resize", "average_pool_resize",
     "bicubic_resize", "posterize", "stripe", "row_stripe", "gain", "noise",
 )  # fmt: skip
 BLENDS = ("contrast", "saturation", "sharpness")
 RESIZES = ("max_pool_resize", "average_pool_resize", "bicubic_resize", "coarse")
-RANDOM = ("gaussian_blur", "stripe", "row_stripe", "gain", "noise")  # with a tensor of their own
+RANDOM = ("gaussian_blur", "stripe", "row_stripe", "gain", "noise")  # take a tensor of values
 
 OPERATIONS = (
     "identity", "contrast_R", "saturation_R", "sharpness_R", "gaussian_blur", "gaussian_blur_S", "max_pool_resize_K",
@@ -21,7 +21,7 @@ OPERATIONS = (
 )  # fmt: skip
 
 # The seven of the released generator, in its order.
-DEAL = (
+DEAL_OPS = (
     "sharpness_0.7", "saturation_0.7", "contrast_0.5", "posterize_5", "gaussian_blur", "max_pool_resize_4", "stripe",
 )  # fmt: skip
 
@@ -32,7 +32,7 @@ class Name(NamedTuple):
 
 
 def parsed(name: str) -> Name:
-    """What a name says, or an error that lists the known ones."""
+    """The kind and strength of a name. An error lists the known names."""
     if not isinstance(name, str):
         raise TypeError(f"ops must be names; got {type(name).__name__}")
     if name == "identity" or name in RANDOM:
@@ -41,7 +41,7 @@ def parsed(name: str) -> Name:
     if kind not in (*BLENDS, *RESIZES, "gaussian_blur", "posterize") or not _is_number(text):
         raise ValueError(
             f"ops has the unknown name {name!r}; known are {', '.join(OPERATIONS)} "
-            "(R: the share of the image, S: a deviation, K: a factor, B: bits)"
+            "(R: share of the image, S: deviation, K: factor, B: bits)"
         )
     strength = float(text)
     accepted = _limits(kind, strength)
@@ -58,7 +58,7 @@ def _is_number(text: str) -> bool:
 
 
 def _limits(kind: str, strength: float) -> str | None:
-    """What a kind accepts; None where the strength is that."""
+    """The strengths a kind accepts, in words; None where this one is accepted."""
     if kind in BLENDS:
         return None if strength < math.inf else "a finite share of the image"
     if kind == "gaussian_blur":
@@ -66,4 +66,4 @@ def _limits(kind: str, strength: float) -> str | None:
     whole = strength < math.inf and strength == int(strength)
     if kind == "posterize":
         return None if whole and 1 <= strength <= 8 else "1 to 8 bits"
-    return None if whole and strength >= 2 else "a whole factor of at least 2"
+    return None if whole and strength >= 2 else "an integer factor of at least 2"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 
-from deal_kernels.lif.reference import STATE
+from deal_kernels._common.types import STATE
 
 GRAY = (0.2989, 0.587, 0.114)
 REACH = 4  # of the blur

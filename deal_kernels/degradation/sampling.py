@@ -1,4 +1,4 @@
-"""What random operations take, drawn with the ranges of the released generator."""
+"""The values of random operations, drawn from the ranges of the released generator."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
+from deal_kernels._common.checks import check_integer, number
+from deal_kernels._common.types import STATE
 from deal_kernels.degradation.arguments import check_names, shape_of_values
 from deal_kernels.degradation.names import RANDOM
-from deal_kernels.lif.arguments import number
-from deal_kernels.lif.reference import STATE
 
 Range = tuple[float, float]
 
@@ -20,16 +20,16 @@ def sample_params(
     gaussian_blur: Range = (1.0, 1.5), stripe: Range = (0.0, 0.51), row_stripe: Range = (0.0, 0.51),
     gain: Range = (0.05, 0.15), noise: Range = (5 / 255, 25 / 255),
 ) -> dict[str, Tensor]:  # fmt: skip
-    """The params of `mixture` for these ops, anew for every sample and stage.
+    """Draws the params of `mixture` for these ops, independently for every sample and stage.
 
     Args:
         ops: names of operations, as in `mixture`.
         x: the images, [B, C, H, W]; only their shape, dtype and device matter.
-        stages: how many there will be.
-        generator: draws, on its device; None is torch's own on the device of x.
-        gaussian_blur: the range of its deviation in pixels.
-        stripe, row_stripe, gain, noise: the ranges of the deviation of normal values, about 1 for gain and 0 otherwise.
-            Every range is uniform.
+        stages: number of stages of the mixture.
+        generator: source of random numbers, on its own device; None is torch's default on the device of x.
+        gaussian_blur: range of the deviation in pixels.
+        stripe, row_stripe, gain, noise: range of the deviation of normal values, whose mean is 1 for gain and 0
+            otherwise. Deviations are uniform in their range.
 
     >>> params = sample_params(["stripe", "gaussian_blur", "identity"], torch.zeros(2, 1, 48, 64), stages=5)
     >>> {name: tuple(values.shape) for name, values in params.items()}
@@ -40,8 +40,7 @@ def sample_params(
         _check_range(name, between)
     if not isinstance(x, Tensor) or x.dim() != 4 or x.dtype not in STATE:
         raise ValueError(f"x must be images [B, C, H, W] of a floating-point type; got {_described(x)}")
-    if isinstance(stages, bool) or not isinstance(stages, int) or stages < 1:
-        raise ValueError(f"stages must be a whole number of at least 1; got {stages!r}")
+    check_integer("stages", stages, 1)
     found = {}
     for name in dict.fromkeys(name for name in check_names(ops) if name in RANDOM):
         draw = _draw(x, generator)

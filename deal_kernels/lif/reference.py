@@ -7,49 +7,17 @@ here so that a division stays a true division on every device.
 from __future__ import annotations
 
 import functools
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-STATE = {
-    torch.float32: torch.float32,
-    torch.float16: torch.float32,
-    torch.bfloat16: torch.float32,
-    torch.float64: torch.float64,
-}
-
-CHARGES = ("decay_input", "decay", "leak")
-FIRES = ("ge", "gt")
-RESETS = ("hard", "soft", "none")
-SURROGATES = ("sigmoid", "atan", "triangle", "rectangle")
-
-
-class _Constants(NamedTuple):
-    charge: str
-    decay: float  # tau, or beta for the charge "leak"
-    threshold: float
-    reset: str
-    rest: float  # the reset value of a hard reset, else 0
-    detach_reset: bool
-    surrogate: str
-    alpha: float
-    fire: str
-    levels: int
-
-
-class Neuron(_Constants):
-    """What a neuron is, without its tensors. A decay or threshold given as a tensor replaces the number."""
-
-    @property
-    def multiplies(self) -> bool:
-        """Whether tau is a power of two, so that multiplying by its float32 reciprocal gives the division's bits."""
-        return self.charge != "leak" and math.frexp(self.decay)[0] == 0.5 and self.decay <= 2.0**125
+from deal_kernels._common.types import STATE
+from deal_kernels.lif.neuron import Neuron
 
 
 class Norm(NamedTuple):
-    """What an input is normalised with on its way in, each a value per channel, and what is added to it then."""
+    """A normalisation of the input, one value per channel each, and a shortcut added after it."""
 
     mean: Tensor  # [C]
     scale: Tensor
@@ -58,7 +26,7 @@ class Norm(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What a neuron is run on: x is [T, ...], or one step [...] that is repeated `steps` times."""
+    """The neuron and its tensors: x is [T, ...], or one step [...] that is repeated `steps` times."""
 
     neuron: Neuron
     x: Tensor
@@ -77,18 +45,6 @@ class Inputs(NamedTuple):
     def row(self) -> Tensor:
         """One step of x."""
         return self.x[0] if self.steps is None else self.x
-
-
-def surrogate_slope(name: str, alpha: float, u: Tensor) -> Tensor:
-    """What stands in for the derivative of the step function at u = h - threshold."""
-    if name == "sigmoid":
-        a = torch.sigmoid(alpha * u)
-        return (1 - a) * a * alpha
-    if name == "atan":
-        return (alpha / 2) / (1 + (math.pi / 2 * alpha * u) ** 2)
-    if name == "triangle":
-        return (alpha - alpha**2 * u.abs()).clamp(min=0)
-    return alpha * (u.abs() < 0.5 / alpha).to(u.dtype)
 
 
 def _charge(n: Neuron, v: Tensor, x: Tensor, decay: Tensor) -> Tensor:
@@ -115,7 +71,7 @@ def _spike_slope(n: Neuron, h: Tensor, threshold: Tensor) -> Tensor:
     if n.levels > 1:
         ratio = h / threshold
         return ((ratio >= 0) & (ratio <= n.levels)).to(h.dtype) / threshold
-    return surrogate_slope(n.surrogate, n.alpha, h - threshold)
+    return n.surrogate(h - threshold)
 
 
 def _start(i: Inputs) -> Tensor:
@@ -194,7 +150,7 @@ def backward(i: Inputs, grad: Tensor, grad_v: Tensor | None) -> tuple[Tensor, Te
     grad_decay, grad_threshold = torch.zeros_like(v), torch.zeros_like(v)
     one = torch.ones_like(decay)
     input_share = one / decay if n.charge == "decay_input" else one
-    state_share = decay if n.charge == "leak" else one - one / decay
+    state_share = decay if n.charge == "beta" else one - one / decay
     follows = n.reset != "none" and not n.detach_reset  # the gradient passes through the spike of the reset
     for x, v_in, h, gs in reversed(list(zip(inputs, entered, membranes, grad.to(v.dtype), strict=True))):
         s = _fire(n, h, threshold)
@@ -207,7 +163,7 @@ def backward(i: Inputs, grad: Tensor, grad_v: Tensor | None) -> tuple[Tensor, Te
         grad_threshold += (gs + gv * dv_ds if follows else gs) * ds_dthreshold
         if n.reset == "soft":
             grad_threshold -= gv * s
-        if n.charge == "leak":
+        if n.charge == "beta":
             grad_decay += gh * v_in
         else:
             divided = x - (v_in - n.rest) if n.charge == "decay_input" else -(v_in - n.rest)

@@ -1,4 +1,4 @@
-"""The spiking neuron as Triton kernels: a program takes a block of neurons through all steps."""
+"""The spiking neuron as Triton kernels: a program runs a block of neurons through all steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from deal_kernels.lif.op import inner_of
+from deal_kernels._common.layout import inner_of
 from deal_kernels.lif.reference import Inputs
 from deal_kernels.lif.triton_neuron import (
     advance,
@@ -24,6 +24,7 @@ from deal_kernels.lif.triton_neuron import (
     state_share,
     threshold_gradient,
 )
+from deal_kernels.surrogate import Surrogate
 
 FORWARD_BLOCK = {torch.float32: 512, torch.float16: 1024, torch.bfloat16: 1024}  # 16 bytes of x a thread
 FORWARD_WARPS = 4
@@ -34,13 +35,13 @@ SIZES = ("steps", "neurons", "time_stride", "shortcut_stride", "channels", "inne
 
 @triton.jit
 def parameter(p, channels, inner, first, KIND: tl.constexpr, BLOCK: tl.constexpr):
-    """A parameter of a block of neurons: p is a number, or points to one value or to one per channel."""
+    """A parameter of a block of neurons. p is a number, or a pointer to one value or to one per channel."""
     if KIND == "number":
         return number(p)
     elif KIND == "one":
         return tl.load(p)
     else:
-        # Only the block's first neuron takes slow divisions in 64 bits.
+        # Slow 64-bit divisions are done once, for the first neuron of the block.
         within = (first % inner).to(tl.uint32) + tl.arange(0, BLOCK).to(tl.uint32)
         channel = (first // inner % channels).to(tl.uint32) + within // inner.to(tl.uint32)
         return tl.load(p + channel % channels.to(tl.uint32))
@@ -59,22 +60,22 @@ def packed(s, inside, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def place(neurons, UNIT: tl.constexpr, BLOCK: tl.constexpr):
+def block_lanes(neurons, UNIT: tl.constexpr, BLOCK: tl.constexpr):
     """The block's first neuron, its lanes, and how many of them are neurons."""
     first = tl.program_id(0).to(tl.int64) * BLOCK
-    # The hint keeps every access in one layout, also where only some of the rows are aligned.
+    # The hint keeps one layout for every access, even if only some rows are aligned.
     return first, tl.max_contiguous(tl.arange(0, BLOCK), UNIT), tl.minimum(neurons - first, BLOCK).to(tl.int32)
 
 
 @triton.jit
 def inside_if(exists, lane, left):
-    """Which lanes of a row are neurons: none where the row does not exist."""
+    """Which lanes of a row are neurons. A row that does not exist has none."""
     return lane < tl.where(exists, left, 0)
 
 
 @triton.jit
 def norm_of(mean, scale, shift, channels, inner, first, KIND: tl.constexpr, BLOCK: tl.constexpr):
-    """Mean, scale and shift of a block of neurons, or nothing."""
+    """Mean, scale and shift of a block of neurons; an empty tuple without a norm."""
     if mean is None:
         return ()
     else:
@@ -87,7 +88,7 @@ def norm_of(mean, scale, shift, channels, inner, first, KIND: tl.constexpr, BLOC
 
 @triton.jit
 def moved(p, by):
-    """An optional pointer, further on."""
+    """An optional pointer, advanced."""
     return None if p is None else p + by
 
 
@@ -115,7 +116,7 @@ def segment_rows(x, shortcut, lane, left, stride, shortcut_stride, step, steps, 
 
 @triton.jit
 def current(row, norm):
-    """What enters the neuron."""
+    """The input current: x, or x normalised plus the shortcut."""
     if len(norm) == 0:
         return row[0]
     else:
@@ -138,7 +139,7 @@ def forward_kernel(
 ):  # fmt: skip
     neurons, time_stride = neurons.to(tl.int64) * UNIT, time_stride.to(tl.int64) * UNIT
     shortcut_stride = shortcut_stride.to(tl.int64) * UNIT
-    first, lane, left = place(neurons, UNIT, BLOCK)
+    first, lane, left = block_lanes(neurons, UNIT, BLOCK)
     inside = lane < left
     decay = parameter(decay, channels, inner, first, DECAY, BLOCK)
     threshold = parameter(threshold, channels, inner, first, THRESHOLD, BLOCK)
@@ -183,20 +184,20 @@ def forward_kernel(
 def backward_kernel(
     x, v0, decay, threshold, mean, scale, shift, shortcut, grad, grad_v, starts,
     grad_x, grad_v0, grad_decay, grad_threshold, norm_sums,
-    rest, levels, alpha, steps, neurons, time_stride, shortcut_stride, channels, inner,
+    rest, levels, alpha, height, steps, neurons, time_stride, shortcut_stride, channels, inner,
     UNIT: tl.constexpr, DECAY: tl.constexpr, THRESHOLD: tl.constexpr, NORM: tl.constexpr, CHARGE: tl.constexpr,
     MULTIPLY: tl.constexpr, FIRE: tl.constexpr, RESET: tl.constexpr, DETACH: tl.constexpr, SURROGATE: tl.constexpr,
     MEAN: tl.constexpr, CONSTANT: tl.constexpr, SEGMENT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     neurons, time_stride = neurons.to(tl.int64) * UNIT, time_stride.to(tl.int64) * UNIT
     shortcut_stride = shortcut_stride.to(tl.int64) * UNIT
-    first, lane, left = place(neurons, UNIT, BLOCK)
+    first, lane, left = block_lanes(neurons, UNIT, BLOCK)
     inside = lane < left
     decay = parameter(decay, channels, inner, first, DECAY, BLOCK)
     threshold = parameter(threshold, channels, inner, first, THRESHOLD, BLOCK)
     norm = norm_of(mean, scale, shift, channels, inner, first, NORM, BLOCK)
     shortcut = moved(shortcut, first)
-    rest, levels, alpha = number(rest), number(levels), number(alpha)
+    rest, levels, alpha, height = number(rest), number(levels), number(alpha), number(height)
     steps = steps.to(tl.int64)
     segments = tl.cdiv(steps, SEGMENT)
     x += first
@@ -241,7 +242,7 @@ def backward_kernel(
             live = step + k < steps  # the last segment may be longer than what is left
             h = membranes[k]
             s = fire(h, threshold, levels, FIRE)
-            slope = spike_slope(h, threshold, levels, alpha, FIRE, SURROGATE)
+            slope = spike_slope(h, threshold, levels, alpha, height, FIRE, SURROGATE)
             grad_s = mean_grad if MEAN else grads[k][0].to(tl.float32)
             grad_h = charge_gradient(h, s, slope, grad_s, grad_state, threshold, rest, RESET, DETACH)
             if grad_threshold is not None:
@@ -284,7 +285,7 @@ def backward_kernel(
 
 
 def forward(i: Inputs, output: str, spikes: Tensor, v: Tensor | None) -> None:
-    """Writes spikes and, if wanted, the final state; op.py names the tensors."""
+    """Writes spikes and, if v is given, the final state. Tensors are named as in op.py."""
     _launch(forward_kernel, i, FORWARD_BLOCK[i.x.dtype], FORWARD_WARPS, out=spikes, v_out=v, OUTPUT=output)
 
 
@@ -297,14 +298,15 @@ def backward(
 
     With a norm also each neuron's sums of that gradient, and of it times x - mean, [2, N] in memory.
     """
-    segment = 4 if i.length <= 4 else 8
+    segment, surrogate = 4 if i.length <= 4 else 8, i.neuron.surrogate
+    assert isinstance(surrogate, Surrogate)
     saved = (i.length - 1) // segment
     starts = i.x.new_empty(saved, i.row.numel(), dtype=torch.float32) if saved else None  # [segments - 1, N]
     _launch(
-        backward_kernel, i, BACKWARD_BLOCK, BACKWARD_WARPS[segment], alpha=i.neuron.alpha, starts=starts,
-        grad=grad, grad_v=grad_v, grad_x=grad_x, grad_v0=grad_v0, grad_decay=grad_decay, grad_threshold=grad_threshold,
-        norm_sums=norm_sums, DETACH=i.neuron.detach_reset, SURROGATE=i.neuron.surrogate, MEAN=output == "mean",
-        CONSTANT=i.steps is not None, SEGMENT=segment,
+        backward_kernel, i, BACKWARD_BLOCK, BACKWARD_WARPS[segment], alpha=surrogate.alpha, height=surrogate.height,
+        starts=starts, grad=grad, grad_v=grad_v, grad_x=grad_x, grad_v0=grad_v0, grad_decay=grad_decay,
+        grad_threshold=grad_threshold, norm_sums=norm_sums, DETACH=i.neuron.detach_reset, SURROGATE=surrogate.kind,
+        MEAN=output == "mean", CONSTANT=i.steps is not None, SEGMENT=segment,
     )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def advance(
 
 
 @triton.jit
-def surrogate_slope(u, alpha, SURROGATE: tl.constexpr):
+def surrogate_slope(u, alpha, height, SURROGATE: tl.constexpr):
     if SURROGATE == "sigmoid":
         # sigma(1 - sigma) is even in u; e <= 1 keeps it free of overflow and cancellation.
         e = tl.exp(-alpha * tl.abs(u))
@@ -87,17 +87,23 @@ def surrogate_slope(u, alpha, SURROGATE: tl.constexpr):
     elif SURROGATE == "triangle":
         w = alpha - (alpha * alpha) * tl.abs(u)
         return tl.where(w < 0.0, 0.0, w)
-    else:
+    elif SURROGATE == "rectangle":
         return tl.where(tl.abs(u) < tl.div_rn(0.5, alpha), alpha, 0.0)
+    elif SURROGATE == "fast_sigmoid":
+        w = 1.0 + alpha * tl.abs(u)
+        return tl.div_rn(height, w * w)
+    else:
+        w = alpha * u
+        return (0.5641895835477563 * alpha) * tl.exp(-(w * w))
 
 
 @triton.jit
-def spike_slope(h, threshold, levels, alpha, FIRE: tl.constexpr, SURROGATE: tl.constexpr):
+def spike_slope(h, threshold, levels, alpha, height, FIRE: tl.constexpr, SURROGATE: tl.constexpr):
     if FIRE == "levels":
         ratio = tl.div_rn(h, threshold)
         return tl.div_rn(tl.where((ratio >= 0.0) & (ratio <= levels), 1.0, 0.0), threshold)
     else:
-        return surrogate_slope(h - threshold, alpha, SURROGATE)
+        return surrogate_slope(h - threshold, alpha, height, SURROGATE)
 
 
 @triton.jit
@@ -135,7 +141,7 @@ def threshold_gradient(
 @triton.jit
 def decay_gradient(x, v, grad_h, decay, rest, CHARGE: tl.constexpr, MULTIPLY: tl.constexpr):
     """v is the state that entered the step."""
-    if CHARGE == "leak":
+    if CHARGE == "beta":
         return grad_h * v
     else:
         pull = v - rest
@@ -152,4 +158,4 @@ def input_share(decay, CHARGE: tl.constexpr, MULTIPLY: tl.constexpr):
 @triton.jit
 def state_share(decay, CHARGE: tl.constexpr, MULTIPLY: tl.constexpr):
     """The gradient of the state that entered the step as a share of that of h."""
-    return decay if CHARGE == "leak" else 1.0 - over_decay(number(1.0), decay, MULTIPLY)
+    return decay if CHARGE == "beta" else 1.0 - over_decay(number(1.0), decay, MULTIPLY)

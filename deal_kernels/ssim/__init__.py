@@ -1,7 +1,7 @@
-"""Structural similarity (SSIM) of images, and the loss that adds the mean distance of pixels to it.
+"""Structural similarity (SSIM) of images, and a loss that combines it with the mean absolute error.
 
-The window is an 11 x 11 Gaussian of deviation 1.5, the constants are (0.01 range)^2 and (0.03 range)^2. Forward, and
-forward with the gradients, each read the images once: the filtered images exist only as a few rows in a cache.
+The window is an 11 x 11 Gaussian of deviation 1.5, the constants are (0.01 range)^2 and (0.03 range)^2. The forward
+pass, with or without gradients, reads the images once: of the filtered images only a few rows exist at a time.
 
 >>> import torch
 >>> from deal_kernels.ssim import ssim
@@ -10,133 +10,7 @@ forward with the gradients, each read the images once: the filtered images exist
 tensor(1.)
 """
 
-from __future__ import annotations
-
-from typing import Literal
-
-from torch import Tensor, nn
-
-from deal_kernels.lif.arguments import number, one_of
-from deal_kernels.lif.reference import STATE
-from deal_kernels.ssim import op
-from deal_kernels.ssim.op import Settings
-from deal_kernels.ssim.reference import WINDOW
+from deal_kernels.ssim.functional import l1_ssim, ssim, ssim_map
+from deal_kernels.ssim.modules import L1SSIM
 
 __all__ = ["L1SSIM", "l1_ssim", "ssim", "ssim_map"]
-
-Padding = Literal["zeros", "valid"]
-
-
-def ssim(
-    a: Tensor, b: Tensor, *, data_range: float = 1.0, padding: Padding = "zeros", backend: str | None = None
-) -> Tensor:
-    """The mean structural similarity of two batches of images, over all pixels, channels and samples.
-
-    Args:
-        a, b: [B, C, H, W] or [C, H, W], of one shape, device and dtype: float32, float16, bfloat16 or float64. Half
-            types are computed in float32. What is not contiguous, as in channels-last layout, is copied once.
-        data_range: the largest value a pixel may have, less the smallest.
-        padding: "zeros" takes windows that reach over the edge of the image, where they find zeros; "valid" leaves
-            them out, and needs images of 11 x 11 pixels or more.
-        backend: "cpp", "cuda", "triton" or "torch" runs that one or raises. None or "auto" chooses.
-
-    Returns:
-        A scalar of float32, or float64 for such images. That of an empty batch is NaN, the mean of nothing.
-
-    >>> a = torch.rand(2, 3, 64, 48, requires_grad=True)  # [B, C, H, W]
-    >>> ssim(a, a.detach() / 2).backward()
-    >>> a.grad.shape
-    torch.Size([2, 3, 64, 48])
-    """
-    return op.ssim_loss(a, b, _settings(a, b, data_range, padding, backend))
-
-
-def ssim_map(
-    a: Tensor, b: Tensor, *, data_range: float = 1.0, padding: Padding = "zeros", backend: str | None = None
-) -> Tensor:
-    """The structural similarity at every pixel; the arguments are those of `ssim`.
-
-    Returns:
-        A contiguous tensor like a; with padding "valid" [B, C, H - 10, W - 10].
-
-    >>> a, b = torch.rand(2, 1, 3, 64, 48)
-    >>> ssim_map(a, b, padding="valid").shape
-    torch.Size([1, 3, 54, 38])
-    """
-    return op.ssim_map(a, b, _settings(a, b, data_range, padding, backend))
-
-
-def l1_ssim(
-    y_hat: Tensor, y: Tensor, alpha: float = 0.75, beta: float = 1.1, *, data_range: float = 1.0,
-    padding: Padding = "zeros", backend: str | None = None,
-) -> Tensor:  # fmt: skip
-    """The loss alpha * mean(|y_hat - y|) + beta * (1 - ssim(y_hat, y)), in one pass over the images.
-
-    Args:
-        y_hat, y, data_range, padding, backend: as in `ssim`. The mean of distances is over all pixels in either case.
-        alpha, beta: the weights.
-
-    Returns:
-        A scalar as from `ssim`.
-
-    >>> y = torch.rand(2, 3, 64, 48)  # [B, C, H, W]
-    >>> l1_ssim(y + 0.5, y, beta=0)
-    tensor(0.3750)
-    """
-    plain = _settings(y_hat, y, data_range, padding, backend, names=("y_hat", "y"))
-    alpha, beta = number("alpha", alpha), number("beta", beta)
-    return op.ssim_loss(y_hat, y, plain._replace(offset=beta, structure=-beta, pixel=alpha))
-
-
-class L1SSIM(nn.Module):
-    """`l1_ssim` as a module.
-
-    >>> y = torch.rand(2, 3, 64, 48)  # [B, C, H, W]
-    >>> L1SSIM(beta=0)(y + 0.5, y)
-    tensor(0.3750)
-    """
-
-    def __init__(
-        self, alpha: float = 0.75, beta: float = 1.1, *, data_range: float = 1.0, padding: Padding = "zeros",
-        backend: str | None = None,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.alpha, self.beta, self.data_range = alpha, beta, data_range
-        self.padding, self.backend = padding, backend
-
-    def forward(self, y_hat: Tensor, y: Tensor) -> Tensor:
-        """Of [B, C, H, W] or [C, H, W], a scalar."""
-        return l1_ssim(
-            y_hat, y, self.alpha, self.beta, data_range=self.data_range, padding=self.padding, backend=self.backend
-        )
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.alpha}, beta={self.beta}, data_range={self.data_range}, padding={self.padding!r}"
-
-
-def _settings(
-    a: Tensor, b: Tensor, data_range: float, padding: str, backend: str | None, names: tuple[str, str] = ("a", "b")
-) -> Settings:
-    """The settings, once they and the images are checked."""
-    for name, image in zip(names, (a, b), strict=True):
-        if not isinstance(image, Tensor):
-            raise TypeError(f"{name} must be a tensor; got {type(image).__name__}")
-        if image.dtype not in STATE:
-            raise TypeError(f"{name} must be float32, float16, bfloat16 or float64; got {image.dtype}")
-        if image.is_sparse or image.is_mkldnn:
-            raise TypeError(f"{name} must be a dense tensor; got the layout {image.layout}")
-    first, second = names
-    if a.dim() not in (3, 4):
-        raise ValueError(f"{first} must be [B, C, H, W] or [C, H, W]; got the shape {tuple(a.shape)}")
-    pairs = {"shape": (tuple(a.shape), tuple(b.shape)), "dtype": (a.dtype, b.dtype), "device": (a.device, b.device)}
-    for what, (one, other) in pairs.items():
-        if one != other:
-            raise ValueError(f"{second} must have the {what} of {first}, {one}; got {other}")
-    data_range = number("data_range", data_range)
-    if data_range <= 0:
-        raise ValueError(f"data_range must be positive; got {data_range}")
-    one_of("padding", padding, ("zeros", "valid"))
-    height, width = a.shape[-2:]
-    if padding == "valid" and (height < WINDOW or width < WINDOW):
-        raise ValueError(f"padding='valid' needs images of {WINDOW} x {WINDOW} pixels or more; got {height} x {width}")
-    return Settings(data_range, padding == "valid", backend=backend)

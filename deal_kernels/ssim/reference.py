@@ -12,15 +12,35 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from deal_kernels.lif.reference import STATE
+from deal_kernels._common.types import STATE
 
 WINDOW = 11
 REACH = WINDOW // 2
+
+
+class Settings(NamedTuple):
+    """Settings of the map, and of loss = offset + structure * mean(map) + pixel * mean(|a - b|)."""
+
+    data_range: float = 1.0
+    valid: bool = False  # whether the map has only windows that lie within the image
+    offset: float = 0.0
+    structure: float = 1.0
+    pixel: float = 0.0
+    backend: str | None = None
+
+    @property
+    def margin(self) -> int:
+        return REACH if self.valid else 0
+
+    @property
+    def constants(self) -> tuple[float, float]:
+        return (0.01 * self.data_range) ** 2, (0.03 * self.data_range) ** 2
 
 
 @functools.cache
@@ -30,14 +50,14 @@ def taps() -> tuple[float, ...]:
 
 
 def filtered(images: Tensor, padding: int) -> Tensor:
-    """[N, H, W] under the window, with zeros around them."""
+    """Images [N, H, W] filtered by the window, padded with zeros."""
     window = images.new_tensor(taps())
     down = conv2d(images[:, None], window.reshape(1, 1, WINDOW, 1), padding=(padding, 0))
     return conv2d(down, window.reshape(1, 1, 1, WINDOW), padding=(0, padding))[:, 0]
 
 
 def similarity(a: Tensor, b: Tensor, c1: float, c2: float, padding: int) -> Tensor:
-    """The map, [N, H, W] with a padding of 5 and [N, H - 10, W - 10] without."""
+    """The map: [N, H, W] with a padding of 5, [N, H - 10, W - 10] with 0."""
     return _parts(a.to(STATE[a.dtype]), b.to(STATE[b.dtype]), c1, c2, padding)[0]
 
 
@@ -53,7 +73,7 @@ def _parts(a: Tensor, b: Tensor, c1: float, c2: float, padding: int) -> tuple[Te
 def gradients(
     grad: Tensor, a: Tensor, b: Tensor, c1: float, c2: float, padding: int, pixel: float | Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Of a and b, where the map's is `grad` and the distance of two pixels adds `pixel` times its own."""
+    """Gradients of a and b, from `grad`, that of the map, and `pixel`, that of every |a - b|."""
     a, b, grad = a.to(STATE[a.dtype]), b.to(STATE[b.dtype]), grad.to(STATE[grad.dtype])
     value, mean_a, mean_b, over1, over2, under1, under2 = _parts(a, b, c1, c2, padding)
     share = 2 * grad / (under1 * under2)

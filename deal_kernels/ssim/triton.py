@@ -1,5 +1,7 @@
-"""SSIM as Triton kernels. The window is the product of a row and a column: a kernel filters along rows, the next one
-filters that down columns and ends in the map; the same two steps lead from the map's slopes to the gradients.
+"""SSIM as Triton kernels.
+
+The window is separable: one kernel filters along rows, the next one down columns and computes the map. The same two
+steps lead from the derivatives of the map to the gradients.
 """
 
 from __future__ import annotations
@@ -11,8 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from deal_kernels.ssim.op import Settings
-from deal_kernels.ssim.reference import REACH, taps
+from deal_kernels.ssim.reference import REACH, Settings, taps
 
 BLOCK = 512  # pixels of a program, in memory order
 WARPS = 4
@@ -134,7 +135,7 @@ def run(
     a: Tensor, b: Tensor, s: Settings, structure: float, pixel: float, similarity: Tensor | None, loss: Tensor | None,
     grad: Tensor | None, grads: Sequence[Tensor | None],
 ) -> None:  # fmt: skip
-    """Finds what there is a tensor for; `op._run` says what the factors are."""
+    """Computes what there is a tensor for, with the factors of `op._run`."""
     *_, height, width = a.shape
     total = a.numel()
     gradient, of_map = any(each is not None for each in grads), grad is not None and grad.dim() > 0

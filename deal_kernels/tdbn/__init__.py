@@ -1,8 +1,8 @@
 """Threshold-dependent batch norm, and its fusion with the spiking neuron behind it.
 
-The norm is y = weight * alpha * v_threshold * (x - mean) / sqrt(variance + eps) + bias, statistics per channel over
-time, batch and space. `tdbn_lif` normalises in the neuron's own load, so the normalised tensor never exists: forward
-reads x twice and writes spikes, and x and the statistics are all that is kept for backward.
+The norm is y = weight * alpha * v_threshold * (x - mean) / sqrt(variance + eps) + bias, with statistics per channel
+over time, batch and space. `tdbn_lif` normalises while the neuron reads its input, so the normalised tensor is never
+written: the forward pass reads x twice and writes spikes, and keeps only x and the statistics for the backward pass.
 
 >>> import torch
 >>> from deal_kernels.tdbn import TDBNLIF

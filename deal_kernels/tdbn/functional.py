@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
-from deal_kernels.lif import op as lif_op
-from deal_kernels.lif.arguments import (
-    Number,
-    check_companion,
-    check_input,
-    neuron_and_parameters,
-    number,
-    output_of,
-    refuse_gradient,
-    state_and_parameters,
-)
-from deal_kernels.lif.reference import STATE, Inputs, Norm
+from deal_kernels._common.checks import check_companion, number, refuse_gradient
+from deal_kernels._common.types import STATE, Number
+from deal_kernels.lif.arguments import check_input, output_of, state_and_parameters
+from deal_kernels.lif.functional import Reduce
+from deal_kernels.lif.neuron import Default, Fire, Reset, SurrogateLike, neuron_of, numbers_and_tensors
 from deal_kernels.tdbn import op
 from deal_kernels.tdbn.processes import Group
 
@@ -44,13 +37,15 @@ def tdbn(
         x: [T, B, C, H, W], [T, B, C] or [N, C, H, W]; float32, float16, bfloat16 or float64, in any dense layout.
             Half types are normalised in float32.
         weight, bias: [C] each; None is 1 and 0.
-        running_mean, running_var: [C] each. In training they move towards the statistics of x (the variance
-            unbiased); otherwise they are the statistics. None: those of x always.
-        momentum: how far the running statistics move.
+        running_mean, running_var: [C] each. In training they are updated with the statistics of x (the variance
+            unbiased), otherwise they are used as the statistics. None: the statistics are always those of x.
+        training: whether the statistics are those of x.
+        momentum: weight of the new statistics in the update, as in `torch.nn.BatchNorm2d`.
+        eps: added to the variance.
         alpha: factor beside the threshold of the neuron that follows; None is plain batch norm.
         v_threshold: number, or a tensor with one value or one per channel, which gets a gradient.
-        group: whose statistics are taken where torch.distributed runs: True, those of the batch of all processes
-            (every one of them has to take part); a group of processes; or False, this one's alone.
+        group: the processes over whose batch the statistics are taken, where torch.distributed runs: True, all of them
+            (each has to take part); a process group; False, this process alone.
         backend: "cpp", "cuda", "triton" or "torch" runs that one or raises. None or "auto" chooses.
 
     Returns:
@@ -66,42 +61,57 @@ def tdbn(
     weight, bias, mean, inverse, settings = _normalisation(
         x, axis, weight, bias, running_mean, running_var, training, momentum, eps, alpha, v_threshold, group, backend
     )
-    if lif_op.needs_gradient(x, weight, bias):
-        return op.NormFunction.apply(x, weight, bias, mean, inverse, settings)
     return op.norm(x, weight, bias, mean, inverse, settings)
 
 
+@overload
 def tdbn_lif(
-    x: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    *,
-    training: bool,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-    alpha: float | None = 1.0,
-    shortcut: Tensor | None = None,
-    v0: Tensor | None = None,
-    surrogate_alpha: float | None = None,
-    steps: int | None = None,
-    reduce: Literal["mean"] | None = None,
-    pack: bool = False,
-    return_state: bool = False,
-    group: Group = True,
-    backend: str | None = None,
-    **neuron: Any,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """`lif(tdbn(x) + shortcut)` in one operation that keeps x and nothing of its size besides.
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, running_mean: Tensor | None = None,
+    running_var: Tensor | None = None, *, training: bool, momentum: float = 0.1, eps: float = 1e-5,
+    alpha: float | None = 1.0, group: Group = True, shortcut: Tensor | None = None, v0: Tensor | None = None,
+    tau: Number | Default | None = Default.TAU, beta: Number | None = None, decay_input: bool = True,
+    v_threshold: Number = 1.0, v_reset: float | None = 0.0, reset: Reset = "auto", detach_reset: bool = False,
+    surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1, steps: int | None = None,
+    reduce: Reduce = None, pack: bool = False, return_state: Literal[False] = False, backend: str | None = None,
+) -> Tensor: ...  # fmt: skip
+@overload
+def tdbn_lif(
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, running_mean: Tensor | None = None,
+    running_var: Tensor | None = None, *, training: bool, momentum: float = 0.1, eps: float = 1e-5,
+    alpha: float | None = 1.0, group: Group = True, shortcut: Tensor | None = None, v0: Tensor | None = None,
+    tau: Number | Default | None = Default.TAU, beta: Number | None = None, decay_input: bool = True,
+    v_threshold: Number = 1.0, v_reset: float | None = 0.0, reset: Reset = "auto", detach_reset: bool = False,
+    surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1, steps: int | None = None,
+    reduce: Reduce = None, pack: bool = False, return_state: Literal[True], backend: str | None = None,
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
+@overload
+def tdbn_lif(
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, running_mean: Tensor | None = None,
+    running_var: Tensor | None = None, *, training: bool, momentum: float = 0.1, eps: float = 1e-5,
+    alpha: float | None = 1.0, group: Group = True, shortcut: Tensor | None = None, v0: Tensor | None = None,
+    tau: Number | Default | None = Default.TAU, beta: Number | None = None, decay_input: bool = True,
+    v_threshold: Number = 1.0, v_reset: float | None = 0.0, reset: Reset = "auto", detach_reset: bool = False,
+    surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1, steps: int | None = None,
+    reduce: Reduce = None, pack: bool = False, return_state: bool, backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]: ...  # fmt: skip
+def tdbn_lif(
+    x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, running_mean: Tensor | None = None,
+    running_var: Tensor | None = None, *, training: bool, momentum: float = 0.1, eps: float = 1e-5,
+    alpha: float | None = 1.0, group: Group = True, shortcut: Tensor | None = None, v0: Tensor | None = None,
+    tau: Number | Default | None = Default.TAU, beta: Number | None = None, decay_input: bool = True,
+    v_threshold: Number = 1.0, v_reset: float | None = 0.0, reset: Reset = "auto", detach_reset: bool = False,
+    surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1, steps: int | None = None,
+    reduce: Reduce = None, pack: bool = False, return_state: bool = False, backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+    """`lif(tdbn(x) + shortcut)` as one operation that keeps x for the backward pass and nothing else of its size.
 
     Args:
         x: [T, B, C, ...], or [B, C, ...] with ``steps``.
-        weight, bias, running_mean, running_var, training, momentum, eps, alpha, group: as in `tdbn`. The threshold
-            is the neuron's; ``alpha=None`` fuses plain batch norm.
+        weight, bias, running_mean, running_var, training, momentum, eps, group: as in `tdbn`.
+        alpha: factor of the norm beside ``v_threshold``; None fuses plain batch norm.
         shortcut: added to the normalised x before the neuron, in the shape of x.
-        surrogate_alpha: the ``alpha`` of `lif`, the sharpness of the surrogate.
-        v0, steps, reduce, pack, return_state, neuron: as in `lif`.
+        v0, tau, beta, decay_input, v_threshold, v_reset, reset, detach_reset, surrogate, fire, levels, steps, reduce,
+            pack, return_state, backend: as in `lif`.
 
     Returns:
         What `lif` returns.
@@ -110,29 +120,27 @@ def tdbn_lif(
     >>> tdbn_lif(x, torch.ones(8), torch.zeros(8), training=True, v_reset=None, reduce="mean").shape
     torch.Size([2, 8, 5, 5])
     """
-    kind, decay, threshold = neuron_and_parameters(alpha=surrogate_alpha, **neuron)
+    tau, beta, number_of_threshold, decay, threshold = numbers_and_tensors(tau, beta, v_threshold)
+    neuron = neuron_of(
+        tau, beta, decay_input, number_of_threshold, v_reset, reset, detach_reset, surrogate, fire, levels
+    )
     check_input(x, steps)
     axis = 2 if steps is None else 1
     if x.dim() <= axis:
         shape = "[T, B, C, ...]" if steps is None else "[B, C, ...] with steps"
         raise ValueError(f"x must be {shape}; got the shape {tuple(x.shape)}")
-    output = output_of(reduce, pack, kind.levels)
+    output = output_of(reduce, pack, levels)
     v0, decay, threshold = state_and_parameters(x, steps, v0, decay, threshold)
     _check_shortcut(shortcut, x)
     if pack:
         refuse_gradient("pack=True", x, weight, bias, shortcut, v0, decay, threshold)
-    v_threshold = kind.threshold if threshold is None else threshold
     weight, bias, mean, inverse, settings = _normalisation(
-        x, axis, weight, bias, running_mean, running_var, training, momentum, eps, alpha, v_threshold, group, backend
-    )
-    if lif_op.needs_gradient(x, weight, bias, shortcut, v0, decay, threshold):
-        tensors = x, weight, bias, mean, inverse, shortcut, v0, decay, threshold
-        spikes, v = op.NormLIFFunction.apply(*tensors, settings, kind, output, steps, return_state)
-    else:
-        norm = Norm(mean, *op.scale_and_shift(weight, bias, inverse), shortcut)
-        inputs = Inputs(kind, x, v0, decay, threshold, steps, norm)
-        spikes, v = op.lif(inputs, output, return_state, backend)
-    return (spikes, v) if return_state else spikes
+        x, axis, weight, bias, running_mean, running_var, training, momentum, eps, alpha,
+        neuron.threshold if threshold is None else threshold, group, backend,
+    )  # fmt: skip
+    tensors = x, weight, bias, mean, inverse, shortcut, v0, decay, threshold
+    spikes, v = op.lif(*tensors, settings, neuron, output, steps, return_state)
+    return (spikes, v) if return_state else spikes  # type: ignore[return-value]
 
 
 def _channel_axis(x: Tensor) -> int:
@@ -146,9 +154,9 @@ def _normalisation(
     running_var: Tensor | None, training: bool, momentum: float, eps: float, alpha: float | None, v_threshold: Number,
     group: Group, backend: str | None,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, op.Settings]:  # fmt: skip
-    """The weight with its factor, the bias, the mean and one over the deviation of each channel, and the rest.
+    """The weight times its factor, the bias, mean and 1 / deviation of each channel, and the settings of the ops.
 
-    In training the running statistics move.
+    In training this updates the running statistics.
     """
     running = {"running_mean": running_mean, "running_var": running_var}
     _check_channels(x, axis, weight=weight, bias=bias, **running)

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from deal_kernels.lif import LIF, lif
-from deal_kernels.lif.arguments import Number, number
+from deal_kernels._common.checks import number, one_of
+from deal_kernels._common.types import Number
+from deal_kernels.lif.functional import Reduce, lif
+from deal_kernels.lif.modules import LIF, Learned
+from deal_kernels.lif.neuron import Default, Fire, Reset, SurrogateLike
 from deal_kernels.tdbn.functional import tdbn, tdbn_lif
 from deal_kernels.tdbn.processes import Group
 
 
-# Not a _BatchNorm, which convert_sync_batchnorm would replace by a layer without the factor.
+# Not a subclass of _BatchNorm: convert_sync_batchnorm would replace it by a layer without the factor.
 class TDBatchNorm2d(_NormBase):
     """`tdbn` as a layer: the arguments and the state_dict of `torch.nn.BatchNorm2d`.
 
     Args:
         alpha: factor beside the threshold of the neuron that follows; None makes this plain batch norm.
         v_threshold: of that neuron.
-        initialise_only: weight starts at alpha * v_threshold and there is no other factor, as in SpikingJelly.
-            Otherwise weight starts at 1 and the factor stays outside of it, as in the paper.
-        group: whose statistics are taken where torch.distributed runs, see `tdbn`.
+        initialise_only: the weight starts at alpha * v_threshold, and there is no separate factor, as in SpikingJelly.
+            Otherwise the weight starts at 1 and the factor is separate, as in the paper.
+        group: the processes over whose batch the statistics are taken, see `tdbn`.
         backend: see `tdbn`.
 
     >>> norm = TDBatchNorm2d(8, alpha=0.7071, v_threshold=0.15)
@@ -52,8 +54,8 @@ class TDBatchNorm2d(_NormBase):
         if self.initialise_only and self.alpha is not None:
             nn.init.constant_(self.weight, self.alpha * self.v_threshold)
 
-    def statistics(self) -> dict[str, Any]:
-        """What `tdbn` and `tdbn_lif` are to do with the statistics at this call, which counts as one."""
+    def call_arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `tdbn` and `tdbn_lif` for one call, which is counted in training."""
         momentum = self.momentum
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
@@ -66,7 +68,7 @@ class TDBatchNorm2d(_NormBase):
         }  # fmt: skip
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Scale and shift [C] of y = scale * x + shift in evaluation."""
+        """Scale and shift [C] of y = scale * x + shift, the norm in evaluation."""
         if self.running_mean is None or self.running_var is None:
             raise ValueError("a norm without running statistics cannot be folded")
         scale = 1 / torch.sqrt(self.running_var + self.eps)
@@ -77,8 +79,10 @@ class TDBatchNorm2d(_NormBase):
         return scale, shift if self.bias is None else shift + self.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [T, B, C, H, W], [T, B, C] or [N, C, H, W], normalised."""
-        return tdbn(x, self.weight, self.bias, v_threshold=self.v_threshold, backend=self.backend, **self.statistics())
+        """The normalised x: [T, B, C, H, W], [T, B, C] or [N, C, H, W]."""
+        return tdbn(
+            x, self.weight, self.bias, v_threshold=self.v_threshold, backend=self.backend, **self.call_arguments()
+        )
 
     def extra_repr(self) -> str:
         factor = f"alpha={self.alpha}, v_threshold={self.v_threshold}"
@@ -86,13 +90,13 @@ class TDBatchNorm2d(_NormBase):
 
 
 class TDBNLIF(LIF):
-    """`tdbn_lif` as a layer: a `LIF` whose input goes through `norm`, a `TDBatchNorm2d`, in the same operation.
+    """`tdbn_lif` as a layer: a `LIF` whose input is normalised by `norm`, a `TDBatchNorm2d`, in the same operation.
 
     Args:
         num_features, eps, momentum, affine, track_running_stats, group: of the norm.
-        alpha: of the norm; None fuses plain batch norm. The threshold beside it is the neuron's.
-        surrogate_alpha: of the neuron, its ``alpha``.
-        neuron: the other arguments of `LIF`.
+        alpha: factor of the norm beside the neuron's threshold; None fuses plain batch norm.
+        tau, beta, decay_input, v_threshold, v_reset, reset, detach_reset, surrogate, fire, levels, steps, reduce, pack,
+            backend, stateful, detach_state, return_state: as in `LIF`.
 
     >>> layer = TDBNLIF(8, alpha=None, tau=2.0, v_reset=None, stateful=True)
     >>> x = torch.randn(4, 2, 8, 5, 5)  # [T, B, C, H, W]
@@ -102,39 +106,43 @@ class TDBNLIF(LIF):
 
     def __init__(
         self, num_features: int, *, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-        track_running_stats: bool = True, alpha: float | None = 1.0, surrogate_alpha: float | None = None,
-        group: Group = True, **neuron: Any,
+        track_running_stats: bool = True, alpha: float | None = 1.0, group: Group = True,
+        tau: Number | Learned | Default | None = Default.TAU, beta: Number | Learned | None = None,
+        decay_input: bool = True, v_threshold: Number = 1.0, v_reset: float | None = 0.0, reset: Reset = "auto",
+        detach_reset: bool = False, surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1,
+        steps: int | None = None, reduce: Reduce = None, pack: bool = False, backend: str | None = None,
+        stateful: bool = False, detach_state: bool = False, return_state: bool = False,
     ) -> None:  # fmt: skip
-        super().__init__(**neuron, alpha=surrogate_alpha)
+        super().__init__(
+            tau=tau, beta=beta, decay_input=decay_input, v_threshold=v_threshold, v_reset=v_reset, reset=reset,
+            detach_reset=detach_reset, surrogate=surrogate, fire=fire, levels=levels, steps=steps, reduce=reduce,
+            pack=pack, backend=backend, stateful=stateful, detach_state=detach_state, return_state=return_state,
+        )  # fmt: skip
         self.norm = TDBatchNorm2d(num_features, eps, momentum, affine, track_running_stats, alpha=alpha, group=group)
 
     def forward(  # type: ignore[override]
         self, x: Tensor, shortcut: Tensor | None = None, v0: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """What the neuron fires at the normalised x [T, B, C, ...] plus the shortcut."""
-
-        def run(x: Tensor, v0: Tensor | None, *, alpha: float | None, **arguments: Any) -> Any:
-            norm = self.norm
-            arguments |= norm.statistics()
-            return tdbn_lif(x, norm.weight, norm.bias, shortcut=shortcut, v0=v0, surrogate_alpha=alpha, **arguments)
-
-        return self.with_state(run, x, v0)
+        """Spikes of the normalised x [T, B, C, ...] plus the shortcut."""
+        norm = self.norm
+        return self.run(tdbn_lif, x, v0, weight=norm.weight, bias=norm.bias, shortcut=shortcut, **norm.call_arguments())
 
 
 class SpikingConv(nn.Module):
-    """Neuron, convolution, norm, and the mean over time if wanted.
+    """Neuron, convolution, norm, and optionally the mean over time.
 
-    In evaluation the norm is folded into the convolution; and as both commute with the mean over time, the neuron
-    then fires its mean and the convolution runs once instead of once a step.
+    In evaluation the norm is folded into the convolution. Both commute with the mean over time, so with
+    ``reduce="mean"`` the neuron returns its mean and the convolution runs once instead of once per step.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode: of the
             `torch.nn.Conv2d`.
         reduce: "mean" for the mean over time.
-        eps, momentum, alpha, group: of the `TDBatchNorm2d`; ``alpha=None`` is plain batch norm.
-        norm_threshold: of the neuron that follows, for the norm; None is this block's own.
-        surrogate_alpha: of the neuron, its ``alpha``.
-        neuron: the other arguments of `LIF`.
+        eps, momentum, group: of the `TDBatchNorm2d`.
+        alpha: factor of the norm beside ``norm_threshold``; None is plain batch norm.
+        norm_threshold: threshold of the neuron that follows the norm; None takes this block's own.
+        tau, beta, decay_input, v_threshold, v_reset, reset, detach_reset, surrogate, fire, levels, backend: of the
+            neuron, as in `LIF`.
 
     >>> block = SpikingConv(8, 16, 3, padding=1, reduce="mean", levels=4, v_reset=None).eval()
     >>> block(torch.randn(2, 8, 5, 5), steps=4).shape  # the same image at each of four steps
@@ -146,18 +154,20 @@ class SpikingConv(nn.Module):
         stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] | str = 0,
         dilation: int | tuple[int, int] = 1, groups: int = 1, bias: bool = False,
         padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
-        reduce: Literal["mean"] | None = None, eps: float = 1e-5, momentum: float | None = 0.1,
+        reduce: Reduce = None, eps: float = 1e-5, momentum: float | None = 0.1,
         alpha: float | None = 1.0, norm_threshold: float | None = None, group: Group = True,
-        surrogate_alpha: float | None = None, v_threshold: Number = 1.0, **neuron: Any,
+        tau: Number | Learned | Default | None = Default.TAU, beta: Number | Learned | None = None,
+        decay_input: bool = True, v_threshold: Number = 1.0, v_reset: float | None = 0.0, reset: Reset = "auto",
+        detach_reset: bool = False, surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1,
+        backend: str | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        for name in ("steps", "pack", "return_state", "stateful"):
-            if name in neuron:
-                raise TypeError(f"SpikingConv has no argument {name}" + ("; forward has" if name == "steps" else ""))
-        if reduce not in (None, "mean"):
-            raise ValueError(f"reduce must be None or 'mean'; got {reduce!r}")
+        one_of("reduce", reduce, (None, "mean"))
         self.reduce = reduce
-        self.neuron = LIF(v_threshold=v_threshold, alpha=surrogate_alpha, **neuron)
+        self.neuron = LIF(
+            tau=tau, beta=beta, decay_input=decay_input, v_threshold=v_threshold, v_reset=v_reset, reset=reset,
+            detach_reset=detach_reset, surrogate=surrogate, fire=fire, levels=levels, backend=backend,
+        )  # fmt: skip
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
         )
@@ -174,7 +184,8 @@ class SpikingConv(nn.Module):
             return y if self.reduce is None else y.mean(0)
         if self.reduce is None:
             return self._each_step(x, steps, *self._folded())
-        return self.conv._conv_forward(self._spikes(x, steps, reduce="mean"), *self._folded())
+        rates = self.neuron.run(lif, x, None, steps=steps, reduce="mean")
+        return self.conv._conv_forward(rates, *self._folded())
 
     def fuse(self) -> SpikingConv:
         """Folds the norm into the convolution for good."""
@@ -184,11 +195,8 @@ class SpikingConv(nn.Module):
             self.norm = None
         return self
 
-    def _spikes(self, x: Tensor, steps: int | None, **arguments: Any) -> Tensor:
-        return self.neuron.with_state(functools.partial(lif, steps=steps, **arguments), x, None)
-
     def _folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the convolution with the norm in it."""
+        """Weight and bias of the convolution with the norm folded in."""
         weight, bias = self.conv.weight, self.conv.bias
         if self.norm is None:
             assert bias is not None
@@ -197,6 +205,6 @@ class SpikingConv(nn.Module):
         return weight * scale.reshape(-1, 1, 1, 1), shift if bias is None else shift + bias * scale
 
     def _each_step(self, x: Tensor, steps: int | None, weight: Tensor, bias: Tensor | None) -> Tensor:
-        spikes = self._spikes(x, steps)  # [T, B, C, H, W]
+        spikes = self.neuron.run(lif, x, None, steps=steps)  # [T, B, C, H, W]
         y = self.conv._conv_forward(spikes.flatten(0, 1), weight, bias)
         return y.unflatten(0, spikes.shape[:2])

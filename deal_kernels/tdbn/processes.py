@@ -1,4 +1,4 @@
-"""Statistics of a batch that is spread over processes. Every process finds the same numbers, in the same order."""
+"""Statistics of a batch that is split over processes. Every process computes the same numbers, in the same order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Group = Any  # True: every process; a torch.distributed group; False: this proce
 
 
 def many(group: Group) -> bool:
-    """Whether the batch is spread over several processes."""
+    """Whether the batch is split over several processes."""
     if group is False or not dist.is_available() or not dist.is_initialized():
         return False
     return dist.get_world_size(_named(group)) > 1
@@ -23,7 +23,7 @@ def _named(group: Group) -> Any:
 
 
 def merged(mean: Tensor, variance: Tensor, count: int, group: Group) -> tuple[Tensor, Tensor, int]:
-    """Mean, variance and count of all processes' values from those of each."""
+    """Mean, variance and count over all processes, from those of each."""
     mine = torch.cat([mean, variance, mean.new_tensor([count])]).double()
     parts = [torch.empty_like(mine) for _ in range(dist.get_world_size(_named(group)))]
     dist.all_gather(parts, mine, group=_named(group))

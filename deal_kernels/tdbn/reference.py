@@ -8,13 +8,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deal_kernels.lif.reference import STATE, by_channel, gradient_sums, normalised
+from deal_kernels._common.types import STATE
+from deal_kernels.lif.reference import by_channel, gradient_sums, normalised
 
 __all__ = ["gradient", "gradient_sums", "moments", "normalise"]
 
 
 def moments(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each channel; the variance of the values themselves, not an estimate."""
+    """Mean and (biased) variance of each channel."""
     others = [a for a in range(x.dim()) if a != axis]
     variance, mean = torch.var_mean(x.to(STATE[x.dtype]), others, correction=0)
     return mean, variance
@@ -27,7 +28,7 @@ def normalise(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, axis: int) 
 def gradient(
     grad: Tensor, x: Tensor, mean: Tensor, direct: Tensor, by_variance: Tensor, by_mean: Tensor, axis: int
 ) -> Tensor:
-    """The gradient of x: what passes straight through, and what passes through its channel's variance and mean."""
+    """The gradient of x: directly, and through the variance and the mean of its channel."""
     mean, direct, by_variance, by_mean = (by_channel(p, x, axis) for p in (mean, direct, by_variance, by_mean))
     grad, wide = grad.to(mean.dtype), x.to(mean.dtype)
     return ((grad * direct + (wide - mean) * by_variance) + by_mean).to(x.dtype)

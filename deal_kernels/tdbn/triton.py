@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from deal_kernels._common.layout import ChannelLayout
 from deal_kernels.lif.triton_neuron import normalised
-from deal_kernels.tdbn import op
 
 TILE = 2048  # elements
 WARPS = 4
@@ -34,7 +34,7 @@ def group_of(groups):
 
 @triton.jit
 def channels_of(group, groups, width, COLUMNS: tl.constexpr, UNIT: tl.constexpr, WIDTH: tl.constexpr):
-    """A group's channel, or channels [1, WIDTH]; whether they exist; and how many there are in all."""
+    """The channel of a group, or its channels [1, WIDTH]; whether they exist; the number of all channels."""
     if COLUMNS:
         channel = group * WIDTH + tl.arange(0, WIDTH)[None, :]
         channels = width.to(tl.int64) * UNIT
@@ -49,7 +49,7 @@ def tile_at(
     number, group, rows, time_stride, groups, width, row_tiles, parts,
     COLUMNS: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Where a group's tile lies in x and with the steps side by side, which elements it has, how many of a channel."""
+    """Offsets of a tile in x and in a tensor without gaps between steps, a mask, and its values per channel."""
     time_stride, width = time_stride.to(tl.int64) * UNIT, width.to(tl.int64) * UNIT
     step, first = (number // parts // row_tiles).to(tl.int64), (number // parts % row_tiles).to(tl.int64) * ROWS
     if COLUMNS:
@@ -158,7 +158,7 @@ def moments_kernel(
 
 @triton.jit(do_not_specialize=SIZES)
 def merge_kernel(partial, mean, variance, channels, slices, SLICES: tl.constexpr):
-    """A channel's mean and variance from the count, mean and squares about it of its slices."""
+    """Merges the count, mean and sum of squared deviations of a channel's slices into its mean and variance."""
     channel, slice = tl.program_id(0).to(tl.int64), tl.arange(0, SLICES)
     inside = slice < slices
     partial += channel * slices
@@ -174,8 +174,8 @@ def merge_kernel(partial, mean, variance, channels, slices, SLICES: tl.constexpr
     tl.store(variance + channel, tl.div_rn(squares, total))
 
 
-def moments(x: Tensor, axis: int, mean: Tensor, variance: Tensor) -> None:
-    partial = _reduced(moments_kernel, 3, x, axis)
+def moments(x: Tensor, layout: ChannelLayout, mean: Tensor, variance: Tensor) -> None:
+    partial = _reduced(moments_kernel, 3, x, layout)
     _, channels, slices = partial.shape
     with torch.cuda.device_of(x):
         merge_kernel[(channels,)](
@@ -184,24 +184,25 @@ def moments(x: Tensor, axis: int, mean: Tensor, variance: Tensor) -> None:
         )  # fmt: skip
 
 
-def normalise(x: Tensor, axis: int, mean: Tensor, scale: Tensor, shift: Tensor, out: Tensor) -> None:
-    _each_tile(normalise_kernel, x, axis, mean=mean, scale=scale, shift=shift, out=out)
+def normalise(x: Tensor, layout: ChannelLayout, mean: Tensor, scale: Tensor, shift: Tensor, out: Tensor) -> None:
+    _each_tile(normalise_kernel, x, layout, mean=mean, scale=scale, shift=shift, out=out)
 
 
-def gradient_sums(x: Tensor, axis: int, grad: Tensor, mean: Tensor, sums: Tensor) -> None:
-    torch.sum(_reduced(sums_kernel, 2, x, axis, grad=grad, mean=mean), 2, out=sums)
+def gradient_sums(x: Tensor, layout: ChannelLayout, grad: Tensor, mean: Tensor, sums: Tensor) -> None:
+    torch.sum(_reduced(sums_kernel, 2, x, layout, grad=grad, mean=mean), 2, out=sums)
 
 
 def gradient(
-    x: Tensor, axis: int, grad: Tensor, mean: Tensor, direct: Tensor, by_variance: Tensor, by_mean: Tensor, out: Tensor
-) -> None:
+    x: Tensor, layout: ChannelLayout, grad: Tensor, mean: Tensor, direct: Tensor, by_variance: Tensor, by_mean: Tensor,
+    out: Tensor,
+) -> None:  # fmt: skip
     factors = {"direct": direct, "by_variance": by_variance, "by_mean": by_mean}
-    _each_tile(gradient_kernel, x, axis, grad=grad, mean=mean, **factors, out=out)
+    _each_tile(gradient_kernel, x, layout, grad=grad, mean=mean, **factors, out=out)
 
 
-def _tiling(x: Tensor, axis: int) -> tuple[int, dict[str, int]]:
-    """How many tiles a group has, and what the kernels need to find them."""
-    _, steps, neurons, time_stride, channels, inner, _ = op._tensor(x, axis)
+def _tiling(layout: ChannelLayout) -> tuple[int, dict[str, int]]:
+    """The number of tiles in a group, and the kernels' arguments that describe them."""
+    steps, neurons, time_stride, channels, inner = layout
     columns = inner == 1
     width, rows = (channels if columns else inner), neurons // (channels * inner)
     if time_stride == neurons or steps == 1:
@@ -220,23 +221,23 @@ def _tiling(x: Tensor, axis: int) -> tuple[int, dict[str, int]]:
     }  # fmt: skip
 
 
-def _each_tile(kernel: Any, x: Tensor, axis: int, **arguments: Tensor) -> None:
-    tiles, tiling = _tiling(x, axis)
+def _each_tile(kernel: Any, x: Tensor, layout: ChannelLayout, **arguments: Tensor) -> None:
+    tiles, tiling = _tiling(layout)
     _launch(kernel, tiles, x, tiling, arguments)
 
 
-def _reduced(kernel: Any, rows: int, x: Tensor, axis: int, **arguments: Tensor) -> Tensor:
-    """What the kernel finds of each slice of each channel, [rows, C, slices]."""
-    tiles, tiling = _tiling(x, axis)
+def _reduced(kernel: Any, rows: int, x: Tensor, layout: ChannelLayout, **arguments: Tensor) -> Tensor:
+    """The kernel's partial results for each slice of each channel, [rows, C, slices]."""
+    tiles, tiling = _tiling(layout)
     share = max(1, min(tiles * tiling["groups"] // PROGRAMS, MOST_TILES), triton.cdiv(tiles, MOST_SLICES))
     slices = triton.cdiv(tiles, share)
-    partial = x.new_empty((rows, x.shape[axis], slices), dtype=torch.float32)
+    partial = x.new_empty((rows, layout.channels, slices), dtype=torch.float32)
     tiling |= {"tiles": tiles, "share": share, "slices": slices}
     _launch(kernel, slices, x, tiling, arguments | {"partial": partial})
     return partial
 
 
 def _launch(kernel: Any, programs: int, x: Tensor, tiling: dict[str, int], arguments: dict[str, Tensor]) -> None:
-    """Runs so many programs of each group."""
+    """Launches this many programs for each group."""
     with torch.cuda.device_of(x):
         kernel[(programs * tiling["groups"],)](x=x, **arguments, **tiling, num_warps=WARPS, enable_fp_fusion=False)

@@ -17,14 +17,14 @@ int failures = 0;
 using Floats = std::vector<float>;
 using Doubles = std::vector<double>;
 
-int64_t at(const Conv& a, int64_t n, int64_t c, int64_t y, int64_t x, int64_t channels, int64_t height, int64_t width) {
+int64_t at(const ConvShape& a, int64_t n, int64_t c, int64_t y, int64_t x, int64_t channels, int64_t height, int64_t width) {
   if (a.channels_last) return ((n * height + y) * width + x) * channels + c;
   return ((n * channels + c) * height + y) * width + x;
 }
-int64_t at_x(const Conv& a, int64_t n, int64_t c, int64_t y, int64_t x) {
+int64_t at_x(const ConvShape& a, int64_t n, int64_t c, int64_t y, int64_t x) {
   return at(a, n, c, y, x, a.in_channels, a.height, a.width);
 }
-int64_t at_out(const Conv& a, int64_t n, int64_t c, int64_t y, int64_t x) {
+int64_t at_out(const ConvShape& a, int64_t n, int64_t c, int64_t y, int64_t x) {
   return at(a, n, c, y, x, a.out_channels, a.out_height(), a.out_width());
 }
 
@@ -38,7 +38,7 @@ int64_t source(int64_t i, int64_t length, Padding mode) {
 
 // Calls visit(place in out, in x, in the weights) for all products.
 template <class Visit>
-void each_product(const Conv& a, const Visit& visit) {
+void each_product(const ConvShape& a, const Visit& visit) {
   for (int64_t n = 0; n < a.batch; ++n)
     for (int64_t y = 0; y < a.out_height(); ++y)
       for (int64_t x = 0; x < a.out_width(); ++x)
@@ -54,7 +54,7 @@ void each_product(const Conv& a, const Visit& visit) {
           }
 }
 
-void expect_near(const char* what, const Conv& a, const Floats& got, const Doubles& expected, double tolerance) {
+void expect_near(const char* what, const ConvShape& a, const Floats& got, const Doubles& expected, double tolerance) {
   double error = 0, norm = 1e-30;
   for (size_t i = 0; i < got.size(); ++i) {
     error += (got[i] - expected[i]) * (got[i] - expected[i]);
@@ -68,7 +68,7 @@ void expect_near(const char* what, const Conv& a, const Floats& got, const Doubl
   ++failures;
 }
 
-void expect_same(const char* what, const Conv& a, const Floats& one, const Floats& other) {
+void expect_same(const char* what, const ConvShape& a, const Floats& one, const Floats& other) {
   if (std::memcmp(one.data(), other.data(), one.size() * sizeof(float)) == 0) return;
   expect_near(what, a, one, Doubles(other.begin(), other.end()), -1);
 }
@@ -79,7 +79,7 @@ struct Results {
 
 class Case {
  public:
-  Case(const Conv& shape, bool relu)
+  Case(const ConvShape& shape, bool relu)
       : a_(shape),
         relu_(relu),
         inputs_(size_t(a_.batch * a_.in_channels * a_.height * a_.width)),
@@ -147,7 +147,7 @@ class Case {
   int backward_tile() const { return is_winograd(a_.tile) ? 16 : a_.tile; }
 
   ConvBackward gradients(const Results& r) const {
-    Conv shape = a_;
+    ConvShape shape = a_;
     shape.tile = backward_tile();
     return {shape, x_.data(), grad_.data(), relu_ ? r.out.data() : nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
   }
@@ -182,7 +182,7 @@ class Case {
     expect_same("grad_weight alone", a_, grad_weight, together.grad_weight);
   }
 
-  const Conv a_;
+  const ConvShape a_;
   const bool relu_;
   const size_t inputs_, outputs_, weights_, channels_;
   std::mt19937 random_;
@@ -192,7 +192,7 @@ class Case {
 }  // namespace
 
 int main() {
-  const Conv shapes[] = {
+  const ConvShape shapes[] = {
       {1, 3, 5, 19, 40, 3, 3, 1, 1, 1, 1, 1, 1, Padding::zeros, 16, false},
       {2, 5, 3, 23, 21, 4, 2, 2, 3, 0, 3, 2, 1, Padding::zeros, 16, false},
       {1, 16, 17, 33, 35, 7, 7, 1, 1, 3, 3, 3, 3, Padding::zeros, 32, false},
@@ -203,7 +203,7 @@ int main() {
       {1, 3, 32, 19, 40, 3, 3, 1, 1, 1, 1, 1, 1, Padding::zeros, 6, false},
       {2, 33, 17, 10, 13, 3, 3, 1, 2, 1, 2, 3, 0, Padding::zeros, 6, false},
   };
-  for (Conv shape : shapes)
+  for (ConvShape shape : shapes)
     for (Padding mode : {Padding::zeros, Padding::reflect, Padding::replicate})
       for (bool channels_last : {false, true})
         for (bool relu : {false, true}) {

@@ -52,7 +52,7 @@ double gray_at(const Image& x, int64_t i, int64_t k) {
   return x.s.channels == 1 ? x(0, i, k) : gray(x(0, i, k), x(1, i, k), x(2, i, k));
 }
 
-Image resized(const Image& x, const Operation& o) {
+Image resized(const Image& x, const DegradationOp& o) {
   const int64_t factor = int64_t(o.strength);
   Shape small = x.s;
   small.height /= factor;
@@ -64,8 +64,8 @@ Image resized(const Image& x, const Operation& o) {
       total += value;
       largest = std::max(largest, value);
     }
-    if (o.kind == Degradation::max_pool) return largest;
-    if (o.kind == Degradation::average_pool) return total / double(factor * factor);
+    if (o.kind == DegradationKind::max_pool_resize) return largest;
+    if (o.kind == DegradationKind::average_pool_resize) return total / double(factor * factor);
     const auto rows = cubic(i, double(x.s.height) / double(small.height));
     const auto columns = cubic(k, double(x.s.width) / double(small.width));
     total = 0;
@@ -84,28 +84,28 @@ Image resized(const Image& x, const Operation& o) {
 }
 
 // What an operation makes of an image; `place` counts samples and stages.
-Image applied(const Image& x, const Operation& o, int64_t place) {
+Image applied(const Image& x, const DegradationOp& o, int64_t place) {
   const Shape& s = x.s;
   const double* values = static_cast<const double*>(o.values);
   const bool inside = s.height > 2 && s.width > 2;
   double mean = 0;
   for (int64_t i = 0; i < s.height; ++i)
     for (int64_t k = 0; k < s.width; ++k) mean += gray_at(x, i, k) / double(s.height * s.width);
-  if (o.kind == Degradation::max_pool || o.kind == Degradation::average_pool || o.kind == Degradation::bicubic)
+  if (o.kind == DegradationKind::max_pool_resize || o.kind == DegradationKind::average_pool_resize || o.kind == DegradationKind::bicubic_resize)
     return resized(x, o);
   return filled(s, [&](int64_t c, int64_t i, int64_t k) {
     const double own = x(c, i, k);
     const auto blend = [&](double flat) { return clamped(o.strength * own + (1 - o.strength) * flat); };
     double total = 0;
     switch (o.kind) {
-      case Degradation::contrast: return blend(mean);
-      case Degradation::saturation: return s.channels == 1 ? own : blend(gray_at(x, i, k));
-      case Degradation::sharpness:
+      case DegradationKind::contrast: return blend(mean);
+      case DegradationKind::saturation: return s.channels == 1 ? own : blend(gray_at(x, i, k));
+      case DegradationKind::sharpness:
         if (!inside) return own;
         if (i == 0 || k == 0 || i == s.height - 1 || k == s.width - 1) return blend(own);
         for (int n = 0; n < 9; ++n) total += x(c, i + n / 3 - 1, k + n % 3 - 1) / 13;
         return blend(total + own * 4 / 13);
-      case Degradation::gaussian_blur: {
+      case DegradationKind::gaussian_blur: {
         const auto taps = gaussian<double>(values[place]);
         for (int a = -kBlurReach; a <= kBlurReach; ++a)
           for (int b = -kBlurReach; b <= kBlurReach; ++b)
@@ -113,14 +113,14 @@ Image applied(const Image& x, const Operation& o, int64_t place) {
                      x(c, reflected(i + a, s.height), reflected(k + b, s.width));
         return total;
       }
-      case Degradation::posterize: {
+      case DegradationKind::posterize: {
         const int kept = int(o.strength);
         return double((int(clamped(own) * 255) >> (8 - kept)) << (8 - kept)) / 255;
       }
-      case Degradation::column_stripes: return own + values[place * s.width + k];
-      case Degradation::row_stripes: return own + values[place * s.height + i];
-      case Degradation::column_gain: return own * values[place * s.width + k];
-      case Degradation::noise: return own + values[((place * s.channels + c) * s.height + i) * s.width + k];
+      case DegradationKind::stripe: return own + values[place * s.width + k];
+      case DegradationKind::row_stripe: return own + values[place * s.height + i];
+      case DegradationKind::gain: return own * values[place * s.width + k];
+      case DegradationKind::noise: return own + values[((place * s.channels + c) * s.height + i) * s.width + k];
       default: return own;
     }
   });
@@ -147,7 +147,7 @@ std::vector<double> drawn(std::mt19937& random, int64_t count, double least, dou
 // A call: its operations, and the values of these in double precision.
 struct Case {
   Shape s;
-  std::vector<Operation> operations;
+  std::vector<DegradationOp> operations;
   std::vector<std::vector<double>> values;
   std::vector<double> x, weights, grad;
 };
@@ -159,7 +159,7 @@ struct Results {
 template <class T>
 Results run(const Case& a, DType dtype, int threads) {
   std::vector<Block<T>> values;
-  std::vector<Operation> operations = a.operations;
+  std::vector<DegradationOp> operations = a.operations;
   for (size_t j = 0; j < operations.size(); ++j) {
     values.emplace_back(a.values[j]);
     operations[j].values = values[j].get();
@@ -167,13 +167,13 @@ Results run(const Case& a, DType dtype, int threads) {
   const Shape& s = a.s;
   const Block<T> x(a.x), weights(a.weights), grad(a.grad), y(x.count), inputs((s.stages - 1) * x.count), again(x.count);
   const Block<T> grad_x(x.count), grad_weights(weights.count), alone(weights.count);
-  const Mixture mixture = {dtype, s.batch, s.channels, s.height, s.width, s.stages, int(operations.size()),
+  const DegradationInput mixture = {dtype, s.batch, s.channels, s.height, s.width, s.stages, int(operations.size()),
                            operations.data(), x.get(), weights.get()};
-  kernels().mixture_forward({mixture, again.get(), nullptr}, threads);
-  kernels().mixture_forward({mixture, y.get(), inputs.get()}, threads);
-  kernels().mixture_backward({mixture, inputs.get(), grad.get(), nullptr, alone.get()}, threads);
-  kernels().mixture_backward({mixture, inputs.get(), grad.get(), grad_x.get(), nullptr}, threads);
-  kernels().mixture_backward({mixture, inputs.get(), grad.get(), grad_x.get(), grad_weights.get()}, threads);
+  kernels().degradation_forward({mixture, again.get(), nullptr}, threads);
+  kernels().degradation_forward({mixture, y.get(), inputs.get()}, threads);
+  kernels().degradation_backward({mixture, inputs.get(), grad.get(), nullptr, alone.get()}, threads);
+  kernels().degradation_backward({mixture, inputs.get(), grad.get(), grad_x.get(), nullptr}, threads);
+  kernels().degradation_backward({mixture, inputs.get(), grad.get(), grad_x.get(), grad_weights.get()}, threads);
   for (int64_t i = 0; i < x.count; ++i) expect_near("without inputs", s, again.get()[i], y.get()[i], 0);
   for (int64_t i = 0; i < weights.count; ++i) expect_near("weights alone", s, alone.get()[i], grad_weights.get()[i], 0);
   const auto all = [](const Block<T>& block) { return std::vector<double>(block.get(), block.get() + block.count); };
@@ -188,7 +188,7 @@ std::vector<double> expected(const Case& a) {
     for (int64_t i = 0; i < a.s.stages; ++i) {
       Image sum = filled(a.s, [](int64_t, int64_t, int64_t) { return 0.0; });
       for (int64_t j = 0; j < count; ++j) {
-        Operation o = a.operations[size_t(j)];
+        DegradationOp o = a.operations[size_t(j)];
         o.values = a.values[size_t(j)].data();
         const Image one = applied(image, o, b * a.s.stages + i);
         const double weight = a.weights[size_t((b * a.s.stages + i) * count + j)];
@@ -237,18 +237,18 @@ void check(Case a, int threads) {
   expect_near("gradient", s, claimed, change, 1e-5 * (largest + std::fabs(change)));
 }
 
-Case make(const Shape& s, const std::vector<std::pair<Degradation, double>>& operations, unsigned seed) {
+Case make(const Shape& s, const std::vector<std::pair<DegradationKind, double>>& operations, unsigned seed) {
   std::mt19937 random(seed);
   Case a{s, {}, {}, drawn(random, s.batch * s.image(), -0.1, 1.1), {}, drawn(random, s.batch * s.image(), -1, 1)};
   const int64_t places = s.batch * s.stages;
   a.weights = drawn(random, places * int64_t(operations.size()), -0.2, 0.5);
   for (const auto& [kind, strength] : operations) {
     a.operations.push_back({kind, strength, false, nullptr});
-    if (kind == Degradation::gaussian_blur) {
+    if (kind == DegradationKind::gaussian_blur) {
       a.values.push_back(drawn(random, places, 0.8, 2));
       continue;
     }
-    const int64_t each = kind == Degradation::noise ? s.image() : kind == Degradation::row_stripes ? s.height : s.width;
+    const int64_t each = kind == DegradationKind::noise ? s.image() : kind == DegradationKind::row_stripe ? s.height : s.width;
     a.values.push_back(drawn(random, places * each, -0.2, 0.2));
   }
   return a;
@@ -260,10 +260,10 @@ void check_halves(DType dtype, int64_t width) {
   Block<uint16_t> x(count), y(count), inputs(count), grad_x(count);
   const Block<float> weights(std::vector<double>{0.25, 0.75, 1, 0}), grad_weights(4);
   for (int64_t i = 0; i < count; ++i) x.data[i] = uint16_t((dtype == DType::float16 ? 0x3000 : 0x3e00) + i % 64);
-  const Operation same = {Degradation::identity, 0, false, nullptr}, operations[] = {same, same};
-  const Mixture mixture = {dtype, 1, 3, 2, width, 2, 2, operations, x.get(), weights.get()};
-  kernels().mixture_forward({mixture, y.get(), inputs.get()}, 1);
-  kernels().mixture_backward({mixture, inputs.get(), x.get(), grad_x.get(), grad_weights.get()}, 1);
+  const DegradationOp same = {DegradationKind::identity, 0, false, nullptr}, operations[] = {same, same};
+  const DegradationInput mixture = {dtype, 1, 3, 2, width, 2, 2, operations, x.get(), weights.get()};
+  kernels().degradation_forward({mixture, y.get(), inputs.get()}, 1);
+  kernels().degradation_backward({mixture, inputs.get(), x.get(), grad_x.get(), grad_weights.get()}, 1);
   for (int64_t i = 0; i < count; ++i) {
     expect_near("halves", {1, 3, 2, width, 2}, y.data[i], x.data[i], 0);
     expect_near("gradient of halves", {1, 3, 2, width, 2}, grad_x.data[i], x.data[i], 0);
@@ -273,13 +273,13 @@ void check_halves(DType dtype, int64_t width) {
 }  // namespace
 
 int main() {
-  using D = Degradation;
+  using D = DegradationKind;
   const std::vector<std::pair<D, double>> pixels = {
       {D::identity, 0},    {D::contrast, 0.5},     {D::contrast, 0.9},  {D::saturation, 0.7}, {D::sharpness, 0.3},
-      {D::sharpness, 1.5}, {D::column_stripes, 0}, {D::row_stripes, 0}, {D::column_gain, 0},  {D::noise, 0}};
+      {D::sharpness, 1.5}, {D::stripe, 0}, {D::row_stripe, 0}, {D::gain, 0},  {D::noise, 0}};
   const std::vector<std::pair<D, double>> windows = {
-      {D::gaussian_blur, 0}, {D::gaussian_blur, 0}, {D::max_pool, 2}, {D::max_pool, 3},
-      {D::average_pool, 2},  {D::bicubic, 2},       {D::bicubic, 4}};
+      {D::gaussian_blur, 0}, {D::gaussian_blur, 0}, {D::max_pool_resize, 2}, {D::max_pool_resize, 3},
+      {D::average_pool_resize, 2},  {D::bicubic_resize, 2},       {D::bicubic_resize, 4}};
   std::vector<std::pair<D, double>> all = pixels;
   all.insert(all.end(), windows.begin(), windows.end());
   unsigned seed = 0;
@@ -297,7 +297,7 @@ int main() {
   Case kept = make({1, 1, 6, 40, 1}, {{D::posterize, 5}, {D::posterize, 1}, {D::posterize, 8}}, ++seed);
   const std::vector<double> loops = expected(kept);
   for (const bool through : {false, true}) {
-    for (Operation& o : kept.operations) o.straight_through = through;
+    for (DegradationOp& o : kept.operations) o.straight_through = through;
     const Results found = run<double>(kept, DType::float64, 1);
     const double weight = kept.weights[0] + kept.weights[1] + kept.weights[2];
     for (size_t i = 0; i < loops.size(); ++i) {

@@ -112,12 +112,12 @@ void run(const Neuron& neuron, int64_t steps, int64_t neurons, int threads) {
 }  // namespace
 
 int main() {
-  for (const Charge charge : {Charge::decay_input, Charge::decay, Charge::leak})
+  for (const Charge charge : {Charge::decay_input, Charge::decay, Charge::beta})
     for (const Fire fire : {Fire::ge, Fire::gt, Fire::levels})
       for (const Reset reset : {Reset::hard, Reset::soft, Reset::none})
         for (const Surrogate surrogate : {Surrogate::sigmoid, Surrogate::atan, Surrogate::triangle, Surrogate::rectangle})
           for (const bool detach : {false, true}) {
-            const double decay = charge == Charge::leak ? 0.7 : 3.0;
+            const double decay = charge == Charge::beta ? 0.7 : 3.0;
             const Neuron neuron{charge, fire, reset, surrogate, detach, false, decay, 0.9, reset == Reset::hard ? -0.2 : 0.0, 1.3, 4.0};
             for (const int64_t steps : {1, 5, 37})
               for (const int64_t neurons : {1, 17, 530}) run(neuron, steps, neurons, 1);

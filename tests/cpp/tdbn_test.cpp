@@ -68,12 +68,12 @@ void check_norm(const Layout& l, int threads) {
   const Block scale = random_block(l.channels, random), shift = random_block(l.channels, random);
   const Block factor = random_block(l.channels, random);
   Block mean(l.channels), variance(l.channels), y(all), sums(2 * l.channels), grad_x(all);
-  const Channels channels = {DType::float32, l.steps, l.neurons(), l.neurons(), l.channels, l.inner, x.get()};
+  const TdbnInput channels = {DType::float32, l.steps, l.neurons(), l.neurons(), l.channels, l.inner, x.get()};
   const Kernels& k = kernels();
-  k.channel_moments({channels, mean.get(), variance.get()}, threads);
-  k.channel_normalise({channels, mean.get(), scale.get(), shift.get(), y.get()}, threads);
-  k.channel_gradient_sums({channels, grad.get(), mean.get(), sums.get()}, threads);
-  k.channel_gradient({channels, grad.get(), mean.get(), scale.get(), shift.get(), factor.get(), grad_x.get()}, threads);
+  k.tdbn_moments({channels, mean.get(), variance.get()}, threads);
+  k.tdbn_normalise({channels, mean.get(), scale.get(), shift.get(), y.get()}, threads);
+  k.tdbn_gradient_sums({channels, grad.get(), mean.get(), sums.get()}, threads);
+  k.tdbn_gradient({channels, grad.get(), mean.get(), scale.get(), shift.get(), factor.get(), grad_x.get()}, threads);
 
   const std::vector<double> totals = sums_of(l, all, [&](int64_t i, int64_t) { return double(x.data[i]); });
   const auto distance = [&](int64_t i, int64_t c) { return x.data[i] - totals[c] / double(values); };

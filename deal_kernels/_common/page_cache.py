@@ -1,5 +1,8 @@
-"""Memory for large results on a CPU. Touching fresh pages costs more than most kernels take, so pages that a tensor
-gives back are kept for the next one, up to DEAL_KERNELS_KEEP_MB (256; 0 keeps none)."""
+"""A cache of memory pages for large results on a CPU.
+
+The first touch of a fresh page costs more than most kernels. So the pages of a tensor that is freed are kept for the
+next one, up to DEAL_KERNELS_KEEP_MB megabytes (256; 0 keeps none).
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ LARGE = 4 << 20
 HUGE_PAGE = 2 << 20
 KEEP = int(os.environ.get("DEAL_KERNELS_KEEP_MB") or 256) << 20
 
-_kept: list[mmap.mmap] = []  # the longest unused first; changed by single, atomic calls only
+_kept: list[mmap.mmap] = []  # the oldest first; threads change it by single, atomic calls only
 
 
 def empty(shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype, size: int) -> Tensor:
-    """An uninitialised CPU tensor of `size` bytes in all."""
+    """An uninitialised CPU tensor of `size` bytes."""
     pages = _taken(size) or _fresh(size)
     view = memoryview(pages)
     weakref.finalize(view, _give_back, pages).atexit = False
@@ -33,7 +36,7 @@ def release() -> None:
 
 
 def _fresh(size: int) -> mmap.mmap:
-    # Private, as a child process must not write into its parent's results.
+    # Private, so that a forked child does not write into its parent's results.
     own = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
     pages = mmap.mmap(-1, -(-size // HUGE_PAGE) * HUGE_PAGE, **own)
     if hasattr(mmap, "MADV_HUGEPAGE"):
@@ -42,7 +45,7 @@ def _fresh(size: int) -> mmap.mmap:
 
 
 def _taken(size: int) -> mmap.mmap | None:
-    """Kept pages that fit, with a quarter to spare at most."""
+    """Kept pages that are large enough, by a quarter at most."""
     for pages in reversed(_kept.copy()):
         if size <= len(pages) <= size + size // 4 + HUGE_PAGE:
             try:

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from deal_kernels import pages
+from deal_kernels._common import page_cache
 from deal_kernels.lif import lif
 
 SHAPE = (4, 1 << 19)  # 8 MiB of float32
@@ -14,9 +14,9 @@ SHAPE = (4, 1 << 19)  # 8 MiB of float32
 
 @pytest.fixture(autouse=True)
 def nothing_kept():
-    pages.release()
+    page_cache.release()
     yield
-    pages.release()
+    page_cache.release()
 
 
 def spikes():
@@ -42,12 +42,12 @@ def test_a_result_of_another_size_takes_kept_memory_with_little_to_spare():
 
 
 def test_no_more_is_kept_than_allowed(monkeypatch):
-    monkeypatch.setattr(pages, "KEEP", 17 << 20)
+    monkeypatch.setattr(page_cache, "KEEP", 17 << 20)
     held = [spikes() for _ in range(4)]
     del held
-    assert 0 < sum(map(len, pages._kept)) <= 17 << 20
-    pages.release()
-    assert pages._kept == []
+    assert 0 < sum(map(len, page_cache._kept)) <= 17 << 20
+    page_cache.release()
+    assert page_cache._kept == []
 
 
 def test_results_are_ordinary_tensors():

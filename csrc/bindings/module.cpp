@@ -1,0 +1,42 @@
+// The module deal_kernels._C. It does not depend on torch.
+#include "conv.h"
+#include "degradation.h"
+#include "lif.h"
+#include "ssim.h"
+#include "tdbn.h"
+
+PYBIND11_MODULE(_C, m) {
+  using namespace deal::bindings;
+  m.def("isa", [] { return deal::kernels().isa; });
+#if defined(_OPENMP)
+  m.attr("openmp") = true;
+#else
+  m.attr("openmp") = false;
+#endif
+  py::enum_<deal::DType>(m, "DType", local())
+      .value("float32", deal::DType::float32)
+      .value("float16", deal::DType::float16)
+      .value("bfloat16", deal::DType::bfloat16)
+      .value("float64", deal::DType::float64);
+  define_lif(m);
+  define_tdbn(m);
+  define_degradation(m);
+  define_ssim(m);
+  define_conv(m);
+
+  py::module_ cpu = m.def_submodule("cpu");
+  define_lif_cpu(cpu);
+  define_tdbn_cpu(cpu);
+  define_degradation_cpu(cpu);
+  define_ssim_cpu(cpu);
+  define_conv_cpu(cpu);
+
+#if defined(DEAL_CUDA)
+  m.attr("cuda_architectures") = DEAL_CUDA;
+  py::module_ cuda = m.def_submodule("cuda");
+  define_lif_cuda(cuda);
+  define_tdbn_cuda(cuda);
+  define_degradation_cuda(cuda);
+  define_ssim_cuda(cuda);
+#endif
+}

@@ -1,0 +1,240 @@
+// What every kernel is given: plain sizes, strides and pointers, the same on a CPU and on a GPU. Python allocates and
+// validates; kernels trust. A null pointer stands for a tensor that is absent, or for a result that is not computed.
+//
+// The state type is float64 for float64 tensors and float32 for all others.
+#pragma once
+#include <cstdint>
+
+namespace deal {
+
+enum class DType : int { float32, float16, bfloat16, float64 };
+
+// ---- lif: neurons are numbered in memory order, time is the outer axis. N neurons, T steps.
+
+enum class Output : int { spikes, mean, packed };
+enum class Charge : int { decay_input, decay, beta };
+enum class Fire : int { ge, gt, levels };
+enum class Reset : int { hard, soft, none };
+enum class Surrogate : int { sigmoid, atan, triangle, rectangle, fast_sigmoid, erf };
+
+struct Neuron {
+  Charge charge;
+  Fire fire;
+  Reset reset;
+  Surrogate surrogate;
+  bool detach_reset;
+  bool multiply;  // decay is a power of two: multiplying by its reciprocal gives the same bits as dividing
+  double decay;   // tau, or beta for Charge::beta
+  double threshold;
+  double rest;    // the reset value of a hard reset, otherwise 0
+  double alpha;   // sharpness of the surrogate
+  double height;  // of the fast sigmoid: its derivative at zero
+  double levels;  // the largest spike
+};
+
+// One value for all neurons (channels == 1) or one per channel; neuron n belongs to channel (n / inner) % channels.
+// Without data the constant in Neuron applies.
+struct Parameter {
+  const void* data;
+  int64_t channels;
+  int64_t inner;
+};
+
+// The input is normalised as it is loaded, with one mean, scale and shift per channel. Without a mean, x is used as it is.
+struct Norm {
+  Parameter mean, scale, shift;
+  const void* shortcut;  // [T, N] or [N] like x, contiguous in time: added after the norm; may be null
+};
+
+struct LifInput {
+  Neuron neuron;
+  DType dtype;
+  Output output;
+  int64_t steps, neurons;
+  int64_t time_stride;  // elements between two steps of x; 0: the same input at every step
+  const void* x;
+  const void* v0;       // [N] of the state type; null: neurons start at rest
+  Parameter decay, threshold;
+  Norm norm;
+};
+
+struct LifForward : LifInput {
+  void* out;  // [T, N]; [N] for the mean; [T, ceil(N / 8)] bytes for packed bits
+  void* v;    // [N] final state
+};
+
+struct LifBackward : LifInput {
+  bool constant;       // x is one input for all steps: grad_x is the sum over time
+  const void* grad;    // like the output
+  const void* grad_v;  // [N] gradient of the final state
+  void* grad_x;        // gradient of the normalised input where there is a norm
+  void* grad_v0;       // [N]
+  void *grad_decay, *grad_threshold;  // [N]: each neuron's contribution
+  // With a norm: the sums of grad_x and of grad_x * (x - mean). [2, channels] on a CPU; on a GPU each neuron's
+  // contribution, [2, N].
+  void* norm_sums;
+};
+
+// ---- tdbn: a tensor is [steps, neurons] in memory order; neuron n belongs to channel (n / inner) % channels. Values per
+// channel are of the state type.
+
+struct TdbnInput {
+  DType dtype;
+  int64_t steps, neurons;
+  int64_t time_stride;  // elements between two steps of x; all other tensors are contiguous in time
+  int64_t channels, inner;
+  const void* x;
+};
+
+struct TdbnMoments : TdbnInput {
+  void *mean, *variance;  // [C]; the biased variance
+};
+
+// out = (x - mean) * scale + shift
+struct TdbnNormalise : TdbnInput {
+  const void *mean, *scale, *shift;  // [C]
+  void* out;
+};
+
+// The sums of grad and of grad * (x - mean).
+struct TdbnGradientSums : TdbnInput {
+  const void *grad, *mean;
+  void* sums;  // [2, C]
+};
+
+// out = (grad * direct + (x - mean) * by_variance) + by_mean
+struct TdbnGradient : TdbnInput {
+  const void *grad, *mean, *direct, *by_variance, *by_mean;
+  void* out;  // may be grad
+};
+
+// ---- degradation: images are [batch, channels, height, width].
+
+enum class DegradationKind : int {
+  identity,
+  contrast,             // strength: the weight of the image in the blend
+  saturation,           // strength: likewise
+  sharpness,            // strength: likewise
+  gaussian_blur,        // values: a standard deviation, [batch, stages]
+  max_pool_resize,      // strength: the factor of the resize
+  average_pool_resize,  // strength: likewise
+  bicubic_resize,       // strength: likewise
+  posterize,            // strength: the number of bits kept
+  stripe,               // values: [batch, stages, width]
+  row_stripe,           // values: [batch, stages, height]
+  gain,                 // values: [batch, stages, width]
+  noise,                // values: [batch, stages, channels, height, width]
+};
+
+struct DegradationOp {
+  DegradationKind kind;
+  double strength;
+  bool straight_through;  // posterize: use the gradient of the clamp before it
+  const void* values;     // of the state type; all random numbers are drawn before the call
+};
+
+// For every sample and stage: y = the sum over all ops of weight * op(x). The next stage's x is this y.
+struct DegradationInput {
+  DType dtype;
+  int64_t batch, channels, height, width, stages;
+  int op_count;
+  const DegradationOp* ops;
+  const void* x;
+  const void* weights;  // [batch, stages, op_count] of the state type
+};
+
+struct DegradationForward : DegradationInput {
+  void* y;
+  void* inputs;  // [stages - 1, batch, channels, height, width]: the inputs of all stages but the first
+};
+
+struct DegradationBackward : DegradationInput {
+  const void* inputs;  // as the forward pass wrote them
+  const void* grad;    // gradient of y
+  void *grad_x, *grad_weights;
+};
+
+// ---- ssim: images are contiguous, [planes, height, width].
+
+// The map has a value at every pixel, or only at those at least `margin` pixels away from every edge.
+struct Ssim {
+  DType dtype;
+  int64_t planes, height, width, margin;
+  double c1, c2;
+  const void *a, *b;
+  void* map;  // [planes, height - 2 * margin, width - 2 * margin]
+
+  // loss = offset + structure * the sum of the map + pixel * the sum of |a - b|
+  double offset, structure, pixel;
+  void* loss;  // one value of the state type; on a GPU one double per block, without the offset
+
+  // Gradients of the loss, times `grad`.
+  const void* grad;  // one value of the state type, or one per value of the map; null: 1
+  bool grad_of_map;
+  void *grad_a, *grad_b;
+};
+
+// ---- conv, on the CPU alone: images are [batch, channels, height, width] of float32, contiguous or channels-last.
+// out(p) = the sum over kernel positions k of weight(k) * padded(p + dilation * k), with stride 1.
+
+enum class Padding : int { zeros, reflect, replicate };
+
+struct ConvShape {
+  int64_t batch, in_channels, out_channels;
+  int64_t height, width;  // of the input
+  int64_t kernel_h, kernel_w, dilation_h, dilation_w;
+  int64_t top, bottom, left, right;  // padding; reflected padding is smaller than the image
+  Padding mode;
+  int tile;  // edge of a transformed tile: 16 or 32 and no smaller than the kernel, or 6 for 3 x 3 kernels (Winograd)
+  bool channels_last;
+
+  int64_t out_height() const { return height + top + bottom - dilation_h * (kernel_h - 1); }
+  int64_t out_width() const { return width + left + right - dilation_w * (kernel_w - 1); }
+};
+
+// The weights as the products of spectra use them. Transposed: for the gradient of the input.
+struct ConvSpectrum {
+  int64_t in_channels, out_channels, kernel_h, kernel_w;  // of the weights
+  int tile;
+  bool transposed;
+  const float* weight;  // [out_channels, in_channels, kernel_h, kernel_w]
+  float* spectrum;      // conv_spectrum_floats values; channels are swapped if transposed
+};
+
+struct ConvForward : ConvShape {
+  const float* x;
+  const float* spectrum;
+  const float* bias;      // [out_channels]
+  const float* residual;  // like out: added before the activation
+  bool relu;
+  float* out;
+};
+
+struct ConvBackward : ConvShape {
+  const float* x;         // needed for grad_weight
+  const float* grad;      // like out
+  const float* out;       // the result, needed if it went through a ReLU
+  const float* spectrum;  // transposed, needed for grad_x
+  float* grad_x;
+  float* grad_weight;    // like the weights
+  float* grad_bias;      // [out_channels]
+  float* grad_residual;  // like out: grad where the ReLU let it pass
+};
+
+// Winograd's transform of a 6 x 6 tile has real values. It serves the forward pass alone.
+inline bool is_winograd(int tile) { return tile == 6; }
+
+// Frequencies that determine the spectrum of a real tile; the others are their conjugates.
+inline int64_t conv_frequencies(int tile) { return is_winograd(tile) ? tile * tile : int64_t(tile) * tile / 2 + 2; }
+
+// Floats per weight and frequency.
+inline int64_t conv_planes(int tile) { return is_winograd(tile) ? 1 : 3; }
+
+// Size of a spectrum: its values for each frequency and pair of channels, where each half of the output channels is
+// padded to the widest vector.
+inline int64_t conv_spectrum_floats(int64_t in_channels, int64_t out_channels, int tile) {
+  const int64_t half = ((out_channels + 1) / 2 + 15) / 16 * 16;
+  return conv_frequencies(tile) * conv_planes(tile) * in_channels * 2 * half;
+}
+
+}  // namespace deal

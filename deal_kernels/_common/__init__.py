@@ -1,0 +1,1 @@
+"""What the ops share: dtypes, argument checks, dispatch, memory layout and the page cache."""

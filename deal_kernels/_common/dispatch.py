@@ -1,0 +1,90 @@
+"""How a call reaches its kernel: the operations torch knows, the backend, and where a compiled kernel runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deal_kernels import backend as backends
+
+library = torch.library.Library("deal_kernels", "FRAGMENT")
+# The private counter of dispatch modes. A torch without it takes the dispatcher at every call: slower, and as correct.
+_modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
+
+Results = Tensor | Sequence[Tensor | None]
+
+
+def unobserved(x: Tensor) -> bool:
+    """Whether nothing traces, fakes or intercepts calls on x, so that the dispatcher may be skipped."""
+    return type(x) is Tensor and not torch.compiler.is_compiling() and not _modes()
+
+
+def needs_gradient(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+class Op:
+    """An operation `deal_kernels::<name>`, called directly where nothing observes the call, else through torch.
+
+    Args:
+        schema: its name, arguments and results as torch.library takes them.
+        launch: computes the results from structured arguments. A result that is not wanted may be None; through torch
+            it is an empty tensor.
+        fake: empty results of the right shape, dtype and layout, from the same arguments.
+        flat: the schema's arguments from the structured ones.
+        structured: the structured arguments from the schema's.
+    """
+
+    def __init__(
+        self, schema: str, *, launch: Callable[..., Results], fake: Callable[..., Results],
+        flat: Callable[..., Sequence[Any]], structured: Callable[..., Sequence[Any]],
+    ) -> None:  # fmt: skip
+        name = schema[: schema.index("(")]
+        self.launch, self.flat = launch, flat
+        library.define(schema)
+        library.impl(name, lambda *args: _tensors(launch(*structured(*args)), args), "CompositeExplicitAutograd")
+        torch.library.register_fake(
+            f"deal_kernels::{name}", lambda *args: _tensors(fake(*structured(*args)), args), lib=library
+        )
+        self.overload = getattr(torch.ops.deal_kernels, name).default
+
+    def __call__(self, x: Tensor, *arguments: Any) -> Any:
+        """The results; x is the tensor by which the call is observed."""
+        if unobserved(x):
+            return self.launch(*arguments)
+        return self.overload(*self.flat(*arguments))
+
+
+def _tensors(results: Results, arguments: Sequence[Any]) -> Any:
+    if isinstance(results, Tensor):
+        return results
+    first = next(argument for argument in arguments if isinstance(argument, Tensor))
+    return tuple(first.new_empty(0) if result is None else result for result in results)
+
+
+def wanted_only(results: Sequence[Tensor | None], wanted: Sequence[bool]) -> list[Tensor | None]:
+    """The results that are wanted, None in place of the others."""
+    return [result if each else None for result, each in zip(results, wanted, strict=True)]
+
+
+def chosen_backend(named: str | None, x: Tensor) -> str:
+    return backends.choose(named, "cpu" if x.is_cpu else x.device.type, x.dtype)
+
+
+def address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def run_compiled(kernel: str, call: Any, x: Tensor, backend: str) -> None:
+    """Runs a kernel of the extension on the threads, or on the device and stream, of x."""
+    compiled = backends.extension()
+    if backend == "cpp":
+        getattr(compiled.cpu, kernel)(call, torch.get_num_threads())
+        return
+    size = compiled.cuda.workspace(call)
+    workspace = x.new_empty(size, dtype=torch.uint8) if size else None
+    stream = torch.cuda.current_stream(x.device).cuda_stream
+    getattr(compiled.cuda, kernel)(call, address(workspace), x.device.index, stream)

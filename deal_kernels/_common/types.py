@@ -1,0 +1,27 @@
+"""The dtypes that kernels take."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deal_kernels import backend as backends
+
+Number = float | Tensor
+
+# The dtypes of inputs, each with the dtype it is computed in.
+STATE = {
+    torch.float32: torch.float32,
+    torch.float16: torch.float32,
+    torch.bfloat16: torch.float32,
+    torch.float64: torch.float64,
+}
+
+
+@functools.cache
+def compiled_dtype(dtype: torch.dtype) -> Any:
+    """The extension's member for a dtype."""
+    return getattr(backends.extension().DType, str(dtype).removeprefix("torch."))

@@ -1,5 +1,4 @@
-"""The convolution as a torch operation: schema checks, compile, export, what autograd keeps, processes that fork."""
-
+"""The convolution as a torch operation: sizes that change, export, what autograd keeps, second derivatives."""
 
 import pytest
 import torch

@@ -1,5 +1,4 @@
-"""The mixture as a torch operation: schema checks, compile, export, what autograd keeps, processes that fork."""
-
+"""The mixture as a torch operation: what autograd keeps, and a module that draws."""
 
 import pytest
 import torch
@@ -8,7 +7,6 @@ from degradation_oracle import case
 import deal_kernels
 from deal_kernels.degradation import DEAL, Mixture, mixture
 
-OPS = torch.ops.deal_kernels
 BACKENDS = [name for name, state in deal_kernels.info()["backends"].items() if state == "live" and name != "triton"]
 SOME = ("sharpness_0.7", "contrast_0.5", "posterize_5", "gaussian_blur", "average_pool_resize_2", "noise")
 

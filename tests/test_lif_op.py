@@ -1,4 +1,4 @@
-"""The neuron as a torch operation: schema checks, compile, export, and what autograd keeps."""
+"""The neuron as a torch operation: sizes that change, and what autograd keeps."""
 
 import gc
 
@@ -6,9 +6,6 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from deal_kernels.lif import lif
-from deal_kernels.lif.reference import Neuron
-
-NEURON = Neuron("decay_input", 2.0, 1.0, "hard", 0.0, False, "atan", 2.0, "ge", 1)
 
 
 def test_compile_dynamic_shapes():

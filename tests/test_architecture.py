@@ -17,10 +17,10 @@ LONGEST = 420  # lines of a file
 # What the packages of deal may import of each other, beside themselves.
 COMMON = {"fusion", "model", "io"}
 ALLOWED = {
-    "cli": {"train", "evaluate", "inference", "zoo", "app"} | COMMON,
+    "cli": {"training", "evaluate", "inference", "zoo", "app"} | COMMON,
     "app": {"inference"} | COMMON,
     "evaluate": {"inference", "zoo"} | COMMON,
-    "train": COMMON,
+    "training": COMMON,
     "inference": {"zoo"} | COMMON,
     "fusion": {"model", "io"},
     "zoo": {"model", "io"},
@@ -154,7 +154,7 @@ def test_imports_of_deal_go_one_way():
 
 def test_every_module_of_deal_is_in_a_package():
     alone = {name for name in repository("deal") if room(name) and room(name) not in ALLOWED}
-    assert alone <= {"deal.__main__", "deal.weights"}
+    assert alone <= {"deal.__main__", "deal._C"}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -228,7 +228,7 @@ def test_enums_have_the_names_that_python_uses(name):
 PLANTED = {
     "deal_kernels/ssim/op.py": ("from deal_kernels.lif import reference", intrusions, "deal_kernels"),
     "deal_kernels/lif/op.py": ("def f():\n    from .triton import run", circles, "deal_kernels"),
-    "deal/io/images.py": ("import deal.train.loop", upward, "deal"),
+    "deal/io/images.py": ("import deal.training.loop", upward, "deal"),
 }
 
 
@@ -239,8 +239,8 @@ def test_violations_are_seen(file, tmp_path):
     clean = {
         "deal_kernels/lif/op.py": "", "deal_kernels/lif/reference.py": "", "deal_kernels/ssim/op.py": "",
         "deal_kernels/lif/triton.py": "from deal_kernels.lif import op", "deal/io/images.py": "",
-        "deal/train/loop.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import deal.cli.main\n",
-        "deal/cli/main.py": "import deal.train.loop",
+        "deal/training/loop.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import deal.cli.main\n",
+        "deal/cli/main.py": "import deal.training.loop",
     }  # fmt: skip
     for name, source in clean.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

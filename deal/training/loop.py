@@ -22,9 +22,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from deal.checks import Size, height_and_width
 from deal.io.dataset import ImageDataset, Source
-from deal.io.images import centre_crop
+from deal.io.images import Size, centre_crop, height_and_width
 from deal.io.paths import find_images
 from deal.io.synthetic import SyntheticScenes
 from deal.model.generator import Generator
@@ -173,8 +172,7 @@ class _Run:
         self.loss, self.psnr = self.group.broadcast(self._measure() if self.group.is_leader else None)
         if not math.isfinite(self.loss):
             raise FloatingPointError(
-                f"the validation loss is {self.loss} at step {self.step}: the checkpoints are older and "
-                f"valid. {ADVICE}"
+                f"the validation loss is {self.loss} at step {self.step}: the checkpoints are older and valid. {ADVICE}"
             )
         is_best = self.loss < self.best
         self.best = min(self.best, self.loss)

@@ -118,7 +118,7 @@ def test_autocast_takes_inputs_as_they_are(call, backend, device, dtype):
     with torch.autocast(tensors[0].device.type, dtype=torch.bfloat16):
         found = call.with_gradients(tensors, backend)
     assert [tensor.dtype for tensor in found] == [tensor.dtype for tensor in expected]
-    assert equal(found, expected) or (backend == "torch" and call.reference_autocasts)
+    assert equal(found, expected)
 
 
 @on_backends(registry.CALLS)

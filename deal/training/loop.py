@@ -173,8 +173,7 @@ class _Run:
         self.loss, self.psnr = self.group.broadcast(self._measure() if self.group.is_leader else None)
         if not math.isfinite(self.loss):
             raise FloatingPointError(
-                f"the validation loss is {self.loss} at step {self.step}: the checkpoints are older and "
-                f"valid. {ADVICE}"
+                f"the validation loss is {self.loss} at step {self.step}: the checkpoints are older and valid. {ADVICE}"
             )
         is_best = self.loss < self.best
         self.best = min(self.best, self.loss)

@@ -6,6 +6,6 @@ Each operation has a package of its own: `lif` is the spiking neuron, `tdbn` the
 """
 
 from deal_kernels.backend import info
+from deal_kernels.version import __version__
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "info"]

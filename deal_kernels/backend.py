@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from deal_kernels.version import __version__
+
 BACKENDS = ("cpp", "cuda", "triton", "torch")
 PREFERENCE = {"cpu": ("cpp", "torch"), "cuda": ("cuda", "triton", "torch")}
 FORCED = os.environ.get("DEAL_KERNELS_BACKEND") or None
@@ -84,8 +86,6 @@ def info() -> dict[str, Any]:
     >>> info()["backends"]["torch"]
     'live'
     """
-    from deal_kernels import __version__
-
     compiled = extension()
     home = {"cpp": "cpu", "cuda": "cuda", "triton": "cuda", "torch": "cpu"}
     if os.environ.get("TRITON_INTERPRET") == "1":

@@ -15,8 +15,10 @@ TINY = {
     "blocks": [["scale", 5, 3], ["spike", 5, 3, 2]], "width": 4, "batch": 2, "crop": 32, "progress": False,
     "device": "cpu", "adversary_start": 2, "log_every": 2, "save_every": 2, "ema_decay": 0.9,
 }  # fmt: skip
-# A step of both training. After it Adam has made whole steps of gradients that are nothing but rounding.
-SHARED = {"steps": 1, "adversary_start": 0}
+# One step of the network and of the generator. In a second step Adam would follow gradients that are nothing but
+# rounding. So would the generator under the default fidelity weight of 1: an untrained network returns its input, and
+# the two terms of the generator's loss cancel. Weight decay would hide the gradient.
+SHARED = {"steps": 1, "adversary_start": 0, "fidelity_weight": 3.0, "weight_decay": 0.0}
 
 
 def scenes():

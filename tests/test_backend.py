@@ -92,38 +92,6 @@ def test_an_unknown_instruction_set_is_refused():
     assert "DEAL_KERNELS_ISA=sse9 is not one of" in result.stderr
 
 
-@needs_cpp
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_any_thread_count_gives_the_same_bits(threads):
-    x = torch.randn(3, 300_001, requires_grad=True)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, threads):
-            torch.set_num_threads(count)
-            spikes = lif(x, tau=3.0)
-            results.append((spikes, torch.autograd.grad(spikes, x, torch.ones_like(x))[0]))
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
-
-
-def test_a_forked_child_computes_too():
-    """A child must not wait for the parent's threads, which it does not have; torch's own operations would."""
-    code = """
-import os, torch
-from deal_kernels.lif import lif
-torch.set_num_threads(2)
-x = torch.randn(4, 200_000)
-expected = lif(x).numpy().tobytes()
-child = os.fork()
-if child == 0:
-    os._exit(0 if lif(x).numpy().tobytes() == expected else 1)
-print(os.waitpid(child, 0)[1])
-"""
-    assert python(code).stdout.strip() == "0"
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_dataloader_workers(method):
     lif(torch.randn(4, 200_000))

@@ -12,8 +12,10 @@ import das_runs
 import pytest
 import torch
 
+from deal.model import generator
 from deal.model.network import DEAL
 from deal.training.adversarial import AdversarialTraining
+from deal_kernels.conv import Conv2d
 
 
 @pytest.fixture(autouse=True)
@@ -150,19 +152,36 @@ def gradients(optimiser):
     return [state.get("exp_avg", state.get("momentum_buffer")) for state in optimiser["state"].values()]
 
 
+def image_by_image(forward):
+    """A convolution of one image at a time."""
+
+    def each(self, x, residual=None):
+        residuals = [()] * len(x) if residual is None else zip(residual.split(1))
+        return torch.cat([forward(self, image, *added) for image, added in zip(x.split(1), residuals, strict=True)])
+
+    return each
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
-def test_two_processes_are_one(tmp_path):
+def test_two_processes_are_one(tmp_path, monkeypatch):
     updates = "alternating", "simultaneous"
     torch.multiprocessing.spawn(das_runs.distributed, (tmp_path / "meeting", 2, tmp_path / "two", updates), 2)
+    # Torch rounds a convolution of two images otherwise than two of one image on some processors. Near a threshold that
+    # changes spikes and slopes, so here, too, each convolution is of one image.
+    for convolution in (torch.nn.Conv2d, Conv2d):
+        monkeypatch.setattr(convolution, "forward", image_by_image(convolution.forward))
+    # What is left to differ is the order of sums. A float32 sum of n terms is exact up to n 2^-24 of the sum of their
+    # sizes. The longest sums are over the pixels of both images, in the generator behind its first convolution.
+    images, side = das_runs.TINY["batch"], das_runs.TINY["crop"]
+    terms = {"network_optimiser": images * side**2, "generator_optimiser": images * (generator.SIDE // 2) ** 2}
     for update in updates:
         changes = das_runs.SHARED | {"update": update}
         das_runs.run(tmp_path / "one" / update, **changes)
         two, one = (state(tmp_path / count / update)["training"] for count in ("two", "one"))
-        for optimiser in ("network_optimiser", "generator_optimiser"):
-            found, expected = gradients(two[optimiser]), gradients(one[optimiser])
-            largest = max(each.abs().max().item() for each in expected)
-            for mine, theirs in zip(found, expected, strict=True):
-                torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-4 * largest)
+        for optimiser, count in terms.items():
+            for mine, theirs in zip(gradients(two[optimiser]), gradients(one[optimiser]), strict=True):
+                largest = theirs.abs().max().item()
+                torch.testing.assert_close(mine, theirs, rtol=0, atol=count * 2**-24 * largest)
         for name, theirs in one["network"].items():
             if "running" in name:
                 torch.testing.assert_close(two["network"][name], theirs, rtol=1e-5, atol=1e-6)

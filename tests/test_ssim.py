@@ -219,16 +219,3 @@ def test_module(backend, device):
     layer = L1SSIM(0.5, 2.0, data_range=255.0, padding="valid", backend=backend)
     assert torch.equal(layer(*pair), l1_ssim(*pair, 0.5, 2.0, data_range=255.0, padding="valid", backend=backend))
     assert "alpha=0.5" in repr(layer) and not list(layer.parameters())
-
-
-def test_bits_do_not_depend_on_the_threads():
-    pair = images(3, 1, 301, 270)
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append([r for f in RESULTS.values() for r in result_and_gradients(f, pair)])
-    finally:
-        torch.set_num_threads(before)
-    for other in results[1:]:
-        assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))

@@ -16,6 +16,7 @@ from triton_testing import (
     runs,
 )
 
+from deal_kernels._common.layout import ChannelLayout
 from deal_kernels.tdbn import op, tdbn, tdbn_lif
 from deal_kernels.tdbn import triton as room
 
@@ -103,7 +104,7 @@ def test_sums_are_taken_in_slices(layout, monkeypatch):
     for offset in (0.0, 1e4):
         middle = values(3, seed=3) + offset
         x, grad = arranged(values(5, 3, 3, 41, 43) + offset, layout), values(5, 3, 3, 41, 43, seed=2)
-        tiles = room._tiling(x, 2)[0]
+        tiles = room._tiling(ChannelLayout.of(x, 2))[0]
         assert tiles > 3 and tiles % 3
         moments, expected = op.launch_moments(x, 2, "triton"), op.launch_moments(x.double(), 2, "torch")
         assert close(moments[0], expected[0], 1e-6)
@@ -202,14 +203,14 @@ KERNELS = ("moments", "sums", "merge", "normalise", "gradient")
 def launched(name, x, monkeypatch):
     """The arguments a kernel is launched with for x [T, B, C, ...]."""
     recorders = {kernel: Recorder() for kernel in KERNELS}
-    each, like = torch.ones(x.shape[2]), torch.empty_like(x)
+    each, like, layout = torch.ones(x.shape[2]), torch.empty_like(x), ChannelLayout.of(x, 2)
     with monkeypatch.context() as patch:
         for kernel, recorder in recorders.items():
             patch.setattr(room, f"{kernel}_kernel", recorder)
-        room.moments(x, 2, each, each)
-        room.gradient_sums(x, 2, like, each, torch.empty(2, x.shape[2]))
-        room.normalise(x, 2, each, each, each, like)
-        room.gradient(x, 2, like, each, each, each, each, like)
+        room.moments(x, layout, each, each)
+        room.gradient_sums(x, layout, like, each, torch.empty(2, x.shape[2]))
+        room.normalise(x, layout, each, each, each, like)
+        room.gradient(x, layout, like, each, each, each, each, like)
     return recorders[name].arguments
 
 

@@ -78,7 +78,7 @@ def parse_window(values: list[str]) -> Any:
 
 
 def parse_crop(values: list[str]) -> Any:
-    """The size for `deal.checks.height_and_width`: one number, two numbers or None."""
+    """The size for `deal.io.images.height_and_width`: one number, two numbers or None."""
     if values == ["none"]:
         return None
     try:

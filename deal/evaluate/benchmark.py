@@ -26,11 +26,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from deal.checks import Size, height_and_width
 from deal.evaluate import metrics
 from deal.evaluate.degradation_suites import Row, degrade, rows_of
 from deal.evaluate.method_registry import BEST, BUNDLED, CLASSICAL, Method, check_methods, find_method, labels
-from deal.io.images import Location, UnusableImage, centre_crop, read_frame, to_uint8
+from deal.io.images import Location, Size, UnusableImage, centre_crop, height_and_width, read_frame, to_uint8
 from deal.io.paths import find_images
 from deal.model.device import choose_device
 from deal.model.pretrained import bundled_weights

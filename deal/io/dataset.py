@@ -19,8 +19,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from deal.checks import height_and_width
-from deal.io.images import Frame, Location, UnusableImage, Window, check_window, read_frame
+from deal.io.images import Frame, Location, UnusableImage, Window, check_window, height_and_width, read_frame
 from deal_kernels._common.checks import one_of
 
 

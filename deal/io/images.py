@@ -21,12 +21,15 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from deal.io.metadata import Metadata, read_metadata
-from deal_kernels._common.checks import number, one_of
+from deal_kernels._common.checks import is_integer, number, one_of
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 DTYPES = ("uint8", "uint16", "float32")
 Location = str | os.PathLike[str]
 Window = Literal["auto", "full"] | tuple[float, float]
+
+
+Size = int | tuple[int, int] | None
 
 
 class UnusableImage(ValueError):
@@ -210,3 +213,17 @@ def centre_crop(image: Tensor, height: int, width: int) -> Tensor:
     """
     top, left = (image.shape[-2] - height) // 2, (image.shape[-1] - width) // 2
     return image[..., top : top + height, left : left + width]
+
+
+def height_and_width(name: str, size: Size) -> tuple[int, int] | None:
+    """A size as height and width. One number means a square, None means no limit.
+
+    >>> height_and_width("crop", 128)
+    (128, 128)
+    """
+    if size is None:
+        return None
+    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(pair) != 2 or any(not is_integer(side) or side < 1 for side in pair):
+        raise ValueError(f"{name} must be an integer of at least 1, a pair of them, or None; got {size!r}")
+    return pair

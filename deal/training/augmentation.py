@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from deal.checks import Size, height_and_width
 from deal.io.dataset import Source
+from deal.io.images import Size, height_and_width
 
 
 class Crops:

@@ -22,9 +22,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from deal.checks import Size, height_and_width
 from deal.io.dataset import ImageDataset, Source
-from deal.io.images import centre_crop
+from deal.io.images import Size, centre_crop, height_and_width
 from deal.io.paths import find_images
 from deal.io.synthetic import SyntheticScenes
 from deal.model.generator import Generator

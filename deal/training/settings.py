@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from deal.checks import Size, height_and_width
+from deal.io.images import Size, height_and_width
 from deal_kernels._common.checks import check_integer, number, one_of
 
 CHOICES = {

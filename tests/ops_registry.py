@@ -1,0 +1,388 @@
+"""Every operation of deal_kernels, as the tests that are the same for all of them call it.
+
+A `Call` is a function of tensors; a `Network` is a module with operations in it, for compilation, export and copies.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import torch
+from conftest import BACKENDS
+from torch import Tensor, nn
+
+from deal_kernels.conv import Conv2d, conv2d
+from deal_kernels.degradation import Mixture, mixture
+from deal_kernels.lif import LIF, lif
+from deal_kernels.ssim import L1SSIM, l1_ssim, ssim, ssim_map
+from deal_kernels.tdbn import TDBNLIF, SpikingConv, TDBatchNorm2d, tdbn, tdbn_lif
+
+NO_TRITON = ("cpp", "cuda", "torch")
+SOME = ("sharpness_0.7", "contrast_0.5", "posterize_5", "gaussian_blur", "average_pool_resize_2", "noise")
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """A random tensor: normal, or uniform between two bounds."""
+
+    shape: tuple[int, ...]
+    bounds: tuple[float, float] | None = None
+    parameter: bool = False  # parameters of half inputs are float32
+
+    def __call__(self, generator: torch.Generator, device: str, dtype: torch.dtype) -> Tensor:
+        if self.bounds is None:
+            drawn = torch.randn(self.shape, generator=generator, dtype=torch.float64)
+        else:
+            low, high = self.bounds
+            drawn = torch.rand(self.shape, generator=generator, dtype=torch.float64) * (high - low) + low
+        half = dtype in (torch.float16, torch.bfloat16)
+        return drawn.to(device, torch.float32 if half and self.parameter else dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One way to call an operation.
+
+    Args:
+        run: of the tensors, and `backend`; a tensor or a tuple of them.
+        inputs: the tensors.
+        leaves: which of them get a gradient.
+        operations: the torch operations that the forward pass dispatches to; none where torch computes.
+        large: tensors that take several threads.
+        backends: which may run it.
+        any_threads: whether results and gradients have the same bits for any number of threads.
+        second_derivatives: whether there are any; a call without them refuses.
+        autocasts: whether autocast changes the type that it computes in.
+        reference_autocasts: whether it does so where torch computes.
+        dtype, channels_last: of the inputs.
+    """
+
+    name: str
+    run: Callable[..., Tensor | tuple[Tensor, ...]]
+    inputs: tuple[Draw, ...]
+    leaves: tuple[int, ...]
+    operations: tuple[str, ...]
+    large: tuple[Draw, ...] = ()
+    backends: tuple[str, ...] = ("cpp", "cuda", "triton", "torch")
+    any_threads: bool = True
+    second_derivatives: bool = False
+    autocasts: bool = False
+    reference_autocasts: bool = False
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = False
+
+    def tensors(
+        self, device: str = "cpu", dtype: torch.dtype | None = None, *, seed: int = 0, large: bool = False
+    ) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        drawn = [draw(generator, device, dtype or self.dtype) for draw in (self.large if large else self.inputs)]
+        if self.channels_last:
+            drawn[0] = drawn[0].contiguous(memory_format=torch.channels_last)
+        return drawn
+
+    def results(self, tensors: list[Tensor], backend: str | None = None) -> tuple[Tensor, ...]:
+        found = self.run(*tensors, backend=backend)
+        return found if isinstance(found, tuple) else (found,)
+
+    def with_gradients(self, tensors: list[Tensor], backend: str | None = None) -> list[Tensor]:
+        """The results, and the gradients of the leaves for fixed gradients of the results."""
+        given = self.leaf_tensors(tensors)
+        results = self.results(given, backend)
+        return [*(result.detach() for result in results), *self.gradients(results, given)]
+
+    def leaf_tensors(self, tensors: list[Tensor]) -> list[Tensor]:
+        return [tensor.detach().requires_grad_(k in self.leaves) for k, tensor in enumerate(tensors)]
+
+    def gradients(self, results: tuple[Tensor, ...], given: list[Tensor], **options: bool) -> list[Tensor]:
+        if not self.leaves:
+            return []
+        generator = torch.Generator().manual_seed(1)
+        grads = [torch.randn(each.shape, generator=generator, dtype=torch.float64).to(each) for each in results]
+        return list(torch.autograd.grad(results, [given[k] for k in self.leaves], grads, **options))
+
+
+def _tau(channels: int) -> Draw:
+    return Draw((channels,), (1.0, 2.0), parameter=True)
+
+
+def _positive(channels: int) -> Draw:
+    return Draw((channels,), (0.5, 1.5), parameter=True)
+
+
+def _lif(x: Tensor, *, backend: str | None = None) -> Tensor:
+    return lif(x, surrogate="atan", backend=backend)
+
+
+def _learnt_lif(
+    x: Tensor, v0: Tensor, tau: Tensor, threshold: Tensor, *, backend: str | None = None
+) -> tuple[Tensor, Tensor]:
+    return lif(x, v0, tau=tau, v_threshold=threshold, v_reset=None, return_state=True, backend=backend)
+
+
+OUTPUTS = {"spikes": {}, "mean": {"reduce": "mean"}, "packed": {"pack": True}}
+
+
+def _lif_variant(output: str, steps: int | None, state: bool) -> Call:
+    row, options = (2, 3, 5), OUTPUTS[output] | {"steps": steps, "return_state": state, "surrogate": "atan"}
+    leaves = () if output == "packed" else (0, 1, 2, 3) if state else (0,)
+    return Call(
+        f"lif-{output}-{steps}-{state}",
+        lambda x, v0, tau, threshold, backend: lif(x, v0, tau=tau, v_threshold=threshold, backend=backend, **options),
+        (Draw(row if steps else (4, *row)), Draw(row, parameter=True), _tau(3), _tau(3)),
+        leaves,
+        ("lif",),
+    )
+
+
+def _tdbn(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None = None) -> Tensor:
+    return tdbn(x, weight, bias, training=True, backend=backend)
+
+
+def _tdbn_lif(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None = None) -> Tensor:
+    return tdbn_lif(x, weight, bias, training=True, surrogate="atan", backend=backend)
+
+
+NORM = "tdbn_moments", "tdbn_normalise"
+
+
+def _tdbn_lif_variant(output: str, steps: int | None, full: bool) -> Call:
+    row, options = (2, 3, 5, 2), OUTPUTS[output] | {"steps": steps, "surrogate": "atan", "training": True}
+    x = Draw(row if steps else (4, *row))
+
+    def run(x, weight, bias, shortcut=None, v0=None, tau=2.0, threshold=1.0, *, backend):
+        return tdbn_lif(
+            x, weight, bias, shortcut=shortcut, v0=v0, tau=tau, v_threshold=threshold, return_state=full,
+            backend=backend, **options,
+        )  # fmt: skip
+
+    more = (x, Draw(row, parameter=True), _tau(3), _tau(3)) if full else ()
+    inputs = (x, _positive(3), _positive(3), *more)
+    leaves = () if output == "packed" else tuple(range(len(inputs))) if full else (0,)
+    return Call(f"tdbn_lif-{output}-{steps}-{full}", run, inputs, leaves, ("tdbn_moments", "tdbn_lif"))
+
+
+def _mixture(
+    x: Tensor, weights: Tensor, blur: Tensor, noise: Tensor, *, checkpoint: bool = False, backend: str | None = None
+) -> Tensor:
+    params = {"gaussian_blur": blur, "noise": noise}
+    return mixture(x, weights, SOME, params, checkpoint=checkpoint, backend=backend)
+
+
+def _mixed(batch: int, channels: int, height: int, width: int, stages: int = 3) -> tuple[Draw, ...]:
+    image = channels, height, width
+    return (
+        Draw((batch, *image), (0.0, 1.0)),
+        Draw((batch, stages, len(SOME)), (0.0, 0.3), parameter=True),
+        Draw((batch, stages), (1.0, 1.5), parameter=True),
+        Draw((batch, stages, *image), (-0.1, 0.1), parameter=True),
+    )
+
+
+def _pair(*shape: int) -> tuple[Draw, Draw]:
+    return Draw(shape, (0.0, 1.0)), Draw(shape, (0.0, 1.0))
+
+
+def _conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None, *, backend: str | None = None
+) -> Tensor:
+    return conv2d(
+        x, weight, bias, residual=residual, padding=3, padding_mode="reflect",
+        activation=None if residual is None else "relu", backend=backend,
+    )  # fmt: skip
+
+
+def _convolved(batch: int, inputs: int, outputs: int, height: int, width: int) -> tuple[Draw, ...]:
+    bound = (inputs * 49) ** -0.5
+    return (
+        Draw((batch, inputs, height, width)),
+        Draw((outputs, inputs, 7, 7), (-bound, bound)),
+        Draw((outputs,)),
+        Draw((batch, outputs, height, width)),
+    )
+
+
+CALLS = (
+    Call("lif", _lif, (Draw((4, 2, 3, 5)),), (0,), ("lif",), (Draw((3, 300_001)),)),
+    Call(
+        "lif, learnt", _learnt_lif, (Draw((4, 2, 3, 5)), Draw((2, 3, 5), parameter=True), _tau(3), _tau(3)),
+        (0, 1, 2, 3), ("lif",), (Draw((4, 8, 3, 8000)), Draw((8, 3, 8000), parameter=True), _tau(3), _tau(3)),
+        any_threads=False,
+    ),
+    Call(
+        "tdbn", _tdbn, (Draw((4, 2, 3, 5, 2)), _positive(3), Draw((3,), parameter=True)), (0, 1, 2), NORM,
+        (Draw((4, 2, 3, 100, 90)), _positive(3), Draw((3,), parameter=True)), any_threads=False,
+    ),
+    Call(
+        "tdbn_lif", _tdbn_lif, (Draw((4, 2, 3, 5, 2)), _positive(3), Draw((3,), parameter=True)), (0, 1, 2),
+        ("tdbn_moments", "tdbn_lif"), (Draw((4, 2, 3, 100, 90)), _positive(3), Draw((3,), parameter=True)),
+        any_threads=False,
+    ),
+    Call(
+        "mixture", _mixture, _mixed(2, 3, 9, 11), (0, 1), ("degradation",), _mixed(2, 1, 150, 170),
+        backends=NO_TRITON,
+    ),
+    Call(
+        "mixture, checkpoint", lambda *given, backend=None: _mixture(*given, checkpoint=True, backend=backend),
+        _mixed(2, 1, 9, 11), (0, 1), ("degradation",), _mixed(3, 3, 70, 90), backends=NO_TRITON,
+    ),
+    *(
+        Call(function.__name__, function, _pair(2, 3, 20, 25), (0, 1), (name,), large, reference_autocasts=True)
+        for function, name, large in (
+            (ssim, "ssim_loss", _pair(1, 3, 150, 170)), (l1_ssim, "ssim_loss", _pair(3, 1, 301, 270)),
+            (ssim_map, "ssim_map", _pair(1, 3, 150, 170)),
+        )
+    ),
+    Call(
+        "conv2d", _conv2d, _convolved(2, 4, 6, 20, 17), (0, 1, 2, 3), ("conv2d",), _convolved(2, 24, 16, 90, 60),
+        backends=("cpp", "torch"), second_derivatives=True, autocasts=True,
+    ),
+)  # fmt: skip
+
+
+def _image_variants():
+    """Shapes, types, layouts and choices of gradients that the operations of images tell apart."""
+    for (stages, dtype), leaves in itertools.product(
+        ((1, torch.float32), (3, torch.bfloat16)), ((), (0, 1), (0,), (1,))
+    ):
+        yield Call(
+            f"mixture-{stages}-{leaves}", _mixture, _mixed(2, 3, 9, 11, stages), leaves, ("degradation",),
+            backends=NO_TRITON, dtype=dtype, channels_last=True,
+        )  # fmt: skip
+    for (padding, dtype), (function, leaves) in itertools.product(
+        (("zeros", torch.float32), ("valid", torch.bfloat16)),
+        ((ssim_map, (1,)), (l1_ssim, ()), (l1_ssim, (0,)), (l1_ssim, (0, 1))),
+    ):
+        yield Call(
+            f"{function.__name__}-{padding}-{leaves}",
+            lambda a, b, backend, f=function, padding=padding: f(a, b, padding=padding, backend=backend),
+            _pair(2, 3, 13, 17), leaves, (), dtype=dtype, channels_last=function is ssim_map,
+        )  # fmt: skip
+    for dtype, last, (count, leaves) in itertools.product(
+        (torch.float32, torch.bfloat16), (False, True), ((2, ()), (4, (0, 1, 2, 3)), (2, (0,)), (3, (1, 2)))
+    ):
+        yield Call(
+            f"conv2d-{dtype}-{last}-{leaves}", _conv2d, _convolved(2, 8, 6, 20, 17)[:count], leaves, ("conv2d",),
+            backends=("cpp",), dtype=dtype, channels_last=last,
+        )  # fmt: skip
+
+
+VARIANTS = (
+    *(_lif_variant(*case) for case in itertools.product(OUTPUTS, (None, 3), (False, True))),
+    *(
+        Call(f"tdbn-{axis}", _tdbn, (Draw(shape), _positive(3), _positive(3)), (0, 1, 2), NORM)
+        for axis, shape in ((2, (4, 2, 3, 5, 2)), (1, (4, 3, 5, 2)))
+    ),
+    *(_tdbn_lif_variant(*case) for case in itertools.product(OUTPUTS, (None, 3), (False, True))),
+    *_image_variants(),
+)
+
+
+class Neurons(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(20))
+        self.neurons = LIF(tau=nn.Parameter(torch.tensor(2.0)), v_reset=None, surrogate="atan")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.neurons(torch.relu(x) * self.scale).sum(0)
+
+
+class Degraded(nn.Module):
+    def __init__(self, checkpoint: bool) -> None:
+        super().__init__()
+        self.mixture = Mixture(SOME, checkpoint=checkpoint)
+
+    def forward(self, x: Tensor, weights: Tensor, blur: Tensor, noise: Tensor) -> Tensor:
+        params = {"gaussian_blur": blur, "noise": noise}
+        return self.mixture(torch.relu(x * 1.5), weights.softmax(-1), params).square()
+
+
+class Losses(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = L1SSIM()
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        a = torch.relu(a * 1.5)
+        return self.loss(a, b) + ssim(a, b, padding="valid") + ssim_map(a, b).square().mean()
+
+
+class Convolutions(nn.Module):
+    def __init__(self, backend: str | None) -> None:
+        super().__init__()
+        self.first = Conv2d(3, 8, 5, padding=2, padding_mode="reflect", activation="relu", backend=backend)
+        self.second = Conv2d(8, 8, 7, padding="same", dilation=2, activation="relu", backend=backend)
+        self.third = Conv2d(8, 2, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x * 1.5)
+        return self.third(self.second(y, y)).square().mean()
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A module with operations in it.
+
+    Args:
+        build: makes it.
+        inputs: the tensors it takes.
+        leaves: which of them get a gradient, beside the parameters.
+        operations: torch operations that are found in an exported program of it.
+        training: its mode.
+        exact: whether its compiled forward pass has the same bits.
+        rtol, atol: of the gradients of the compiled network; None for torch's own.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    inputs: tuple[Draw, ...]
+    leaves: tuple[int, ...]
+    operations: tuple[str, ...]
+    training: bool = True
+    exact: bool = False
+    rtol: float | None = None
+    atol: float | None = None
+
+    def module(self) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.build().train(self.training)
+
+    def tensors(self, seed: int = 0) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return [draw(generator, "cpu", torch.float32) for draw in self.inputs]
+
+
+def _normed() -> nn.Module:
+    return nn.Sequential(
+        TDBatchNorm2d(3), TDBNLIF(3, alpha=None, surrogate="atan"), SpikingConv(3, 4, 3, padding=1, reduce="mean")
+    )
+
+
+NETWORKS = (
+    Network("lif", Neurons, (Draw((4, 6, 20)),), (0,), ("lif",), exact=True),
+    *(
+        Network(
+            f"tdbn, {'training' if training else 'evaluation'}", _normed, (Draw((4, 2, 3, 6, 5)),), (0,),
+            ("tdbn_normalise", "tdbn_lif"), training, rtol=1e-4, atol=1e-5,
+        )
+        for training in (True, False)
+    ),
+    *(
+        Network(
+            f"mixture, {'checkpoint' if checkpoint else 'kept'}", lambda checkpoint=checkpoint: Degraded(checkpoint),
+            _mixed(2, 1, 9, 11), (0, 1), ("degradation",),
+        )
+        for checkpoint in (False, True)
+    ),
+    Network("ssim", Losses, _pair(2, 3, 13, 17), (0, 1), ("ssim_loss", "ssim_map")),
+    *(
+        Network(
+            f"conv2d, {named}", lambda named=named: Convolutions(named), (Draw((2, 3, 30, 28)),), (0,),
+            ("conv2d",) if named == "cpp" else (), rtol=1e-4, atol=1e-6,
+        )
+        for named in ("cpp", "torch", None) if named != "cpp" or "cpp" in BACKENDS
+    ),
+)  # fmt: skip

@@ -251,7 +251,7 @@ def test_dataloader_workers():
         assert equal(found, wanted), call.name
 
 
-COMPILERS = [("eager", False), ("aot_eager", False), ("aot_eager", True), ("inductor", True)]
+COMPILERS = [("eager", True), ("aot_eager", False), ("inductor", True)]
 
 
 @by_name(registry.NETWORKS)

@@ -4,8 +4,8 @@
 
 #include <stdexcept>
 
-#include "../cpu/kernels.h"
-#include "../cuda/kernels.h"
+#include "../cpu/common/kernels.h"
+#include "../cuda/common/kernels.h"
 
 namespace deal {
 namespace bindings {
@@ -22,6 +22,14 @@ T* pointer(Address address) {
 
 // Another extension in the same process may bind the same types, in another version.
 inline py::module_local local() { return py::module_local(); }
+
+inline void define_dtype(py::module_& m) {
+  py::enum_<DType>(m, "DType", local())
+      .value("float32", DType::float32)
+      .value("float16", DType::float16)
+      .value("bfloat16", DType::bfloat16)
+      .value("float64", DType::float64);
+}
 
 // Defines kernel(call, threads). The instruction set is chosen by the first call.
 template <class Bound, class Call>

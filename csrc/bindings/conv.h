@@ -1,5 +1,6 @@
 // Convolution for Python.
 #pragma once
+#include "../math/spectrum.h"
 #include "call.h"
 
 namespace deal {

@@ -6,7 +6,8 @@
 #include <random>
 #include <vector>
 
-#include "../../csrc/cpu/kernels.h"
+#include "../../csrc/cpu/common/kernels.h"
+#include "../../csrc/math/spectrum.h"
 
 using namespace deal;
 

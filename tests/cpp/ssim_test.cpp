@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "../../csrc/cpu/kernels.h"
+#include "../../csrc/cpu/common/kernels.h"
 #include "../../csrc/math/ssim.h"
 
 using namespace deal;
@@ -50,8 +50,8 @@ void expect_near(const char* what, const Shape& s, double got, double expected, 
 }
 
 template <class T>
-struct Block {
-  explicit Block(int64_t count) : count(count), data(new T[size_t(count)]) {}
+struct Exact {
+  explicit Exact(int64_t count) : count(count), data(new T[size_t(count)]) {}
   int64_t count;
   std::unique_ptr<T[]> data;
   T* get() const { return data.get(); }
@@ -64,7 +64,7 @@ void check(const Shape& s, DType dtype, bool of_map, int threads) {
   std::mt19937 random(unsigned(s.height * 1000 + s.width));
   std::uniform_real_distribution<double> uniform(0, 1);
   const int64_t values = s.planes * s.map_height() * s.map_width();
-  Block<T> a(s.pixels()), b(s.pixels()), map(values), grad(of_map ? values : 1), grad_a(s.pixels()), grad_b(s.pixels());
+  Exact<T> a(s.pixels()), b(s.pixels()), map(values), grad(of_map ? values : 1), grad_a(s.pixels()), grad_b(s.pixels());
   T loss = 0;
   for (int64_t i = 0; i < s.pixels(); ++i) {
     a.data[i] = T(uniform(random));
@@ -127,7 +127,7 @@ void check(const Shape& s, DType dtype, bool of_map, int threads) {
 // Half types differ from float32 in how rows are read and written, which every length of a row's rest tries.
 void check_halves(DType dtype, int64_t width) {
   const int64_t count = 3 * width;
-  Block<uint16_t> a(count), map(count), grad_a(count), grad_b(count);
+  Exact<uint16_t> a(count), map(count), grad_a(count), grad_b(count);
   for (int64_t i = 0; i < count; ++i) a.data[i] = uint16_t((dtype == DType::float16 ? 0x3000 : 0x3e00) + i % 64);
   const Ssim call = {dtype, 1, 3, width, 0, 1e-4, 9e-4, a.get(), a.get(), map.get(), 0, 1, 0, nullptr, nullptr, false, grad_a.get(), grad_b.get()};
   kernels().ssim(call, 1);

@@ -1,0 +1,140 @@
+// The images that a stage reads, rows of them that are held, and how the stages of all samples are run.
+#pragma once
+#include "plan.h"
+
+namespace deal {
+namespace DEAL_ISA {
+namespace {
+
+constexpr int kRing = 16;    // rows of an image that are held: more than a window has
+constexpr int64_t kPixelsWorthAThread = 1 << 12;
+
+// One sample's images, and what is to be added to all of a channel.
+template <class S>
+struct Image {
+  DType dtype;
+  const void* data;
+  int64_t first;
+  S* offset;  // or null
+};
+
+template <class S>
+void fetch(const Plan<S>& plan, const Image<S>& image, int64_t channel, int64_t y, S* to) {
+  read_row(image.dtype, image.data, image.first + (channel * plan.a.height + y) * plan.a.width, to, plan.width);
+  if (!image.offset || image.offset[channel] == 0) return;
+  const S offset = image.offset[channel];
+  for (int i = 0; i < plan.width; i += Pack<S>::lanes) store(to + i, load(to + i) + offset);
+  clear(to, plan.width, plan.count);
+}
+
+// Whether rows can be computed with where they lie in memory.
+template <class S>
+bool lies_ready(const Plan<S>& plan, const Image<S>& image) {
+  const bool own_type = image.dtype == (sizeof(S) == 8 ? DType::float64 : DType::float32);
+  return own_type && plan.width == plan.count && !image.offset;
+}
+
+// A row, in memory or in the buffer.
+template <class S>
+const S* row_of(const Plan<S>& plan, const Image<S>& image, int64_t channel, int64_t y, S* buffer) {
+  if (lies_ready(plan, image))
+    return static_cast<const S*>(image.data) + image.first + (channel * plan.a.height + y) * plan.a.width;
+  fetch(plan, image, channel, y, buffer);
+  return buffer;
+}
+
+// Rows of buffers, which are zero where nobody wrote.
+template <class S>
+class Lines {
+ public:
+  Lines(const Plan<S>& plan, int64_t count) : pitch_(plan.pitch), memory_(count * plan.pitch, Fill::zeros) {}
+  S* operator[](int64_t line) const { return memory_.get() + line * pitch_ + kMargin; }
+
+ private:
+  const int64_t pitch_;
+  Buffer<S> memory_;
+};
+
+// The last rows of an image that were read.
+template <class S>
+class RowRing {
+ public:
+  explicit RowRing(const Plan<S>& plan) : plan_(plan), lines_(plan, kRing * plan.a.channels) {}
+
+  // Rows are read from `first` on.
+  void start(const Image<S>& image, int64_t first) {
+    image_ = image;
+    ready_ = lies_ready(plan_, image) ? static_cast<const S*>(image.data) + image.first : nullptr;
+    next_ = first < 0 ? 0 : first;
+  }
+  // Up to `last`, as far as there are any.
+  void read_to(int64_t last) {
+    for (; !ready_ && next_ <= last && next_ < plan_.a.height; ++next_)
+      for (int64_t c = 0; c < plan_.a.channels; ++c) fetch(plan_, image_, c, next_, lines_[c * kRing + next_ % kRing]);
+  }
+  const S* row(int64_t channel, int64_t y) const {
+    return ready_ ? ready_ + (channel * plan_.a.height + y) * plan_.a.width : lines_[channel * kRing + y % kRing];
+  }
+
+ private:
+  const Plan<S>& plan_;
+  const Lines<S> lines_;
+  Image<S> image_{};
+  const S* ready_ = nullptr;  // the image, where its rows lie ready
+  int64_t next_ = 0;
+};
+
+// Runs the stages of every sample with workers, in this order or from the last to the first. Each stage is two passes
+// over the rows, look() and work(), as the second needs all of what the first found; settle() comes when a sample's
+// stage is done, and finish() when all stages are. start(sample, stage, slot) tells a worker what it works at. Samples
+// are worked at side by side where there are enough for all threads, and slots are the threads' own; else the rows of
+// all samples are `shared` out, and each sample has a slot.
+template <class Worker, class Call>
+void each_stage(const DegradationInput& a, const Call& call, int threads, bool shared, bool reverse) {
+  const auto stage = [&](int64_t i) { return reverse ? a.stages - 1 - i : i; };
+  if (!shared) {
+    parallel_for(a.batch, 1, threads, [&](int64_t begin, int64_t end, int thread) {
+      Worker worker(call);
+      for (int64_t sample = begin; sample < end; ++sample) {
+        for (int64_t i = 0; i < a.stages; ++i) {
+          worker.start(sample, stage(i), thread);
+          worker.look(0, a.height);
+          worker.work(0, a.height);
+          worker.settle();
+        }
+        worker.finish(0, a.height);
+      }
+    });
+    return;
+  }
+  // Calls run(worker, first row, end) for the rows of all samples.
+  const auto each_band = [&](int64_t at, const auto& run) {
+    parallel_for(a.batch * a.height, 1, threads, [&](int64_t begin, int64_t end, int) {
+      Worker worker(call);
+      while (begin < end) {
+        const int64_t sample = begin / a.height, top = begin % a.height;
+        const int64_t bottom = top + (end - begin) < a.height ? top + (end - begin) : a.height;
+        worker.start(sample, at, sample);
+        run(worker, top, bottom);
+        begin += bottom - top;
+      }
+    });
+  };
+  Worker all(call);
+  for (int64_t i = 0; i < a.stages; ++i) {
+    each_band(stage(i), [](Worker& worker, int64_t begin, int64_t end) { worker.look(begin, end); });
+    each_band(stage(i), [](Worker& worker, int64_t begin, int64_t end) { worker.work(begin, end); });
+    for (int64_t sample = 0; sample < a.batch; ++sample) {
+      all.start(sample, stage(i), sample);
+      all.settle();
+    }
+  }
+  each_band(stage(a.stages - 1), [](Worker& worker, int64_t begin, int64_t end) { worker.finish(begin, end); });
+}
+
+// Whether samples have to share the threads.
+inline bool shares_threads(const DegradationInput& a, int threads) { return a.batch % threads && a.batch < 4 * threads; }
+
+}  // namespace
+}  // namespace DEAL_ISA
+}  // namespace deal

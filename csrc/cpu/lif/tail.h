@@ -1,0 +1,138 @@
+// The neurons left over when no whole block of them remains: they are worked on in a padded copy.
+#pragma once
+#include "tile.h"
+
+namespace deal {
+namespace DEAL_ISA {
+namespace {
+
+// Padded copies of the neurons from `first` to the end of every row. Rooms made for results are
+// copied back at the end.
+template <class S>
+class Tail {
+  static constexpr int B = kQuad<S>;
+  static constexpr size_t kNear = 8192;
+
+ public:
+  Tail(int64_t first, int64_t neurons) : first_(first), count_(neurons - first) {}
+  Tail(const Tail&) = delete;
+  ~Tail() {
+    for (const Copy* c = copies_; c < copies_ + copied_; ++c) {
+      for (int64_t row = 0; c->result && row < c->rows; ++row)
+        __builtin_memcpy(c->result + row * c->result_stride, c->data + row * c->stride, c->used);
+    }
+    if (!norm_.mean.data) return;
+    const int64_t channels = norm_.mean.channels, inner = norm_.mean.inner;
+    for (int i = 0; i < 2; ++i)
+      add_channels(channel_sums_ + i * channels, channels, inner, neuron_sums_ + i * B, first_, int(count_));
+  }
+
+  // Rows of values that lie `stride` elements apart. What is null stays null.
+  template <class T>
+  T* of(const void* source, int64_t rows, int64_t stride) {
+    if (!source) return nullptr;
+    T* const data = reinterpret_cast<T*>(add(rows, sizeof(T) * B).data);
+    const T* from = static_cast<const T*>(source) + first_;
+    for (int64_t row = 0; row < rows; ++row) __builtin_memcpy(data + row * B, from + row * stride, sizeof(T) * count_);
+    return data;
+  }
+
+  template <class T>
+  T* result(void* target, int64_t rows, int64_t stride) {
+    if (!target) return nullptr;
+    Copy& copy = add(rows, sizeof(T) * B);
+    copy.result = reinterpret_cast<char*>(static_cast<T*>(target) + first_);
+    copy.result_stride = int64_t(sizeof(T)) * stride;
+    copy.used = sizeof(T) * count_;
+    return reinterpret_cast<T*>(copy.data);
+  }
+
+  // Rows of bits, `stride` bytes apart.
+  uint8_t* bits(void* target, int64_t rows, int64_t stride) {
+    Copy& copy = add(rows, B / 8);
+    copy.result = static_cast<char*>(target) + first_ / 8;
+    copy.result_stride = stride;
+    copy.used = size_t(count_ + 7) / 8;
+    return reinterpret_cast<uint8_t*>(copy.data);
+  }
+
+  // Bits of neurons that do not exist are zero.
+  void clear_padding(uint8_t* bits, int64_t rows) const {
+    if (count_ % 8 == 0) return;
+    for (int64_t row = 0; row < rows; ++row) bits[row * (B / 8) + count_ / 8] &= uint8_t((1 << count_ % 8) - 1);
+  }
+
+  // The call, for these neurons only; its results are still those of the whole.
+  template <class T, class Lif>
+  Lif inputs(const Lif& a) {
+    Lif part = a;
+    part.neurons = B;
+    part.x = of<T>(a.x, a.time_stride ? a.steps : 1, a.time_stride);
+    part.time_stride = a.time_stride ? B : 0;
+    part.v0 = of<S>(a.v0, 1, 0);
+    part.decay = parameter(a.decay);
+    part.threshold = parameter(a.threshold);
+    if (!a.norm.mean.data) return part;
+    const int64_t stride = a.time_stride ? a.neurons : 0;
+    part.norm = {spread(a.norm.mean), spread(a.norm.scale), spread(a.norm.shift),
+                 of<T>(a.norm.shortcut, stride ? a.steps : 1, stride)};
+    return part;
+  }
+
+  // Room for sums of each neuron, which are added to those of the channels at the end.
+  double* sums(const Norm& norm, double* channels) {
+    channel_sums_ = channels;
+    norm_ = norm;
+    return neuron_sums_;
+  }
+
+ private:
+  struct Copy {
+    char* data = nullptr;
+    int64_t rows = 0;
+    size_t stride = 0;
+    char* result = nullptr;
+    int64_t result_stride = 0;
+    size_t used = 0;
+    Buffer<char> memory;  // unless it fits into near_
+  };
+
+  // A small layer, all of which may be left over, is spared the time of malloc.
+  Copy& add(int64_t rows, size_t stride) {
+    Copy& copy = copies_[copied_++];
+    const size_t bytes = size_t(rows) * stride;
+    copy.rows = rows;
+    copy.stride = stride;
+    if (bytes <= kNear - near_used_) {
+      copy.data = near_ + near_used_;
+      __builtin_memset(copy.data, 0, bytes);
+      near_used_ += bytes;
+    } else {
+      copy.memory = Buffer<char>(int64_t(bytes), Fill::zeros);
+      copy.data = copy.memory.get();
+    }
+    return copy;
+  }
+
+  Parameter parameter(const Parameter& p) { return p.channels <= 1 ? p : spread(p); }
+
+  // A value for each neuron; those that do not exist have zeros.
+  Parameter spread(const Parameter& p) {
+    S* const data = reinterpret_cast<S*>(add(1, sizeof(S) * B).data);
+    fill_channels(data, p, first_, int(count_));
+    return {data, B, 1};
+  }
+
+  int64_t first_, count_;
+  Copy copies_[16];
+  int copied_ = 0;
+  alignas(64) char near_[kNear];
+  size_t near_used_ = 0;
+  Norm norm_ = {};
+  double neuron_sums_[2 * B] = {};
+  double* channel_sums_ = nullptr;
+};
+
+}  // namespace
+}  // namespace DEAL_ISA
+}  // namespace deal

@@ -149,5 +149,11 @@ def test_errors_name_what_is_missing(emulated):
     a = tensors((1, 1, 1, 1))
     with pytest.raises(RuntimeError, match="invalid device"):
         run(
-            Emulated(emulated.module, device=5), "tdbn_normalise", a, mean=a.mean, scale=a.mean, shift=a.mean, out=a.grad
+            Emulated(emulated.module, device=5),
+            "tdbn_normalise",
+            a,
+            mean=a.mean,
+            scale=a.mean,
+            shift=a.mean,
+            out=a.grad,
         )

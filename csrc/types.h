@@ -9,7 +9,7 @@ namespace deal {
 
 enum class DType : int { float32, float16, bfloat16, float64 };
 
-// ---- lif: neurons are numbered in memory order, time is the outer axis. N neurons, T steps.
+// lif: neurons are numbered in memory order, time is the outer axis. N neurons, T steps.
 
 enum class Output : int { spikes, mean, packed };
 enum class Charge : int { decay_input, decay, beta };
@@ -40,7 +40,8 @@ struct Parameter {
   int64_t inner;
 };
 
-// The input is normalised as it is loaded, with one mean, scale and shift per channel. Without a mean, x is used as it is.
+// The input is normalised as it is loaded, with one mean, scale and shift per channel. Without a mean, x is used as it
+// is.
 struct Norm {
   Parameter mean, scale, shift;
   const void* shortcut;  // [T, N] or [N] like x, contiguous in time: added after the norm; may be null
@@ -75,7 +76,7 @@ struct LifBackward : LifInput {
   void* norm_sums;
 };
 
-// ---- tdbn: a tensor is [steps, neurons] in memory order; neuron n belongs to channel (n / inner) % channels. Values per
+// tdbn: a tensor is [steps, neurons] in memory order; neuron n belongs to channel (n / inner) % channels. Values per
 // channel are of the state type.
 
 struct TdbnInput {
@@ -108,7 +109,7 @@ struct TdbnGradient : TdbnInput {
   void* out;  // may be grad
 };
 
-// ---- degradation: images are [batch, channels, height, width].
+// degradation: images are [batch, channels, height, width].
 
 enum class DegradationKind : int {
   identity,
@@ -154,7 +155,7 @@ struct DegradationBackward : DegradationInput {
   void *grad_x, *grad_weights;
 };
 
-// ---- ssim: images are contiguous, [planes, height, width].
+// ssim: images are contiguous, [planes, height, width].
 
 // The map has a value at every pixel, or only at those at least `margin` pixels away from every edge.
 struct Ssim {
@@ -174,7 +175,7 @@ struct Ssim {
   void *grad_a, *grad_b;
 };
 
-// ---- conv, on the CPU alone: images are [batch, channels, height, width] of float32, contiguous or channels-last.
+// conv, on the CPU alone: images are [batch, channels, height, width] of float32, contiguous or channels-last.
 // out(p) = the sum over kernel positions k of weight(k) * padded(p + dilation * k), with stride 1.
 
 enum class Padding : int { zeros, reflect, replicate };

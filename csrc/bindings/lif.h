@@ -10,9 +10,9 @@ inline Norm norm(Address mean, Address scale, Address shift, int64_t channels, i
   return {parameter(mean), parameter(scale), parameter(shift), pointer(shortcut)};
 }
 
-inline LifInput lif_input(Neuron neuron, DType dtype, Output output, int64_t steps, int64_t neurons, int64_t time_stride,
-                          Address x, Address v0, Address decay, int64_t decay_channels, Address threshold,
-                          int64_t threshold_channels, int64_t inner, const Norm* norm) {
+inline LifInput lif_input(Neuron neuron, DType dtype, Output output, int64_t steps, int64_t neurons,
+                          int64_t time_stride, Address x, Address v0, Address decay, int64_t decay_channels,
+                          Address threshold, int64_t threshold_channels, int64_t inner, const Norm* norm) {
   neuron.multiply = neuron.multiply && !decay;
   return {neuron,
           dtype,

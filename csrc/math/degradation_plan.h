@@ -1,20 +1,20 @@
-// How the ops of a degradation mixture are carried out: what is the same for every sample, stage and device.
+// The ops of a degradation mixture, prepared for the kernels. This is the same for all samples, stages and devices.
 #pragma once
 #include "../types.h"
 #include "degradation.h"
 
 namespace deal {
 
-// An op, with numbers of the type it is computed in.
+// An op, with its numbers in the type S of the computation.
 template <class S>
 struct PlannedOp {
-  DegradationKind kind;  // identity where the op leaves images of this shape as they are
-  S share, rest;         // blends: the weights of the image and of what it is blended with
-  S level;               // posterize: the step between two levels; pools: one divided by the pixels of a window
+  DegradationKind kind;  // identity if the op does not change images of this shape
+  S share, rest;         // blends: weights of the image and of the flatter image
+  S level;               // posterize: the step between levels; pools: 1 / pixels of a window
   bool straight_through;
-  int factor, height, width;    // resizes: the factor, and the size of the small image
-  S row_scale, column_scale;    // the size of the small image divided by the image's
-  S row_spacing, column_spacing;  // the size of the image divided by the small image's
+  int factor, height, width;      // resizes: the factor and the size of the small image
+  S row_scale, column_scale;      // size of the small image / size of the image
+  S row_spacing, column_spacing;  // size of the image / size of the small image
   const S* values;
 };
 
@@ -23,7 +23,7 @@ DEAL_INLINE bool resizes(DegradationKind kind) {
          kind == DegradationKind::bicubic_resize;
 }
 
-// Saturation needs three channels, and sharpness an interior.
+// Saturation needs three channels; sharpness needs pixels that are not on the border.
 inline bool changes_nothing(DegradationKind kind, const DegradationInput& a) {
   return (kind == DegradationKind::saturation && a.channels != 3) ||
          (kind == DegradationKind::sharpness && (a.height <= 2 || a.width <= 2));
@@ -48,7 +48,7 @@ void plan_op(const DegradationInput& a, const DegradationOp& op, PlannedOp<S>& p
   planned.level = S(1) / S(planned.factor * planned.factor);
 }
 
-// Whether one of the ops is of a kind.
+// Whether any of the ops is of this kind.
 template <class Op>
 bool contains(const Op* ops, int count, DegradationKind kind) {
   for (int j = 0; j < count; ++j)

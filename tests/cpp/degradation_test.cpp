@@ -91,7 +91,8 @@ Image applied(const Image& x, const DegradationOp& o, int64_t place) {
   double mean = 0;
   for (int64_t i = 0; i < s.height; ++i)
     for (int64_t k = 0; k < s.width; ++k) mean += gray_at(x, i, k) / double(s.height * s.width);
-  if (o.kind == DegradationKind::max_pool_resize || o.kind == DegradationKind::average_pool_resize || o.kind == DegradationKind::bicubic_resize)
+  if (o.kind == DegradationKind::max_pool_resize || o.kind == DegradationKind::average_pool_resize ||
+      o.kind == DegradationKind::bicubic_resize)
     return resized(x, o);
   return filled(s, [&](int64_t c, int64_t i, int64_t k) {
     const double own = x(c, i, k);
@@ -248,7 +249,9 @@ Case make(const Shape& s, const std::vector<std::pair<DegradationKind, double>>&
       a.values.push_back(drawn(random, places, 0.8, 2));
       continue;
     }
-    const int64_t each = kind == DegradationKind::noise ? s.image() : kind == DegradationKind::row_stripe ? s.height : s.width;
+    const int64_t each = kind == DegradationKind::noise        ? s.image()
+                         : kind == DegradationKind::row_stripe ? s.height
+                                                               : s.width;
     a.values.push_back(drawn(random, places * each, -0.2, 0.2));
   }
   return a;

@@ -34,8 +34,8 @@ void expect_near(const char* what, const Neuron& n, int64_t steps, int64_t neuro
                  const std::vector<float>& expected, float tolerance) {
   for (size_t i = 0; i < expected.size(); ++i) {
     if (std::fabs(got.data[i] - expected[i]) <= tolerance * (1 + std::fabs(expected[i]))) continue;
-    std::printf("%s: charge %d fire %d reset %d T %ld N %ld at %zu: %g, expected %g\n", what, int(n.charge), int(n.fire),
-                int(n.reset), long(steps), long(neurons), i, got.data[i], expected[i]);
+    std::printf("%s: charge %d fire %d reset %d T %ld N %ld at %zu: %g, expected %g\n", what, int(n.charge),
+                int(n.fire), int(n.reset), long(steps), long(neurons), i, got.data[i], expected[i]);
     ++failures;
     return;
   }
@@ -51,8 +51,8 @@ void run(const Neuron& neuron, int64_t steps, int64_t neurons, int threads) {
   LifInput input{neuron, DType::float32, Output::spikes, steps, neurons, neurons, x.data.get(), v0.data.get(),
                  {nullptr, 1, 1}, {nullptr, 1, 1}, {}};
   kernels().lif_forward(LifForward{input, out.data.get(), v.data.get()}, threads);
-  kernels().lif_backward(LifBackward{input, false, grad.data.get(), grad_v.data.get(), grad_x.data.get(), grad_v0.data.get(),
-                                     grad_decay.data.get(), grad_threshold.data.get(), nullptr},
+  kernels().lif_backward(LifBackward{input, false, grad.data.get(), grad_v.data.get(), grad_x.data.get(),
+                                     grad_v0.data.get(), grad_decay.data.get(), grad_threshold.data.get(), nullptr},
                          threads);
 
   const Cell<float> cell{neuron, float(neuron.decay), float(neuron.threshold)};
@@ -116,15 +116,18 @@ int main() {
   for (const Charge charge : {Charge::decay_input, Charge::decay, Charge::beta})
     for (const Fire fire : {Fire::ge, Fire::gt, Fire::levels})
       for (const Reset reset : {Reset::hard, Reset::soft, Reset::none})
-        for (const Surrogate surrogate : {Surrogate::sigmoid, Surrogate::atan, Surrogate::triangle, Surrogate::rectangle,
-                                        Surrogate::fast_sigmoid, Surrogate::erf})
+        for (const Surrogate surrogate : {Surrogate::sigmoid, Surrogate::atan, Surrogate::triangle,
+                                          Surrogate::rectangle, Surrogate::fast_sigmoid, Surrogate::erf})
           for (const bool detach : {false, true}) {
             const double decay = charge == Charge::beta ? 0.7 : 3.0;
-            const Neuron neuron{charge, fire, reset, surrogate, detach, false, decay, 0.9, reset == Reset::hard ? -0.2 : 0.0, 1.3, 0.8, 4.0};
+            const Neuron neuron{
+                charge, fire, reset, surrogate, detach, false, decay, 0.9, reset == Reset::hard ? -0.2 : 0.0,
+                1.3,    0.8,  4.0};
             for (const int64_t steps : {1, 5, 37})
               for (const int64_t neurons : {1, 17, 530}) run(neuron, steps, neurons, 1);
           }
-  const Neuron plain{Charge::decay_input, Fire::ge, Reset::hard, Surrogate::sigmoid, false, true, 2.0, 1.0, 0.0, 4.0, 1.0, 1.0};
+  const Neuron plain{
+      Charge::decay_input, Fire::ge, Reset::hard, Surrogate::sigmoid, false, true, 2.0, 1.0, 0.0, 4.0, 1.0, 1.0};
   for (const int threads : {1, 2, 3}) run(plain, 4, 100'003, threads);
   std::printf("%s: %d failures\n", kernels().isa, failures);
   return failures ? 1 : 0;

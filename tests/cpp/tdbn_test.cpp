@@ -51,7 +51,8 @@ std::vector<double> sums_of(const Layout& l, int64_t count, const Of& of) {
   return sums;
 }
 
-void expect_sums(const Layout& l, int64_t count, const Exact& grad, const Exact& x, const Exact& mean, const Exact& got) {
+void expect_sums(const Layout& l, int64_t count, const Exact& grad, const Exact& x, const Exact& mean,
+                 const Exact& got) {
   const auto totals = sums_of(l, count, [&](int64_t i, int64_t) { return double(grad.data[i]); });
   const auto products =
       sums_of(l, count, [&](int64_t i, int64_t c) { return double(grad.data[i]) * (x.data[i] - mean.data[c]); });
@@ -95,7 +96,8 @@ void check_norm(const Layout& l, int threads) {
 void check_neuron(const Layout& l, bool constant, int threads) {
   std::mt19937 random(unsigned(l.steps * 100 + l.outer));
   const int64_t neurons = l.neurons(), all = l.steps * neurons, given = constant ? neurons : all;
-  const Exact x = random_values(given, random), grad = random_values(all, random), shortcut = random_values(given, random);
+  const Exact x = random_values(given, random), grad = random_values(all, random),
+              shortcut = random_values(given, random);
   const Exact mean = random_values(l.channels, random), scale = random_values(l.channels, random);
   const Exact shift = random_values(l.channels, random);
   Exact y(given), out(all), expected(all), grad_x(given), expected_grad(given), sums(2 * l.channels);
@@ -105,14 +107,15 @@ void check_neuron(const Layout& l, bool constant, int threads) {
   }
   const Neuron neuron = {Charge::decay_input, Fire::ge, Reset::soft, Surrogate::atan, false, true, 2, 0.7, 0, 2, 1, 1};
   const auto of_channel = [&](const Exact& b) { return Parameter{b.get(), l.channels, l.inner}; };
-  const LifInput plain = {neuron, DType::float32, Output::spikes, l.steps, neurons, constant ? 0 : neurons, y.get(), nullptr,
-                          {nullptr, 1, 1}, {nullptr, 1, 1}, {}};
+  const LifInput plain = {neuron,  DType::float32, Output::spikes,  l.steps,         neurons, constant ? 0 : neurons,
+                          y.get(), nullptr,        {nullptr, 1, 1}, {nullptr, 1, 1}, {}};
   LifInput normed = plain;
   normed.x = x.get();
   normed.norm = {of_channel(mean), of_channel(scale), of_channel(shift), shortcut.get()};
   const auto run = [&](const LifInput& input, const Exact& spikes, const Exact& gradient, float* norm_sums) {
     kernels().lif_forward({input, spikes.get(), nullptr}, threads);
-    kernels().lif_backward({input, constant, grad.get(), nullptr, gradient.get(), nullptr, nullptr, nullptr, norm_sums}, threads);
+    kernels().lif_backward({input, constant, grad.get(), nullptr, gradient.get(), nullptr, nullptr, nullptr, norm_sums},
+                           threads);
   };
   run(plain, expected, expected_grad, nullptr);
   run(normed, out, grad_x, sums.get());

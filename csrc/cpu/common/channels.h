@@ -1,4 +1,4 @@
-// Rows of neighbouring neurons and the channels they are of: neuron n is of channel (n / inner) % channels.
+// The channels of a row of consecutive neurons: neuron n belongs to channel (n / inner) % channels.
 #pragma once
 #include "../../types.h"
 #include "buffer.h"
@@ -15,8 +15,8 @@ DEAL_INLINE void fill(S* row, int count, S value) {
   for (; i < count; ++i) row[i] = value;
 }
 
-// Calls run(place in the row, neurons, channel) for the neurons from `first`, those of one channel at a
-// time; where channels lie side by side, for as many neighbouring channels as there are.
+// Calls run(index in the row, count, channel) for runs of neurons of one channel, or, if inner == 1, for runs of
+// consecutive channels. The row begins at neuron `first`.
 template <class Run>
 DEAL_INLINE void each_channel(int64_t channels, int64_t inner, int64_t first, int count, const Run& run) {
   int64_t channel = first / inner % channels;
@@ -30,7 +30,7 @@ DEAL_INLINE void each_channel(int64_t channels, int64_t inner, int64_t first, in
   }
 }
 
-// The parameter of every neuron of a row.
+// Writes the parameter of every neuron of a row.
 template <class S>
 void fill_channels(S* row, const Parameter& p, int64_t first, int count) {
   const S* data = static_cast<const S*>(p.data);
@@ -40,7 +40,7 @@ void fill_channels(S* row, const Parameter& p, int64_t first, int count) {
   });
 }
 
-// Adds every neuron's value to the sum of its channel.
+// Adds the value of every neuron to the sum of its channel.
 template <class S>
 void add_channels(double* sums, int64_t channels, int64_t inner, const S* row, int64_t first, int count) {
   each_channel(channels, inner, first, count, [&](int i, int length, int64_t channel) {
@@ -52,7 +52,7 @@ void add_channels(double* sums, int64_t channels, int64_t inner, const S* row, i
   });
 }
 
-// Sums by channel, for each thread its own.
+// Sums by channel, separate for each thread, added up in the order of the threads.
 class ChannelSums {
  public:
   ChannelSums(int64_t count, int threads)

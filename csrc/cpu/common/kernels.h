@@ -1,4 +1,4 @@
-// The entry points of the CPU kernels, one copy per instruction set, and the one in use.
+// The entry points of the CPU kernels, compiled once per instruction set, and the choice of the set in use.
 #pragma once
 #include "../../types.h"
 
@@ -38,8 +38,8 @@ struct Kernels {
 #undef DEAL_POINTER
 };
 
-// The best set this machine runs, or the one DEAL_KERNELS_ISA names. Throws std::runtime_error
-// when that one is unknown or the machine cannot run it.
+// The best set this processor runs, or the one named by DEAL_KERNELS_ISA. Throws std::runtime_error if that one is
+// unknown or this processor does not run it.
 const Kernels& kernels();
 
 }  // namespace deal

@@ -1,5 +1,5 @@
-// Two values side by side, each of them a Pack or again two. Every operation comes as a pair of
-// independent instructions, and a processor that waits for the one goes on with the other.
+// A pair of vectors, or a pair of pairs, as one value. Each operation becomes two independent instructions, so that the
+// processor can execute one while it waits for the other.
 #pragma once
 #include "simd.h"
 
@@ -97,13 +97,13 @@ template <class T, class V>
 DEAL_INLINE void stream(T* p, const Pair<V>& x) {
   stream(p, x.a), stream(p + V::lanes, x.b);
 }
-// By lines of the cache.
+// Prefetches all cache lines of V.
 template <class V, class T>
 DEAL_INLINE void prefetch(const T* p) {
 #pragma GCC unroll 8
   for (int i = 0; i < V::lanes; i += 64 / int(sizeof(T))) __builtin_prefetch(p + i);
 }
-// As many values on every instruction set, so that sums of them are the same.
+// The same number of values on every instruction set, so that sums have the same bits everywhere.
 #if DEAL_VECTOR_BYTES == 64
 template <class S>
 using Wide = Pack<S>;
@@ -115,7 +115,7 @@ template <class S>
 using Wide = Pair<Pair<Pack<S>>>;
 #endif
 
-// Adds the lanes to a total, one after the other.
+// Adds the lanes to a total, in order.
 template <class S>
 DEAL_INLINE void add_lanes(double& total, const Pack<S>& x) {
   for (int i = 0; i < Pack<S>::lanes; ++i) total += double(x.v[i]);

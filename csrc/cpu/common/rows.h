@@ -1,4 +1,5 @@
-// Rows of pixels, in memory and as they are computed with. Buffers have room for a whole last vector.
+// Converts rows of pixels between their storage type and the type S of the computation. Buffers of S are padded to
+// whole vectors.
 #pragma once
 #include "../../types.h"
 #include "simd.h"

@@ -1,6 +1,6 @@
-// SIMD vectors of the widest kind the compiler is allowed to use. Kernel files are compiled once
-// per instruction set, each into a namespace of its own, and nothing in them may leave it: no
-// standard-library templates, whose copies the linker would merge across instruction sets.
+// SIMD vectors of the greatest width that the compiler flags allow. Kernel files are compiled once per instruction set,
+// each time into another namespace, and must define nothing outside of it. So they use no standard-library templates:
+// the linker would merge their instances across instruction sets, and could keep one this processor does not run.
 #pragma once
 #include <cstdint>
 
@@ -31,9 +31,9 @@ template <class T>
 using vector = typename VectorOf<T>::type;
 using vector_f = vector<float>;
 using vector_u = vector<uint32_t>;
-using vector_h = VectorOf<uint16_t, DEAL_VECTOR_BYTES / 2>::type;  // as many lanes as vector_f
+using vector_h = VectorOf<uint16_t, DEAL_VECTOR_BYTES / 2>::type;  // with as many lanes as vector_f
 
-// One vector of neurons, a value type of the mathematics.
+// One vector, as a value type of the formulas in math/.
 template <class S>
 struct Pack {
   static constexpr int vectors = 1;
@@ -101,7 +101,7 @@ DEAL_INLINE Pack<double> absolute(Pack<double> a) {
   return {(vector<double>)((vector<uint64_t>)a.v & 0x7fffffffffffffffu)};
 }
 
-// The larger of a and the bound; NaN stays. Compilers miss that this is one instruction.
+// The larger and the smaller of a and the bound; NaN stays NaN. Compilers do not find the single instruction.
 DEAL_INLINE Pack<float> at_least(float bound, Pack<float> a) {
   const vector_f all = bound - vector_f{};
 #if defined(__AVX512F__)
@@ -131,13 +131,13 @@ DEAL_INLINE Pack<double> at_most(double bound, Pack<double> a) {
   return {all < a.v ? all : a.v};
 }
 
-// a * 2^n, where `shifted` is the whole number n plus 1.5 * 2^23.
+// a * 2^n, where `shifted` is n + 1.5 * 2^23 for an integer n.
 DEAL_INLINE Pack<float> scaled(Pack<float> a, Pack<float> shifted) {
   return {(vector_f)((vector_u)a.v + ((vector_u)shifted.v << 23))};
 }
 
-// 2^z for z <= 0: z = n + f with n whole and |f| <= 1/2, and a degree-5 minimax polynomial in f (error
-// 1e-7). Below -126 the result stays near 1e-38.
+// 2^z for z <= 0: z = n + f with an integer n and |f| <= 1/2, and a minimax polynomial of degree 5 in f (error 1e-7).
+// Below z = -126 the result stays near 1e-38.
 template <class V>
 DEAL_INLINE V exponential2(const V& z) {
   constexpr float magic = 12582912.0f;
@@ -156,7 +156,7 @@ DEAL_INLINE Pack<double> exponential2(Pack<double> z) {
   return z;
 }
 
-// Storage types: how a number lies in memory. Arithmetic is done in compute_t<T>.
+// Storage types. Arithmetic on values of type T is done in compute_t<T>.
 struct Half {
   uint16_t bits;
 };
@@ -176,7 +176,7 @@ using compute_t = typename ComputeOf<T>::type;
 
 DEAL_INLINE vector_f widen(vector_h raw, BFloat*) { return (vector_f)(__builtin_convertvector(raw, vector_u) << 16); }
 
-// Ties go to even; NaN becomes the quiet NaN torch writes.
+// Rounds to nearest, ties to even; NaN becomes the quiet NaN that torch writes.
 DEAL_INLINE vector_h narrow(vector_f a, BFloat*) {
   const vector_u bits = (vector_u)a;
   const vector_u rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
@@ -186,15 +186,20 @@ DEAL_INLINE vector_h narrow(vector_f a, BFloat*) {
 
 #if defined(__AVX512F__)
 DEAL_INLINE vector_f widen(vector_h raw, Half*) { return (vector_f)_mm512_cvtph_ps((__m256i)raw); }
-DEAL_INLINE vector_h narrow(vector_f a, Half*) { return (vector_h)_mm512_cvtps_ph((__m512)a, _MM_FROUND_TO_NEAREST_INT); }
+DEAL_INLINE vector_h narrow(vector_f a, Half*) {
+  return (vector_h)_mm512_cvtps_ph((__m512)a, _MM_FROUND_TO_NEAREST_INT);
+}
 #elif defined(__F16C__)
 DEAL_INLINE vector_f widen(vector_h raw, Half*) { return (vector_f)_mm256_cvtph_ps((__m128i)raw); }
-DEAL_INLINE vector_h narrow(vector_f a, Half*) { return (vector_h)_mm256_cvtps_ph((__m256)a, _MM_FROUND_TO_NEAREST_INT); }
+DEAL_INLINE vector_h narrow(vector_f a, Half*) {
+  return (vector_h)_mm256_cvtps_ph((__m256)a, _MM_FROUND_TO_NEAREST_INT);
+}
 #else
 DEAL_INLINE vector_f widen(vector_h raw, Half*) {
   const vector_u bits = __builtin_convertvector(raw, vector_u);
   const vector_u magnitude = (bits & 0x7fffu) << 13;
-  const vector_f rescaled = (vector_f)magnitude * 0x1p112f;  // moves the exponent bias from 15 to 127, subnormals included
+  const vector_f rescaled =
+      (vector_f)magnitude * 0x1p112f;  // changes the exponent bias from 15 to 127, also for subnormals
   const vector_u special = magnitude | 0x7f800000u;
   const vector_u value = magnitude >= 0x0f800000u ? special : (vector_u)rescaled;
   return (vector_f)(value | ((bits & 0x8000u) << 16));
@@ -205,7 +210,7 @@ DEAL_INLINE vector_h narrow(vector_f a, Half*) {
   const vector_u sign = (bits >> 16) & 0x8000u;
   const vector_u magnitude = bits & 0x7fffffffu;
   const vector_u normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
-  // Below 2^-14 the sum with 0.5 rounds to the 2^-24 grid of the subnormals.
+  // Below 2^-14, adding 0.5 rounds to the spacing of the subnormals, 2^-24.
   const vector_u subnormal = (vector_u)((vector_f)magnitude + 0.5f) - 0x3f000000u;
   const vector_u finite = magnitude < 0x38800000u ? subnormal : normal;
   const vector_u infinity = vector_u{} + 0x7c00u;
@@ -244,7 +249,7 @@ DEAL_INLINE void store(T* p, Pack<S> a) {
   __builtin_memcpy(p, &raw, sizeof raw);
 }
 
-// The sum of the lanes.
+// The sum of the lanes, in order.
 template <class S>
 DEAL_INLINE double sum(Pack<S> a) {
   double total = 0;
@@ -252,7 +257,7 @@ DEAL_INLINE double sum(Pack<S> a) {
   return total;
 }
 
-// The sum of a row, in the order of the vectors.
+// The sum of a row: by lane, then over the lanes.
 template <class T>
 DEAL_INLINE double sum(const T* row, int count) {
   Pack<T> total{};
@@ -263,8 +268,8 @@ DEAL_INLINE double sum(const T* row, int count) {
   return all;
 }
 
-// A streaming store goes to memory past the caches: it saves the read of the line it replaces.
-// The address must be aligned to the bytes stored.
+// A streaming store bypasses the caches, which saves reading the cache line that it overwrites. The address must be
+// aligned to the number of bytes stored.
 template <class T, class S>
 DEAL_INLINE void stream(T* p, Pack<S> a) {
   const auto raw = as_stored(a, p);
@@ -280,10 +285,10 @@ DEAL_INLINE void stream(T* p, Pack<S> a) {
   __builtin_memcpy(p, &raw, sizeof raw);
 }
 
-// Results larger than this leave the caches before anyone reads them.
+// Results larger than this are evicted from the caches before they are read.
 constexpr int64_t kStreamBytes = int64_t(8) << 20;
 
-// A result is streamed when it is too large to stay in a cache and its vectors are aligned.
+// A result is streamed if it is too large for the caches and its vectors are aligned.
 DEAL_INLINE bool streams(const void* result, int64_t row_bytes, int64_t rows) {
   return rows * row_bytes >= kStreamBytes && row_bytes % 64 == 0 && reinterpret_cast<uintptr_t>(result) % 64 == 0;
 }
@@ -294,7 +299,7 @@ DEAL_INLINE void stream_fence() {
 #endif
 }
 
-// One bit per lane, lane 0 lowest: 1 where it is not zero.
+// One bit per lane, lane 0 lowest: 1 if the lane is not zero.
 template <class S>
 DEAL_INLINE uint32_t lane_bits(Pack<S> a) {
 #if defined(__AVX512F__)

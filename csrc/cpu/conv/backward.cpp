@@ -1,6 +1,6 @@
-// The gradients of a convolution. Tiles are those of the input's gradient, a convolution of the result's gradient; the
-// weights' gradient is, at each frequency, a sum over tiles of the same spectra with those of the input. Its order is
-// the tiles', whatever the threads: they share the tiles, then the frequencies.
+// The gradients of a convolution. The gradient of the input is a convolution of the result's gradient. The gradient of
+// the weights is, at each frequency, a sum over tiles of products of the same spectra with those of the input. The
+// order of this sum does not depend on the threads: they share first the tiles, then the frequencies.
 #include "bias.h"
 #include "correlation.h"
 #include "tiling.h"
@@ -11,7 +11,7 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-// Tiles whose products are summed up before they are added to others.
+// Tiles that are summed before the sum is added to that of other tiles.
 int tiles_of_a_sum(int tile) { return tile == 16 ? 32 : 16; }
 
 class Backward {
@@ -66,7 +66,7 @@ class Backward {
   }
 
  private:
-  // Room of a thread, for what is needed of a frequency.
+  // Size of a thread's scratch memory for one frequency.
   int64_t scratch_floats() const {
     const int64_t one = apply_weights_floats(int(most_), out_, in_.both());
     const int64_t other = add_correlation_floats(int(most_), in_, out_);
@@ -98,7 +98,7 @@ class Backward {
     analyse(a_.tile, source, Planes::pixels, to);
   }
 
-  // Only the pixels that the tile yields.
+  // Reads only the pixels for which the tile gives results.
   void read_input(const TileOrigin& origin, const Spectrum& to) const {
     const Source source = {
         a_.x + origin.image * a_.in_channels * a_.height * a_.width,
@@ -144,7 +144,7 @@ class Backward {
     synthesise(a_.tile, from, sink);
   }
 
-  // The kernel's places come out in reverse.
+  // Kernel positions are in reverse order in the result.
   void write_weight() const {
     const int64_t places = a_.kernel_h * a_.kernel_w, row = out_.both();
     parallel_for(a_.in_channels, 1, threads_, [&](int64_t begin, int64_t end, int) {
@@ -157,7 +157,7 @@ class Backward {
     });
   }
 
-  // Adds the pixels of the padding to those they were read from.
+  // Adds the gradients of padding pixels to those of the pixels they were copied from.
   void fold() const {
     const int64_t height = a_.height, width = a_.width;
     const Steps steps = steps_of(a_.in_channels, height, width, a_.channels_last);
@@ -191,8 +191,8 @@ class Backward {
   const Frame frame_;
   const Tiling tiling_;
   const int64_t frequencies_;
-  const int64_t x_tile_, tile_;  // from a tile's spectrum to the next one's
-  const int64_t most_;           // tiles at a time
+  const int64_t x_tile_, tile_;  // distance of the spectra of two tiles
+  const int64_t most_;           // tiles processed at a time
   float *x_, *g_, *sums_, *scratch_, *frames_;
 };
 

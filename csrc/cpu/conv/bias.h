@@ -1,4 +1,4 @@
-// The gradients of a convolution that are sums over pixels, or the pixels themselves: of bias and residual.
+// The gradients of a convolution's bias and residual.
 #pragma once
 #include "../../types.h"
 #include "../common/parallel.h"
@@ -7,7 +7,7 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-// A sum of numbers or of vectors, with what its roundings have lost.
+// A compensated sum: it also sums the rounding errors.
 template <class V>
 struct CompensatedSum {
   V sum{}, lost{};
@@ -43,9 +43,9 @@ class BiasGradient {
   }
 
  private:
-  static constexpr int64_t kRows = 16;  // whose sums are found together
-  static constexpr int64_t kFew = 64;   // pixels that stay in the nearest cache
-  static constexpr int kColumns = 16;   // sums side by side of a row, the same for all widths of vectors
+  static constexpr int64_t kRows = 16;  // rows of a partial sum
+  static constexpr int64_t kFew = 64;   // pixels that stay in the first-level cache
+  static constexpr int kColumns = 16;   // parallel sums of a row, the same number for every vector width
   static constexpr int kLanes = Pack<float>::lanes;
 
   static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }

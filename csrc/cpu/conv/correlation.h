@@ -1,4 +1,4 @@
-// The share of a few tiles in the weights' gradient, at one frequency.
+// The contribution of a few tiles to the gradient of the weights, at one frequency.
 #pragma once
 #include "product.h"
 
@@ -8,8 +8,9 @@ namespace {
 
 constexpr int kChannels = 4;  // rows of a block of the result
 
-// Adds scale * the sum over tiles of conj(x) g to planes [2, in, out]. With x and g as (r, i) it is r (r + i) without
-// (r - i) i, and without (r + i) r.
+// Adds scale * (the sum over tiles of conj(x) * g) to planes [2, in, out], with three real products per complex one.
+// With x = (xr, xi), g = (gr, gi) and p = xr * (gr + gi), the real part is p - (xr - xi) * gi, the imaginary p - (xr +
+// xi) * gr.
 template <int rows>
 void add_correlation(const Tiles& x, const float* differences, const float* sums, const Tiles& g, const float* g_sums,
                      int count, float scale, float* to, int64_t plane, int64_t out) {
@@ -35,7 +36,8 @@ int64_t add_correlation_floats(int count, const Halves& in, const Halves& out) {
   return count * (2 * in.both() + out.both());
 }
 
-void add_correlation(const Tiles& x, const Tiles& g, int count, const Halves& in, float scale, float* to, float* scratch) {
+void add_correlation(const Tiles& x, const Tiles& g, int count, const Halves& in, float scale, float* to,
+                     float* scratch) {
   float *const differences = scratch, *const sums = scratch + count * x.plane, *const g_sums = sums + count * x.plane;
   x.mix(count, -1, differences);
   x.mix(count, 1, sums);

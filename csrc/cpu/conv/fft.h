@@ -1,5 +1,5 @@
-// Fourier transforms of 16 and 32 numbers, as many transforms side by side as a vector has lanes. The inverse
-// transform is the same with real and imaginary parts exchanged, in what goes in and in what comes out.
+// Fourier transforms of length 16 and 32, one per lane of a vector. The inverse transform is the same with real and
+// imaginary parts exchanged, in the input and in the output.
 #pragma once
 #include "../common/simd.h"
 
@@ -10,7 +10,7 @@ struct Complex {
   vector_f re, im;
 };
 
-// Part by part: compilers copy a whole of this size in pieces, which the next load of a vector waits for.
+// Copies each part on its own: compilers copy the whole struct in smaller pieces, which stall the next vector load.
 DEAL_INLINE Complex read(const Complex* p) { return {p->re, p->im}; }
 DEAL_INLINE void write(Complex* p, Complex a) { p->re = a.re, p->im = a.im; }
 
@@ -21,7 +21,7 @@ DEAL_INLINE Complex turned(Complex a) { return {a.im, -a.re}; }  // times -i
 namespace {
 
 constexpr float kCosines[] = {1.0f,         0.980785280f, 0.923879533f, 0.831469612f, 0.707106781f,
-                              0.555570233f, 0.382683432f, 0.195090322f, 0.0f};  // of multiples of 2 pi / 32
+                              0.555570233f, 0.382683432f, 0.195090322f, 0.0f};  // cos(2 pi k / 32)
 
 constexpr float cosine(int k) {
   k &= 31;
@@ -44,7 +44,7 @@ constexpr Twiddles<n> twiddles() {
   return w;
 }
 
-// Sums of 4 numbers with the four and of 8 with the eight roots of one as factors, in the order of their powers.
+// Fourier transforms of 4 and of 8 numbers in place.
 DEAL_INLINE void fourier(Complex& a, Complex& b, Complex& c, Complex& d) {
   const Complex sum = a + c, difference = a - c, other = b + d, across = turned(b - d);
   a = sum + other, b = difference + across, c = sum - other, d = difference - across;
@@ -55,7 +55,7 @@ DEAL_INLINE void both(Complex& a, Complex& b) {
   b = a - b, a = sum;
 }
 
-// The sums come out in the order a, c, e, g, b, d, f, h.
+// The results are in the order a, c, e, g, b, d, f, h.
 DEAL_INLINE void fourier(Complex& a, Complex& b, Complex& c, Complex& d, Complex& e, Complex& f, Complex& g,
                          Complex& h) {
   fourier(a, c, e, g);
@@ -67,7 +67,7 @@ DEAL_INLINE void fourier(Complex& a, Complex& b, Complex& c, Complex& d, Complex
   both(a, b), both(c, d), both(e, f), both(g, h);
 }
 
-// Numbers lie `step` apart, where they come from and where they go.
+// The numbers are from_step apart in the input and to_step apart in the output.
 template <int n>
 __attribute__((noinline)) void transform(const Complex* from, int64_t from_step, Complex* to, int64_t to_step) {
   static constexpr Twiddles<n> w = twiddles<n>();

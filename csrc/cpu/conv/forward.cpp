@@ -1,5 +1,5 @@
-// Convolution by overlap-save: a thread takes a few tiles from their pixels to the result's, so that the weights of a
-// frequency are read once for all of them.
+// Convolution by overlap-save. A thread processes a few tiles at a time, so that it reads the weights of a frequency
+// once for all of them.
 #include "product.h"
 #include "tiling.h"
 #include "../common/kernels.h"
@@ -21,7 +21,7 @@ class Forward {
                 {a.out_height(), a.dilation_h, a.tile - int(a.kernel_h) + 1},
                 {a.out_width(), a.dilation_w, a.tile - int(a.kernel_w) + 1}},
         tile_((is_winograd(a.tile) ? 1 : 2) * (in_.padded > out_.padded ? in_.both() : out_.both())),
-        // A line more, so that the numbers of a tile do not compete for the same places of a cache.
+        // One cache line more, so that the values of a tile do not map to the same cache sets.
         apart_(tiles_at_a_time(a.tile) * tile_ + 16) {}
 
   int64_t tiles() const { return tiling_.count(); }
@@ -74,7 +74,7 @@ class Forward {
   const ConvForward& a_;
   const Halves in_, out_;
   const Tiling tiling_;
-  const int64_t tile_, apart_;  // from a tile's spectrum to the next one's, and from a frequency
+  const int64_t tile_, apart_;  // distances of the spectra of two tiles, and of two frequencies
 };
 
 }  // namespace

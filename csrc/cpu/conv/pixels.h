@@ -1,4 +1,4 @@
-// Rows of a tile, from an image and back.
+// Reads rows of a tile from an image and writes them back.
 #pragma once
 #include "tile.h"
 #include "transpose.h"
@@ -9,19 +9,19 @@ namespace {
 
 constexpr int kLanes = Pack<float>::lanes;
 
-// The channels of a vector.
+// The channels in the lanes of a vector.
 struct ChannelGroup {
   int64_t first;
   int count;
 };
 
-// Of the first or the second half.
+// Channels of the first or the second half.
 DEAL_INLINE ChannelGroup lanes_of(const Halves& halves, int64_t group, bool second) {
   const int64_t left = (second ? halves.second : halves.first) - group;
   return {(second ? halves.first : 0) + group, left < 0 ? 0 : left < kLanes ? int(left) : kLanes};
 }
 
-// Whether those of both halves are whole vectors of channels that lie side by side.
+// Whether both halves have whole vectors of contiguous channels here.
 DEAL_INLINE bool are_whole(const Halves& halves, int64_t group, const Steps& steps) {
   return steps.channel == 1 && group + kLanes <= halves.second;
 }
@@ -44,7 +44,7 @@ DEAL_INLINE void store_some(float* to, int64_t step, int count, Pack<float> a) {
   for (int i = 0; i < count; ++i) to[i * step] = some[i];
 }
 
-// One half of the channels, as the real or the imaginary part of a row: `to` is its first.
+// Reads one half of the channels into the real or the imaginary part of a row. `to` is the first of these parts.
 DEAL_INLINE void read_pixels(const float* row, const Steps& steps, const Axis& columns, int tile, ChannelGroup lanes,
                              vector_f* to) {
   const float* const from = row + lanes.first * steps.channel;
@@ -81,14 +81,15 @@ void read_row(const Source& s, const Halves& halves, int64_t group, int tile, in
     write(row + x, {mask[x].re > 0 ? row[x].re : vector_f{}, mask[x].im > 0 ? row[x].im : vector_f{}});
 }
 
-// Puts numbers that lie `step` apart, with all that is added to them.
+// Writes values that are `step` apart, after bias, residual and activation.
 DEAL_INLINE void finish(Pack<float> a, const Sink& s, Pack<float> bias, int64_t place, int64_t step, int count) {
   a = a + bias;
   if (s.residual) a = a + load_some(s.residual + place, step, count);
   store_some(s.image + place, step, count, s.relu ? at_least(0.0f, a) : a);
 }
 
-// `from` is the row's real or imaginary part, whose pixels from `begin` to `end` lie in the image.
+// Writes the pixels from `begin` to `end`, which are inside of the image. `from` is the real or imaginary part of a
+// row.
 DEAL_INLINE void write_pixels(const vector_f* from, const Sink& s, int64_t y, int begin, int end, ChannelGroup lanes) {
   if (lanes.count == 0) return;
   const int64_t place = y * s.steps.row + s.x * s.steps.column + lanes.first * s.steps.channel;

@@ -1,4 +1,4 @@
-// Factors of matrices at one frequency: a complex one is three real ones.
+// Matrix products at one frequency. A complex product takes three real ones.
 #pragma once
 #include <type_traits>
 
@@ -8,8 +8,8 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-constexpr int kWide = 2 * Pack<float>::lanes;  // columns of a block of a result
-constexpr int kTiles = 6;                      // and rows, where they are tiles
+constexpr int kWide = 2 * Pack<float>::lanes;  // columns of a block of the result
+constexpr int kTiles = 6;                      // rows of a block of the result, where rows are tiles
 
 template <int i, int end, class Body>
 DEAL_INLINE void unrolled(const Body& body) {
@@ -19,17 +19,17 @@ DEAL_INLINE void unrolled(const Body& body) {
   }
 }
 
-// What is summed up: the products of numbers of a, `row` apart for the rows of the result, with rows of b. After
-// the first of them some of a are left out.
+// The two factors of a product: a, whose rows are `row` apart and whose columns `next`, and rows of b. After `first`
+// columns of a, `left_out` ones are skipped and `second` ones follow.
 struct Factors {
   const float* a;
   int64_t row, next;
   const float* b;
-  int64_t b_next, b_ahead;  // what lies ahead is needed next
+  int64_t b_next, b_ahead;  // b_ahead: what to prefetch
   int64_t first, left_out, second;
 };
 
-// A block of a result, its rows `row` apart: the sum, or base + sign * the sum.
+// Computes a block of the result, whose rows are `row` apart: the product, or base + sign * the product.
 template <int rows>
 __attribute__((noinline)) void product(const Factors& s, float* to, int64_t row, const float* base = nullptr,
                                        float sign = 0) {
@@ -63,10 +63,10 @@ __attribute__((noinline)) void product(const Factors& s, float* to, int64_t row,
 // The spectra of a few tiles at one frequency.
 struct Tiles {
   float* at;
-  int64_t apart;  // from one tile to the next
-  int64_t plane;  // a plane's numbers
+  int64_t apart;  // distance of two tiles
+  int64_t plane;  // size of a plane
 
-  // Writes re + sign * im of each, side by side.
+  // Writes re + sign * im of each tile, contiguously.
   void mix(int count, float sign, float* to) const {
     for (int t = 0; t < count; ++t)
       for (int64_t i = 0; i < plane; i += kWide / 2)
@@ -74,7 +74,8 @@ struct Tiles {
   }
 };
 
-// Puts the product with the weights, planes [3, in, out], in the place of the tiles' spectra, planes [2, out].
+// Replaces the spectra of the tiles by their products with the weights: planes [2, in] become [2, out], with weights in
+// planes [3, in, out].
 template <int rows>
 void apply_to_block(const Tiles& x, const float* sums, const Halves& in, const float* weight, int64_t out,
                    float* result) {
@@ -93,19 +94,20 @@ void apply_to_block(const Tiles& x, const float* sums, const Halves& in, const f
     __builtin_memcpy(x.at + i * x.apart, result + i * 2 * out, sizeof(float) * size_t(2 * out));
 }
 
-// Of real spectra and weights [in, out].
+// The same for real spectra and weights [in, out].
 template <int rows>
 void apply_real_to_block(const Tiles& x, const Halves& in, const float* weight, int64_t out, float* result) {
   const int64_t left_out = in.padded - in.first;
   for (int64_t column = 0; column < out; column += kWide) {
-    const Factors sum = {x.at, x.apart, 1, weight + column, out, (in.first + in.second) * out, in.first, left_out, in.second};
+    const Factors sum = {x.at,     x.apart,  1,        weight + column, out, (in.first + in.second) * out,
+                         in.first, left_out, in.second};
     product<rows>(sum, result + column, out);
   }
   for (int i = 0; i < rows; ++i)
     __builtin_memcpy(x.at + i * x.apart, result + i * out, sizeof(float) * size_t(out));
 }
 
-// Calls some(rows, first) for as many tiles at a time as fit.
+// Calls some(rows, first) for blocks of tiles, the largest first.
 template <class Some>
 DEAL_INLINE void in_blocks(int count, const Some& some) {
   int i = 0;
@@ -124,7 +126,8 @@ void apply_weights(const Tiles& x, int count, const Halves& in, const float* wei
   });
 }
 
-inline void apply_real_weights(const Tiles& x, int count, const Halves& in, const float* weight, int64_t out, float* scratch) {
+inline void apply_real_weights(const Tiles& x, int count, const Halves& in, const float* weight, int64_t out,
+                               float* scratch) {
   in_blocks(count, [&](auto rows, int i) {
     apply_real_to_block<rows>({x.at + i * x.apart, x.apart, x.plane}, in, weight, out, scratch);
   });

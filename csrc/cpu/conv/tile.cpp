@@ -1,4 +1,5 @@
-// A tile there and back: rows, then columns two at a time, since a frequency and its conjugate lie in two columns.
+// Transforms of a tile and back: first rows, then two columns at a time, because a frequency and its conjugate are in
+// two columns.
 #include "tile.h"
 
 #include "pixels.h"
@@ -8,8 +9,8 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-// Calls visit(number, row, column) for the frequencies that are kept of column u. Those of the first and the
-// middle column have their conjugates in the same column.
+// Calls visit(number, row) for the frequencies of column u that are kept. Those of the first and the middle column have
+// their conjugates in the same column.
 template <int n, class Visit>
 DEAL_INLINE void each_frequency(int u, const Visit& visit) {
   constexpr int half = n / 2;
@@ -32,7 +33,7 @@ DEAL_INLINE void put(float* to, int64_t plane, vector_f re, vector_f im, float s
   }
 }
 
-// The spectra of the first and the second half from those of both, at a frequency and at its mirror's place.
+// Separates the spectra of the two halves of the channels, from the joint spectrum at a frequency and at its mirror.
 template <int n, Planes planes>
 void separate(int u, const Complex* column, const Complex* mirrored, const Spectrum& to, int64_t padded) {
   each_frequency<n>(u, [&](int number, int v) DEAL_FLAT {
@@ -44,7 +45,7 @@ void separate(int u, const Complex* column, const Complex* mirrored, const Spect
   });
 }
 
-// Real and imaginary parts are exchanged, for the inverse transform.
+// The inverse of separate(). Real and imaginary parts are exchanged, for the inverse transform.
 template <int n>
 void join(int u, const Spectrum& from, int64_t padded, Complex* column, Complex* mirrored) {
   each_frequency<n>(u, [&](int number, int v) DEAL_FLAT {
@@ -56,7 +57,7 @@ void join(int u, const Spectrum& from, int64_t padded, Complex* column, Complex*
   });
 }
 
-// Columns are a little further apart than they are long, lest they compete for the same places of a cache.
+// Columns are padded, so that they do not map to the same cache sets.
 template <int n>
 using Grid = Complex[n][n + 1];
 
@@ -105,8 +106,8 @@ void synthesise(const Spectrum& from, const Sink& s) {
   }
 }
 
-// Winograd's tiles hold real numbers: the halves of the channels only go side by side. So few pixels are not worth a
-// copy on their way, where whole vectors of channels can be had.
+// Winograd's transform is real: the two halves of the channels are transformed independently. Where whole vectors of
+// channels are contiguous, pixels are read directly, because a copy would cost too much for a tile this small.
 template <Planes planes>
 void analyse_winograd(const Source& s, const Spectrum& to) {
   constexpr int n = kWinograd, length = planes == Planes::weights ? 3 : n;
@@ -184,7 +185,8 @@ void synthesise_winograd(const Spectrum& from, const Sink& s) {
 void analyse(int tile, const Source& s, Planes planes, const Spectrum& to) {
   if (tile == kWinograd)
     planes == Planes::weights ? analyse_winograd<Planes::weights>(s, to) : analyse_winograd<Planes::pixels>(s, to);
-  else if (planes == Planes::weights) tile == 16 ? analyse<16, Planes::weights>(s, to) : analyse<32, Planes::weights>(s, to);
+  else if (planes == Planes::weights)
+    tile == 16 ? analyse<16, Planes::weights>(s, to) : analyse<32, Planes::weights>(s, to);
   else tile == 16 ? analyse<16, Planes::pixels>(s, to) : analyse<32, Planes::pixels>(s, to);
 }
 

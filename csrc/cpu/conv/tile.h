@@ -1,6 +1,6 @@
-// Tiles of n x n pixels and their spectra. TdbnInput are the lanes: those of the first half of them are real parts,
-// those of the second half imaginary parts of one transform, whose results are told apart afterwards. Only frequencies
-// whose conjugates are not there already are kept.
+// Tiles of n x n pixels and their spectra. The lanes of a vector are channels. The first half of the channels are the
+// real parts and the second half the imaginary parts of one transform, whose results are separated afterwards. Of each
+// pair of conjugate frequencies only one is kept.
 #pragma once
 #include "../../math/spectrum.h"
 #include "../../types.h"
@@ -11,7 +11,7 @@ namespace DEAL_ISA {
 
 constexpr int kMostTile = 32;
 
-// TdbnInput in memory: two halves, each filled up with zeros to whole vectors.
+// The channels of a spectrum: two halves, each padded with zeros to whole vectors.
 struct Halves {
   explicit Halves(int64_t channels)
       : first((channels + 1) / 2),
@@ -21,18 +21,18 @@ struct Halves {
   int64_t both() const { return 2 * padded; }
 };
 
-// Where numbers lie: steps between channels, rows and columns.
+// Strides of an image.
 struct Steps {
   int64_t channel, row, column;
 };
 
-// The pixels of a tile along one axis: their places in the image, or -1 for a zero. Those from `begin` to `end` lie
+// The pixels of a tile along one axis: their positions in the image, or -1 for zero. Those from `begin` to `end` are
 // `step` apart.
 struct Axis {
   int at[kMostTile];
   int begin, end, step;
 
-  // Whether the first `count` of them are pixels of the image.
+  // Whether none of the first `count` is zero padding.
   bool inside(int count) const {
     int least = 0;
     for (int i = 0; i < count; ++i) least = at[i] < least ? at[i] : least;
@@ -42,13 +42,13 @@ struct Axis {
 
 struct Source {
   const float* image;
-  const float* mask;  // or null; where it is not above zero the image counts as zero
+  const float* mask;  // may be null; where it is not above zero, the image is taken as zero
   int64_t channels;
   Steps steps;
   Axis rows, columns;
 };
 
-// Pixels outside of an image, as they are beside each other: the rows above, those below, then both ends of the others.
+// Pixels around an image, stored contiguously: the rows above, the rows below, then both ends of the rows between.
 struct Frame {
   float* pixels;  // [.., channels]
   int64_t top, bottom, left, right, height, width;
@@ -63,22 +63,22 @@ struct Frame {
 
 struct Sink {
   float* image;
-  const float* bias;      // or null
-  const float* residual;  // or null; like the image
+  const float* bias;      // may be null
+  const float* residual;  // like the image; may be null
   bool relu;
   int64_t channels;
   Steps steps;
-  int64_t y, x, y_step, x_step;  // of the first pixel, and on to the next
-  int rows, columns;             // that are wanted
-  const Frame* frame;            // takes pixels that are not in the image; or null
+  int64_t y, x, y_step, x_step;  // first pixel, and the distance to the next
+  int rows, columns;             // how many to write
+  const Frame* frame;            // receives pixels outside of the image; may be null
 };
 
-// Two planes of a spectrum, (r, i); of weights, which are conjugated and scaled, the three that make a complex product
-// of three. With k[0], k[1], k[2] the products of r, i, r + i and weights (r, i) as i - r, r + i, r, it is
-// (k[2] - k[1], k[2] + k[0]). Winograd's are real, and have one plane.
+// The planes of a spectrum. Pixels have two, (r, i). Weights, which are conjugated and scaled, have three, w = (i - r,
+// r + i, r), so that a complex product takes three real ones: with k0 = xr * w0, k1 = xi * w1, k2 = (xr + xi) * w2 it
+// is (k2 - k1, k2 + k0). Winograd's are real and have one plane.
 enum class Planes { pixels, weights };
 
-// A spectrum in memory: number `apart` of a frequency, `plane` of a plane.
+// A spectrum in memory. Frequencies are `apart` apart, planes `plane`.
 struct Spectrum {
   float* at;
   int64_t apart, plane;

@@ -1,5 +1,5 @@
-// How an image is cut into tiles: what they read overlaps, what they yield does not. A dilated convolution is one of
-// every d-th pixel, so a tile takes every d-th pixel.
+// How an image is cut into tiles. The inputs of tiles overlap, their results do not. With dilation d, a tile takes
+// every d-th pixel.
 #pragma once
 #include "tile.h"
 
@@ -7,10 +7,10 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-// Along one axis, the tiles that begin at neighbouring pixels one after another.
+// The tiles along one axis. With dilation, tiles of neighbouring pixels follow each other.
 struct AxisTiles {
   int64_t length, dilation;
-  int step;  // pixels that a tile yields
+  int step;  // pixels of the result of a tile
 
   int64_t count() const {
     int64_t total = 0;
@@ -42,7 +42,7 @@ struct Tiling {
 
 constexpr int64_t kEndless = int64_t(1) << 40;
 
-// Pixels from `first` on, of an image with `before` pixels of padding before it and `after` behind.
+// The pixels of a tile from `first` on, for an image with `before` pixels of padding before it and `after` behind it.
 Axis axis(int64_t first, int64_t step, int count, int64_t length, int64_t before, int64_t after, Padding mode) {
   Axis axis;
   axis.begin = axis.end = 0;

@@ -1,4 +1,4 @@
-// As many vectors as they have lanes, exchanged for the vectors of their first, second, ... lanes.
+// Transposes a square of values: as many vectors as a vector has lanes.
 #pragma once
 #include "../common/simd.h"
 
@@ -21,7 +21,7 @@ struct IndicesUpTo<0, i...> {
 #define DEAL_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vector_u){__VA_ARGS__})
 #endif
 
-// The lanes of a that have the bit `step` in their number against those of b that have not.
+// Exchanges the lanes of a whose number has the bit `step` with the lanes of b whose number has not.
 template <int step, int... i>
 DEAL_INLINE void exchange(Pack<float>& a, Pack<float>& b, Indices<i...>) {
   constexpr int lanes = sizeof...(i);
@@ -30,7 +30,7 @@ DEAL_INLINE void exchange(Pack<float>& a, Pack<float>& b, Indices<i...>) {
   a.v = low;
 }
 
-// Every second of the numbers from p on, as many as there are lanes.
+// A vector of every second value from p on.
 template <int... i>
 DEAL_INLINE Pack<float> every_second(const float* p, Indices<i...>) {
   constexpr int lanes = sizeof...(i);

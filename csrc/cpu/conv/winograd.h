@@ -1,6 +1,6 @@
-// Winograd's F(4, 3): four results of three weights with six products instead of twelve. Six numbers and three weights
-// are taken as polynomials, whose values at 0, +-3/4, +-3/2 and infinity are multiplied. These points have short
-// factors, and round less than whole numbers do.
+// Winograd's F(4, 3): four results of three weights take six products instead of twelve. Pixels and weights are seen as
+// polynomials whose values at 0, +-3/4, +-3/2 and infinity are multiplied. With these points the transforms have small
+// factors, and smaller rounding errors than with integer points.
 #pragma once
 #include "fft.h"
 
@@ -14,7 +14,7 @@ constexpr float kNear2 = kNear * kNear, kFar2 = kFar * kFar;
 
 DEAL_INLINE Complex operator*(float a, Complex b) { return {a * b.re, a * b.im}; }
 
-// Each takes its numbers from get(place) and gives them to put(place, number).
+// Each reads its numbers by get(index) and writes results by put(index, number).
 template <class Get, class Put>
 DEAL_INLINE void winograd_pixels(const Get& get, const Put& put) {
   const auto end = [](Complex low, Complex middle, Complex high) DEAL_FLAT {

@@ -1,7 +1,7 @@
-// A stage in two passes over the rows of a sample. The first finds the mean of the grey, the small images and their
-// gradients; the second holds the last rows of the image and of the result's gradient, and adds up what all operations
-// pass on in one row of the image's gradient. What passes through the mean is the same for all pixels of a channel: it
-// is added where that gradient is read.
+// A stage takes two passes over the rows of a sample. The first computes the mean gray value, the small images and
+// their gradients. The second keeps the last rows of the image and of the gradient of the result, and adds the
+// contributions of all ops to one row of the gradient of the image. The contribution through the mean is the same for
+// all pixels of a channel: it is added where that gradient is read.
 #include "row_ops.h"
 #include "../common/kernels.h"
 
@@ -26,12 +26,12 @@ struct Backward {
 
   const DegradationBackward& a;
   const Plan<S> plan;
-  Buffer<S> grads;       // of the stages' inputs, in turn in two places
-  Buffer<S> offsets;     // what is still to be added to all pixels of a channel of these
+  Buffer<S> grads;       // gradients of the stages' inputs, alternating between two places
+  Buffer<S> offsets;     // what must be added to all pixels of a channel of these
   Buffer<double> sums, through_mean;
-  Buffer<double> dots;   // of every row and operation: the gradient times what the operation makes
-  Buffer<S> small, small_grads, rows;  // of small images: their values, gradients, and where the maxima were
-  Buffer<int> columns;
+  Buffer<double> dots;   // by row and op: the dot product of the gradient and the result of the op
+  Buffer<S> small, small_grads, rows;  // of small images: values, gradients, and rows of the maxima
+  Buffer<int> columns;  // of the maxima
 };
 
 template <class S>
@@ -110,7 +110,7 @@ class BackwardWorker {
     }
   }
 
-  // Once all rows are done: the gradients of the weights, and what passes through the mean.
+  // After all rows: the gradients of the weights, and the contribution through the mean.
   void settle() {
     S* const weights = static_cast<S*>(call_.a.grad_weights);
     for (int j = 0; weights && j < a_.op_count; ++j) {
@@ -125,7 +125,7 @@ class BackwardWorker {
     for (int64_t c = 0; c < a_.channels; ++c) result_.offset[c] = S(total * double(gray_share<S>(c, a_.channels)));
   }
 
-  // Writes rows of the gradient of x, as far as something was still to be added to them.
+  // Writes rows of the gradient of x, if an offset must still be added to them.
   void finish(int64_t begin, int64_t end) {
     if (!result_.offset) return;
     for (int64_t c = 0; c < a_.channels; ++c)
@@ -137,8 +137,8 @@ class BackwardWorker {
   }
 
  private:
-  using V = Wide<S>;               // wherever there is a sum
-  static constexpr int kHeld = 4;  // rows that sharpness needs, and more
+  using V = Wide<S>;               // for sums
+  static constexpr int kHeld = 4;  // rows held; sharpness needs three
 
   template <class Body>
   DEAL_INLINE void each_value(const Body& body) const {
@@ -152,7 +152,7 @@ class BackwardWorker {
   S* softened(int64_t c, int64_t y) const { return softened_[c * kHeld + (y + kHeld) % kHeld]; }
   S* result(int64_t c, int64_t y) const { return results_[c * kHeld + (y + kHeld) % kHeld]; }
 
-  // Begins row y of the result: with what passes through the blends of sharpness.
+  // Starts row y of the result with the contributions of sharpness.
   void prepare(int64_t y, int64_t begin, int64_t end, int reach) {
     images_.read_to(y + (plan_.sharpness ? 1 : 0));
     grads_.read_to(y + (plan_.sharpness && reach ? reach - 1 : reach));
@@ -173,7 +173,8 @@ class BackwardWorker {
     }
   }
 
-  // Adds what a blend passes on to the flat image and to its own, and returns the gradient times the blend.
+  // Adds the gradients of a blend with respect to the flat image and to the image, and returns the dot product of the
+  // gradient and the blend.
   double add_blend(const Step<S>& step, S weight, int64_t c, int64_t y, const S* flat, S* to_flat, S* to) const {
     const S *const x = images_.row(c, y), *const g = grads_.row(c, y);
     const S share = step.share, rest = step.rest, own = share * weight, other = rest * weight;
@@ -188,7 +189,7 @@ class BackwardWorker {
     return sum_of_lanes(dot);
   }
 
-  // On the border the flat image is the image itself.
+  // On the border, the smooth image is the image itself.
   void unsoften_border(int64_t y, S* soft, S* to) const {
     if (y == 0 || y == a_.height - 1) {
       each_vector<S>(plan_.count, [=](int i) DEAL_FLAT { store(to + i, load(to + i) + load(soft + i)); });
@@ -212,8 +213,8 @@ class BackwardWorker {
     });
   }
 
-  // Adds to a row what the operation passes on of row y of the gradient, and returns that gradient times what the
-  // operation makes of the image.
+  // Adds the contribution of an op to row y of the image's gradient, and returns the dot product of the result's
+  // gradient and the result of the op.
   double add(int j, int64_t c, int64_t y) const {
     const Step<S>& step = plan_.steps[j];
     const OpState<S>& held = held_[j];
@@ -223,7 +224,7 @@ class BackwardWorker {
       case DegradationKind::identity: return add_through(x, g, weight, to, [](const V& v, int) DEAL_FLAT { return v; });
       case DegradationKind::contrast: return add_contrast(step, weight, c, y);
       case DegradationKind::saturation: return add_saturation(step, weight, c, y);
-      case DegradationKind::sharpness: return 0;  // added before
+      case DegradationKind::sharpness: return 0;  // see prepare()
       case DegradationKind::gaussian_blur: return add_blur(held, c, y);
       case DegradationKind::max_pool_resize:
       case DegradationKind::average_pool_resize:
@@ -245,7 +246,7 @@ class BackwardWorker {
     return 0;
   }
 
-  // Of an operation that only adds to the image.
+  // For ops that only add something to the image.
   template <class Body>
   DEAL_INLINE double add_through(const S* x, const S* g, S weight, S* to, const Body& body) const {
     V dot{};
@@ -313,7 +314,7 @@ class BackwardWorker {
     return dot;
   }
 
-  // As the blur is linear, the gradient times what it makes is the image times what it passes on.
+  // The blur is linear: the dot product of the gradient and the blurred image equals that of the adjoint and the image.
   double add_blur(const OpState<S>& held, int64_t c, int64_t y) const {
     const Taps<S> taps = held.taps;
     S *const row = scratch_.row, *const to = result(c, y);
@@ -341,7 +342,7 @@ class BackwardWorker {
     return dot;
   }
 
-  // The adjoint of the blur down the columns, in a row that others see by reflection.
+  // The adjoint of the vertical blur, in a row that contributes to others by reflection.
   template <class At>
   void blur_down_border(const Taps<S>& taps, int64_t y, const At& at, S* to) const {
     clear(to, 0, plan_.count);

@@ -1,5 +1,5 @@
-// A stage in two passes over the rows of a sample. The first finds the mean of the grey and makes the small images;
-// the second holds the last rows of the image, and adds up all operations in one row of the result.
+// A stage takes two passes over the rows of a sample. The first computes the mean gray value and the small images. The
+// second keeps the last rows of the image and adds the results of all ops in one row.
 #include "row_ops.h"
 #include "../common/kernels.h"
 
@@ -21,7 +21,7 @@ struct Forward {
   const DegradationForward& a;
   const Plan<S> plan;
   const int64_t pixels, bytes;  // of a sample
-  Buffer<char> between_stages;   // every second result, where they are not kept; the others are in y
+  Buffer<char> between_stages;   // every second result, if they are not kept; the others are in y
   Buffer<double> sums;
   Buffer<S> small;
 };
@@ -61,7 +61,8 @@ class ForwardWorker {
       if (!resizes(step.kind)) continue;
       for (int64_t at = (begin + step.factor - 1) / step.factor; at < step.height && at * step.factor < end; ++at)
         for (int64_t c = 0; c < a_.channels; ++c)
-          shrink(plan_, resize_, step, image_, c, at, small_ + step.tables.first + (c * step.height + at) * step.tables.pitch, MaxPositions<S>{});
+          shrink(plan_, resize_, step, image_, c, at,
+                 small_ + step.tables.first + (c * step.height + at) * step.tables.pitch, MaxPositions<S>{});
     }
   }
 
@@ -83,7 +84,7 @@ class ForwardWorker {
   void finish(int64_t, int64_t) {}
 
  private:
-  // Results of the stages are kept for the backward pass, or lie in turn in y and beside it.
+  // Results of the stages are kept for the backward pass, or alternate between y and a buffer.
   void* result_of(int64_t stage, int64_t slot) const {
     if (stage == a_.stages - 1) return call_.a.y;
     if (call_.a.inputs) return call_.a.inputs;
@@ -101,7 +102,7 @@ class ForwardWorker {
     add_each(to, weight, [=](int i) DEAL_FLAT { return clamped(blended(load(x + i), load(flat + i), share, rest)); });
   }
 
-  // Adds what the operation makes of row y.
+  // Adds the result of the op in row y.
   void add(int j, int64_t c, int64_t y) {
     const Step<S>& step = plan_.steps[j];
     OpState<S>& held = held_[j];

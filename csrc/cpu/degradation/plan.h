@@ -1,4 +1,4 @@
-// What a call of the degradation mixture works with: its operations, the tables of its resizes, images and rows.
+// What is prepared once for a call of the degradation mixture: its ops and the tables of its resizes.
 #pragma once
 #include "../../types.h"
 
@@ -11,9 +11,9 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-constexpr int kMargin = 16;  // values before and after a row, for the windows of its ends
+constexpr int kMargin = 16;  // values before and after a row, for windows at its ends
 
-// Calls body(column) for every vector of a row.
+// Calls body(first column) for every vector of a row.
 template <class S, class Body>
 DEAL_INLINE void each_vector(int count, const Body& body) {
   for (int i = 0; i < count; i += Pack<S>::lanes) body(i);
@@ -26,7 +26,7 @@ double sum_of_lanes(const V& lanes) {
   return total;
 }
 
-// The sum of the products of two rows, one of which is zero behind its last value.
+// The dot product of two rows. One of them is zero past its end.
 template <class S>
 double dot(const S* a, const S* b, int count) {
   Wide<S> products{};
@@ -34,15 +34,16 @@ double dot(const S* a, const S* b, int count) {
   return sum_of_lanes(products);
 }
 
-// Tables of an op that makes the image small and large again. Rows of the small image repeat their last value once.
+// Tables of an op that shrinks the image and enlarges it again. Rows of the small image end with their last value
+// twice.
 template <class S>
 struct ResizeTables {
-  int64_t pitch;         // from one row of the small image to the next
-  int64_t first;         // of the small image, among those of all ops
-  const int* low;        // for each column of the image: the first of the two small columns it lies between
-  const S* share;        // and the weight of the second
-  const int* begin;      // for each small column: the first column whose `low` it is; and the number of columns
-  const Cubic<S>* cubic;  // for each small column
+  int64_t pitch;          // distance of two rows of the small image
+  int64_t first;         // offset of the small image, among those of all ops
+  const int* low;         // by column of the image: the first of the two small columns it lies between
+  const S* share;         // by column of the image: the weight of the second one
+  const int* begin;       // by small column: the first column whose `low` it is; at the end, the number of columns
+  const Cubic<S>* cubic;  // by small column
 };
 
 template <class S>
@@ -74,10 +75,10 @@ class Plan {
   int64_t pixels() const { return a.channels * a.height * a.width; }
 
   const DegradationInput& a;
-  const int width, count;  // of a row, and in whole vectors of the widest kind
-  const int64_t pitch;     // of a row in a buffer
+  const int width, count;  // of a row; count is a whole number of the widest vectors
+  const int64_t pitch;     // distance of two rows in a buffer
   Buffer<Step<S>> steps;
-  int64_t small = 0;  // values of all small images
+  int64_t small = 0;  // number of values of all small images
   bool contrast = false, sharpness = false, blur = false;
 
  private:
@@ -105,7 +106,7 @@ class Plan {
   }
 
   Buffer<int> ints_;
-  Buffer<S> shares_;  // with slot for a whole last vector
+  Buffer<S> shares_;  // padded to whole vectors
   Buffer<Cubic<S>> cubics_;
 };
 

@@ -1,4 +1,4 @@
-// The small images of a degradation mixture: how they are made, made large again, and the adjoints of both.
+// The resizes of a degradation mixture: images are shrunk and enlarged again; and the adjoints of both.
 #pragma once
 #include "stage.h"
 
@@ -6,32 +6,33 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-// Where the maxima of a row of windows were: their rows in the window and their columns in the image.
+// The positions of the maxima of a row of windows: rows within the window, columns within the image.
 template <class S>
 struct MaxPositions {
   S* rows;
   int* columns;
 };
 
-constexpr int kAtOnce = 16;  // rows that are reduced to one at a time
+constexpr int kAtOnce = 16;  // rows that are reduced at a time
 
-// Rows that resizes work in.
+// Scratch rows for resizes.
 template <class S>
 struct ResizeScratch {
   explicit ResizeScratch(const Plan<S>& plan)
-      : lines(plan, kAtOnce + 3), fold(lines[kAtOnce]), whose(lines[kAtOnce + 1]), line(lines[kAtOnce + 2]) {}
+      : lines(plan, kAtOnce + 3), fold(lines[kAtOnce]), max_row(lines[kAtOnce + 1]), line(lines[kAtOnce + 2]) {}
   const Lines<S> lines;
-  S *const fold, *const whose, *const line;
+  S *const fold, *const max_row, *const line;
 };
 
-// Rows of a channel, each times a weight.
+// Rows of a channel and their weights.
 template <class S>
 struct Rows {
   int count = 0;
   const S* at[kAtOnce];
   S weight[kAtOnce];
 
-  void add(const Plan<S>& plan, const ResizeScratch<S>& scratch, const Image<S>& image, int64_t channel, int64_t y, S factor) {
+  void add(const Plan<S>& plan, const ResizeScratch<S>& scratch, const Image<S>& image, int64_t channel, int64_t y,
+           S factor) {
     at[count] = row_of(plan, image, channel, y, scratch.lines[count]);
     weight[count++] = factor;
   }
@@ -49,34 +50,35 @@ void add_rows(const Plan<S>& plan, const ResizeScratch<S>& scratch, Rows<S>& row
   rows.count = 0;
 }
 
-// Every factor-th value of a row.
+// Copies every factor-th value of a row.
 template <class S>
 void thin_out(const S* from, const Step<S>& step, S* to) {
   const int64_t count = step.width, factor = step.factor;
   for (int64_t j = 0; j < count; ++j) to[j] = from[j * factor];
 }
 
-// Takes the largest of the rows and scratch.fold, and in scratch.whose their numbers from `first` on where they are `wanted`.
-template <bool wanted, class S>
+// Reduces the rows and scratch.fold to their maximum, and if `positions` writes the rows of the maxima to
+// scratch.max_row. `first` is the number of the first row.
+template <bool positions, class S>
 void take_largest(const Plan<S>& plan, const ResizeScratch<S>& scratch, const Rows<S>& rows, int64_t first) {
-  S *const fold = scratch.fold, *const whose = scratch.whose;
+  S *const fold = scratch.fold, *const max_row = scratch.max_row;
   each_vector<S>(plan.count, [&](int i) DEAL_FLAT {
-    Pack<S> best = load((first ? fold : rows.at[0]) + i), row = first ? load(whose + i) : Pack<S>{};
+    Pack<S> best = load((first ? fold : rows.at[0]) + i), row = first ? load(max_row + i) : Pack<S>{};
     for (int k = first ? 0 : 1; k < rows.count; ++k) {
       const Pack<S> value = load(rows.at[k] + i), mine = Pack<S>{} + S(first + k);
-      if (wanted) row = select(at_second(best, value, row, mine), mine, row);
+      if (positions) row = select(at_second(best, value, row, mine), mine, row);
       best = larger(best, value);
     }
     store(fold + i, best);
-    if (wanted) store(whose + i, row);
+    if (positions) store(max_row + i, row);
   });
 }
 
-// A row of windows' largest values, and where they were if `places` has rows. What begins at other columns than a
-// window is found too, and thrown away.
+// Computes the maxima of a row of windows, and their positions unless places.rows is null. Maxima of all windows at any
+// column are computed; those that do not begin at a multiple of the factor are dropped.
 template <class S>
-void shrink_max(const Plan<S>& plan, const ResizeScratch<S>& scratch, const Step<S>& step, const Image<S>& image, int64_t channel,
-                int64_t at, S* to, const MaxPositions<S>& places) {
+void shrink_max(const Plan<S>& plan, const ResizeScratch<S>& scratch, const Step<S>& step, const Image<S>& image,
+                int64_t channel, int64_t at, S* to, const MaxPositions<S>& places) {
   const bool wanted = places.rows;
   Rows<S> rows;
   for (int64_t row = 0; row < step.factor; ++row) {
@@ -86,12 +88,12 @@ void shrink_max(const Plan<S>& plan, const ResizeScratch<S>& scratch, const Step
     wanted ? take_largest<true>(plan, scratch, rows, first) : take_largest<false>(plan, scratch, rows, first);
     rows.count = 0;
   }
-  S *const fold = scratch.fold, *const whose = scratch.whose, *const column = scratch.line;
+  S *const fold = scratch.fold, *const max_row = scratch.max_row, *const column = scratch.line;
   const int factor = int(step.factor);
   each_vector<S>(plan.count, [=](int i) DEAL_FLAT {
-    Pack<S> best = load(fold + i), row = load(whose + i), shift{};
+    Pack<S> best = load(fold + i), row = load(max_row + i), shift{};
     for (int k = 1; k < factor; ++k) {
-      const Pack<S> value = load(fold + i + k), mine = load(whose + i + k);
+      const Pack<S> value = load(fold + i + k), mine = load(max_row + i + k);
       if (wanted) {
         const auto second = at_second(best, value, row, mine);
         row = select(second, mine, row);
@@ -101,12 +103,12 @@ void shrink_max(const Plan<S>& plan, const ResizeScratch<S>& scratch, const Step
     }
     store(fold + i, best);
     if (!wanted) return;
-    store(whose + i, row);
+    store(max_row + i, row);
     store(column + i, shift);
   });
   thin_out(fold, step, to);
   if (!wanted) return;
-  thin_out(whose, step, places.rows);
+  thin_out(max_row, step, places.rows);
   for (int j = 0; j < int(step.width); ++j) places.columns[j] = j * factor + int(column[j * factor]);
 }
 
@@ -133,8 +135,8 @@ void shrink_average(const Plan<S>& plan, const ResizeScratch<S>& scratch, const 
 inline int64_t within(int64_t at, int64_t count) { return at < 0 ? 0 : at < count ? at : count - 1; }
 
 template <class S>
-void shrink_cubic(const Plan<S>& plan, const ResizeScratch<S>& scratch, const Step<S>& step, const Image<S>& image, int64_t channel,
-                  int64_t at, S* to) {
+void shrink_cubic(const Plan<S>& plan, const ResizeScratch<S>& scratch, const Step<S>& step, const Image<S>& image,
+                  int64_t channel, int64_t at, S* to) {
   const Cubic<S> place = cubic(at, step.row_spacing);
   Rows<S> rows;
   clear(scratch.fold, 0, plan.count);
@@ -151,17 +153,18 @@ void shrink_cubic(const Plan<S>& plan, const ResizeScratch<S>& scratch, const St
   }
 }
 
-// Row `at` of the small image. Of a maximum, where `places` has rows, also where it was.
+// Computes row `at` of the small image; for a max pool also the positions of the maxima, unless places.rows is null.
 template <class S>
-void shrink(const Plan<S>& plan, const ResizeScratch<S>& scratch, const Step<S>& step, const Image<S>& image, int64_t channel,
-            int64_t at, S* to, const MaxPositions<S>& places) {
+void shrink(const Plan<S>& plan, const ResizeScratch<S>& scratch, const Step<S>& step, const Image<S>& image,
+            int64_t channel, int64_t at, S* to, const MaxPositions<S>& places) {
   if (step.kind == DegradationKind::max_pool_resize) shrink_max(plan, scratch, step, image, channel, at, to, places);
-  else if (step.kind == DegradationKind::average_pool_resize) shrink_average(plan, scratch, step, image, channel, at, to);
+  else if (step.kind == DegradationKind::average_pool_resize)
+    shrink_average(plan, scratch, step, image, channel, at, to);
   else shrink_cubic(plan, scratch, step, image, channel, at, to);
   to[step.width] = to[step.width - 1];
 }
 
-// A row of the small image as wide as the image.
+// Enlarges a row of the small image to the width of the image.
 template <class S>
 void widen_row(const Step<S>& step, const S* from, S* to, int width) {
   const int* const low = step.tables.low;
@@ -172,7 +175,7 @@ void widen_row(const Step<S>& step, const S* from, S* to, int width) {
   }
 }
 
-// Row `at` of the gradient of the small image, from that of the large one.
+// Computes row `at` of the gradient of the small image, from the gradient of the large one.
 template <class S>
 void narrow_gradient(const Plan<S>& plan, const ResizeScratch<S>& scratch, const Step<S>& step, const Image<S>& grad,
                      int64_t channel, int64_t at, S* to) {
@@ -207,7 +210,7 @@ void narrow_gradient(const Plan<S>& plan, const ResizeScratch<S>& scratch, const
   to[count - 1] += from_before;
 }
 
-// Adds what row y of the image's gradient has from the small image's, times a weight.
+// These three add to row y of the image's gradient, from the gradient of the small image times a weight.
 template <class S>
 void add_max_gradient(const Step<S>& step, const S* grad, const MaxPositions<S>& places, int64_t y, S weight,
                       S* passing, S* to) {

@@ -1,4 +1,4 @@
-// What forward and backward pass of the degradation mixture know of a sample's stage, and rows of single operations.
+// Ops on single rows, and the state of an op during a stage of a sample. Both passes use them.
 #pragma once
 #include "resize.h"
 
@@ -6,13 +6,13 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-// What a worker holds of an operation while it is at a stage.
+// An op during a stage of a sample.
 template <class S>
 struct OpState {
   S weight;
   Taps<S> taps;
-  const S* values;           // of a sample's stage, in memory
-  int64_t widened_rows[2];   // of the small image that are held as wide as the image, or -1
+  const S* values;           // those of the stage
+  int64_t widened_rows[2];   // the rows of the small image that are held enlarged, or -1
 };
 
 template <class S>
@@ -32,7 +32,7 @@ void hold(OpState<S>& held, const Step<S>& step, S weight, const Plan<S>& plan, 
   }
 }
 
-// Rows that operations work in. `row` is one of the blur's, `flat` one that is blended with.
+// Scratch rows for ops: `row` for the blur, `flat` for the flatter image of a blend.
 template <class S>
 struct Scratch {
   explicit Scratch(const Plan<S>& plan)
@@ -41,7 +41,7 @@ struct Scratch {
   S *const row, *const flat, *const values;
 };
 
-// The mean of grey, from the sums of every row and channel.
+// The mean gray value, from the sums of every row and channel.
 template <class S>
 S mean_of_gray(const DegradationInput& a, const double* sums) {
   double total = 0;
@@ -67,7 +67,7 @@ void add_three(const S* above, const S* own, const S* below, S* to, int count) {
   each_vector<S>(count, [=](int i) DEAL_FLAT { store(to + i, load(above + i) + load(own + i) + load(below + i)); });
 }
 
-// What sharpness blends row y of a channel with, from the rows at(-1), at(0) and at(1).
+// Row y of the smooth image that sharpness blends with, from the rows at(-1), at(0) and at(1).
 template <class S, class At>
 void smooth_row(const Plan<S>& plan, int64_t y, const At& at, S* column, S* to) {
   const S* const own = at(0);
@@ -84,7 +84,7 @@ void smooth_row(const Plan<S>& plan, int64_t y, const At& at, S* column, S* to) 
   to[plan.width - 1] = own[plan.width - 1];
 }
 
-// Row y of the blur down the columns, where at(y) is a row of the image.
+// Row y of the vertical blur. at(y) is a row of the image.
 template <class S, class At>
 void blur_down(const Plan<S>& plan, const Taps<S>& taps, int64_t y, const At& at, S* to) {
   const S* rows[2 * kBlurReach + 1];
@@ -95,7 +95,7 @@ void blur_down(const Plan<S>& plan, const Taps<S>& taps, int64_t y, const At& at
   });
 }
 
-// Continues a row at both ends by reflection.
+// Extends a row by reflection at both ends.
 template <class S>
 void reflect_ends(S* row, int width) {
   for (int k = 1; k <= kBlurReach; ++k) {
@@ -104,20 +104,21 @@ void reflect_ends(S* row, int width) {
   }
 }
 
-// The blur of values along a row.
+// The horizontal blur at p.
 template <class V, class S>
 DEAL_INLINE V blurred_along(const S* p, const Taps<S>& taps) {
   return blurred<V>([=](int k) DEAL_FLAT { return read<V>(p + k); }, taps);
 }
 
-// Two neighbouring rows of a small image as wide as the image, and how they are mixed in row y of that.
+// Two neighbouring rows of a small image, enlarged to the width of the image, and the weight of the second one.
 template <class S>
 struct WidenedRows {
   const S *low, *high;
   S share;
 };
 
-// The rows of a small image between which row y lies. A worker holds two of each channel, from `line` on.
+// The two rows of a small image that row y of the image lies between. A worker holds two enlarged rows per channel,
+// from `line` on.
 template <class S>
 WidenedRows<S> widened(const Plan<S>& plan, const Step<S>& step, const S* small, OpState<S>& held, const Lines<S>& wide,
                 int64_t line, int64_t channel, int64_t y) {

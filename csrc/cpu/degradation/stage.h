@@ -1,4 +1,4 @@
-// The images that a stage reads, rows of them that are held, and how the stages of all samples are run.
+// The images of a stage, buffers for their rows, and the loop over stages and samples.
 #pragma once
 #include "plan.h"
 
@@ -6,16 +6,16 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-constexpr int kRing = 16;    // rows of an image that are held: more than a window has
+constexpr int kRing = 16;     // rows of an image that are held: at least the height of a window
 constexpr int64_t kPixelsWorthAThread = 1 << 12;
 
-// One sample's images, and what is to be added to all of a channel.
+// The image of one sample, with an offset by channel that is added where it is read.
 template <class S>
 struct Image {
   DType dtype;
   const void* data;
   int64_t first;
-  S* offset;  // or null
+  S* offset;  // may be null
 };
 
 template <class S>
@@ -27,14 +27,14 @@ void fetch(const Plan<S>& plan, const Image<S>& image, int64_t channel, int64_t 
   clear(to, plan.width, plan.count);
 }
 
-// Whether rows can be computed with where they lie in memory.
+// Whether rows can be used directly from memory.
 template <class S>
 bool lies_ready(const Plan<S>& plan, const Image<S>& image) {
   const bool own_type = image.dtype == (sizeof(S) == 8 ? DType::float64 : DType::float32);
   return own_type && plan.width == plan.count && !image.offset;
 }
 
-// A row, in memory or in the buffer.
+// A row, directly in memory or copied into the buffer.
 template <class S>
 const S* row_of(const Plan<S>& plan, const Image<S>& image, int64_t channel, int64_t y, S* buffer) {
   if (lies_ready(plan, image))
@@ -43,7 +43,7 @@ const S* row_of(const Plan<S>& plan, const Image<S>& image, int64_t channel, int
   return buffer;
 }
 
-// Rows of buffers, which are zero where nobody wrote.
+// Zero-initialised rows.
 template <class S>
 class Lines {
  public:
@@ -55,19 +55,19 @@ class Lines {
   Buffer<S> memory_;
 };
 
-// The last rows of an image that were read.
+// The last rows of an image, read in order.
 template <class S>
 class RowRing {
  public:
   explicit RowRing(const Plan<S>& plan) : plan_(plan), lines_(plan, kRing * plan.a.channels) {}
 
-  // Rows are read from `first` on.
+  // The first row to be read is `first`.
   void start(const Image<S>& image, int64_t first) {
     image_ = image;
     ready_ = lies_ready(plan_, image) ? static_cast<const S*>(image.data) + image.first : nullptr;
     next_ = first < 0 ? 0 : first;
   }
-  // Up to `last`, as far as there are any.
+  // Reads up to row `last` or the end of the image.
   void read_to(int64_t last) {
     for (; !ready_ && next_ <= last && next_ < plan_.a.height; ++next_)
       for (int64_t c = 0; c < plan_.a.channels; ++c) fetch(plan_, image_, c, next_, lines_[c * kRing + next_ % kRing]);
@@ -80,15 +80,15 @@ class RowRing {
   const Plan<S>& plan_;
   const Lines<S> lines_;
   Image<S> image_{};
-  const S* ready_ = nullptr;  // the image, where its rows lie ready
+  const S* ready_ = nullptr;  // the image, if its rows are used directly
   int64_t next_ = 0;
 };
 
-// Runs the stages of every sample with workers, in this order or from the last to the first. Each stage is two passes
-// over the rows, look() and work(), as the second needs all of what the first found; settle() comes when a sample's
-// stage is done, and finish() when all stages are. start(sample, stage, slot) tells a worker what it works at. Samples
-// are worked at side by side where there are enough for all threads, and slots are the threads' own; else the rows of
-// all samples are `shared` out, and each sample has a slot.
+// Runs all stages of every sample with workers, in order or in reverse. start(sample, stage, slot) tells a worker what
+// to work on. A stage takes two passes over the rows, look() and work(), because the second needs all results of the
+// first. settle() is called after a sample's stage, finish() after all stages of a sample. Threads take whole samples
+// if there are enough of them, and each thread has a slot of the buffers; otherwise the rows of all samples are
+// `shared` among the threads, and each sample has a slot.
 template <class Worker, class Call>
 void each_stage(const DegradationInput& a, const Call& call, int threads, bool shared, bool reverse) {
   const auto stage = [&](int64_t i) { return reverse ? a.stages - 1 - i : i; };
@@ -107,7 +107,7 @@ void each_stage(const DegradationInput& a, const Call& call, int threads, bool s
     });
     return;
   }
-  // Calls run(worker, first row, end) for the rows of all samples.
+  // Calls run(worker, first row, end) for ranges of rows of all samples.
   const auto each_band = [&](int64_t at, const auto& run) {
     parallel_for(a.batch * a.height, 1, threads, [&](int64_t begin, int64_t end, int) {
       Worker worker(call);
@@ -132,8 +132,10 @@ void each_stage(const DegradationInput& a, const Call& call, int threads, bool s
   each_band(stage(a.stages - 1), [](Worker& worker, int64_t begin, int64_t end) { worker.finish(begin, end); });
 }
 
-// Whether samples have to share the threads.
-inline bool shares_threads(const DegradationInput& a, int threads) { return a.batch % threads && a.batch < 4 * threads; }
+// Whether the threads share the rows of each sample.
+inline bool shares_threads(const DegradationInput& a, int threads) {
+  return a.batch % threads && a.batch < 4 * threads;
+}
 
 }  // namespace
 }  // namespace DEAL_ISA

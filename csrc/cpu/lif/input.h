@@ -1,4 +1,4 @@
-// The steps a tile takes at a time, and where its input comes from.
+// The input of a tile: x as it is, or normalised.
 #pragma once
 #include "../../math/norm.h"
 #include "tile.h"
@@ -7,9 +7,9 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-constexpr int kSegment = 16;  // steps a tile takes at a time
+constexpr int kSegment = 16;  // steps that a tile is run for at once
 
-// The steps of a segment.
+// A range of steps.
 struct Segment {
   int64_t from;
   int steps;
@@ -20,8 +20,8 @@ struct Segment {
 
 inline int64_t segments(const LifInput& a) { return (a.steps - 1) / kSegment + 1; }
 
-// The input of some neighbouring neurons at the steps of a segment. Rows lie far apart, so what this
-// thread reads later, the next segment or the neurons kTile further on, is called for at the same time.
+// The input currents of neighbouring neurons at the steps of a segment. Rows are far apart in memory, so each read also
+// prefetches what this thread reads later: the next segment, or the neurons of the next tile.
 template <class T, class V>
 struct Currents {
   const T* x;
@@ -46,14 +46,14 @@ struct NormalisedCurrents {
   }
 };
 
-// Where the input of a tile comes from: x as it lies in memory.
+// Reads x as it is.
 template <class T>
 class Direct {
  public:
   using S = compute_t<T>;
   using V = Quad<S>;
 
-  // Sums are of the gradient, by channel, where one is found.
+  // `sums`, by channel, are those of the gradient; null in the forward pass.
   Direct(const LifInput&, double*) {}
 
   void place(const Tile<S>&) {}
@@ -67,7 +67,7 @@ class Direct {
 
   DEAL_INLINE Currents<T, V> currents(int i) const { return {x_ + i, stride_, ahead_}; }
 
-  // The gradient of the input of some neurons, step by step, on its way to memory.
+  // Is given the gradient of the input of neighbouring neurons, step by step.
   struct Gradient {
     DEAL_INLINE void add(int, const V&) {}
     DEAL_INLINE void keep() const {}
@@ -79,8 +79,8 @@ class Direct {
   int64_t stride_, ahead_;
 };
 
-// Where it comes from: x, normalised, and perhaps a shortcut. Of the gradient it finds the sums that
-// those of x and of its channels need.
+// Normalises x as it is read, and adds the shortcut if there is one. In the backward pass it sums what the gradients of
+// x and of the channels' parameters need.
 template <class T>
 class Normalised : public Direct<T> {
   using Direct<T>::x_;
@@ -92,7 +92,7 @@ class Normalised : public Direct<T> {
 
   Normalised(const LifInput& a, double* sums) : Direct<T>(a, sums), norm_(a.norm), sums_(sums) {}
 
-  // Tiles that follow each other in one channel, or over the same channels, share their rows and sums.
+  // Consecutive tiles within one channel, or over the same set of channels, share rows and sums.
   void place(const Tile<S>& tile) {
     if (tile.neurons == neurons_ && tile.first + neurons_ <= until_) return;
     finish();
@@ -125,7 +125,12 @@ class Normalised : public Direct<T> {
 
   DEAL_INLINE NormalisedCurrents<T, V> currents(int i) const {
     const T* const shortcut = shortcut_ ? shortcut_ + i : nullptr;
-    return {Direct<T>::currents(i), read<V>(mean_.at + i), read<V>(scale_.at + i), read<V>(shift_.at + i), shortcut, pitch_};
+    return {Direct<T>::currents(i),
+            read<V>(mean_.at + i),
+            read<V>(scale_.at + i),
+            read<V>(shift_.at + i),
+            shortcut,
+            pitch_};
   }
 
   struct Gradient {
@@ -150,14 +155,14 @@ class Normalised : public Direct<T> {
   }
 
  private:
-  static constexpr int64_t kShared = 16384;  // neurons, at most, whose sums are added up in the type of the state
+  static constexpr int64_t kShared = 16384;  // most neurons whose sums are accumulated in the state type
 
   const Norm norm_;
   double* const sums_;
   int64_t first_, until_ = 0;
   int neurons_ = 0;
   Row<S> mean_, scale_, shift_;
-  Row<S> totals_, products_;  // by neuron: of the gradient, and of the gradient times x - mean
+  Row<S> totals_, products_;  // sums by neuron: of the gradient, and of gradient * (x - mean)
   const T* shortcut_;
   int64_t pitch_;
 };

@@ -1,6 +1,6 @@
-// Neurons are taken in tiles that fit the first-level cache, a tile in segments of steps, a segment
-// in blocks of a few vectors that run through its steps in registers. The branches of math/neuron.h
-// on the kind of neuron are the same for every vector; those that cost most are taken out of the loops.
+// Neurons are processed in tiles that fit into the first-level cache, a tile in segments of steps, and a segment in
+// groups of four vectors (Quad), whose state stays in registers for all steps of the segment. The kind of neuron is the
+// same for all vectors; the most expensive branches on it are taken outside of the loops.
 #include "../../types.h"
 
 #include "../common/kernels.h"
@@ -12,11 +12,11 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-constexpr int kBackwardTile = 128;  // small, so that computing and moving bytes take turns quickly
+constexpr int kBackwardTile = 128;  // small: computation and memory traffic alternate quickly
 constexpr int64_t kElementsWorthAThread = 65536;
 
-// Whether loops are compiled for each kind of neuron: not for double, which is there for checks, nor for an
-// x86 processor without AVX2.
+// Whether loops are compiled separately for each kind of neuron. Not for double, which only serves gradient checks, nor
+// for x86 processors without AVX2.
 #if defined(__x86_64__) && !defined(__AVX2__)
 template <class S>
 constexpr bool kCopies = false;
@@ -25,8 +25,8 @@ template <class S>
 constexpr bool kCopies = sizeof(S) == 4;
 #endif
 
-// Runs a block through a segment: charge, fire, reset. Gives the membranes and spikes of every step to
-// take(step, h, s).
+// Runs a group of neurons through a segment: charge, fire, reset. Calls take(step, h, s) with the membrane potential
+// before the reset and the spikes.
 template <class V, class Lanes, class Take>
 DEAL_INLINE void run(const Cell<V>& cell, V& v, const Lanes& x, int steps, const Take& take) {
   for (int t = 0; t < steps; ++t) {
@@ -37,15 +37,14 @@ DEAL_INLINE void run(const Cell<V>& cell, V& v, const Lanes& x, int steps, const
   }
 }
 
-// Calls next(kind) compiled for its reset.
+// Calls next(kind), compiled separately for each kind of reset.
 template <class S, class Next>
 DEAL_INLINE void split_reset(const Neuron& neuron, const Next& next) {
   if constexpr (kCopies<S>) split<&Neuron::reset, Reset::hard, Reset::soft, Reset::none>(neuron, next);
   else next(neuron);
 }
 
-// Runs the tile through a segment, from the row `start` of states. Gives every block's membranes and
-// spikes to take(first neuron, step, h, s).
+// Runs the tile through a segment from the states `start`. Calls take(first neuron, step, h, s) for every group.
 template <class Source, class S, class Take>
 DEAL_INLINE void run_tile(Tile<S>& tile, const S* start, const Source& source, int steps, const Take& take) {
   using V = Quad<S>;
@@ -66,7 +65,7 @@ void write_spikes(const LifForward& a, Tile<S>& tile, const Source& source, Segm
            [&](int i, int t, auto&, auto& s) DEAL_FLAT { put(out + t * a.neurons + i, s, streaming); });
 }
 
-// Calls next(kind) compiled for its reset, and for the neuron that is used most.
+// Calls next(kind), compiled separately for each kind of reset and for the most common neuron.
 template <class S, class Next>
 DEAL_INLINE void split_usual(const Neuron& neuron, const Next& next) {
   const bool usual =
@@ -86,7 +85,8 @@ DEAL_INLINE void split_usual(const Neuron& neuron, const Next& next) {
 }
 
 template <class T, class Source, class S>
-void write_mean(const LifForward& a, Tile<S>& tile, Row<S>& counts, const Source& source, Segment segment, bool streaming) {
+void write_mean(const LifForward& a, Tile<S>& tile, Row<S>& counts, const Source& source, Segment segment,
+                bool streaming) {
   using V = Quad<S>;
   T* const out = static_cast<T*>(a.out) + tile.first;
   const bool last = segment.from + segment.steps == a.steps;
@@ -113,7 +113,7 @@ void write_bits(const LifForward& a, Tile<S>& tile, const Source& source, Segmen
   });
 }
 
-// The neurons from begin to end, whole blocks.
+// The neurons from begin to end, a whole number of groups.
 template <class T, template <class> class Source>
 void forward_blocks(const LifForward& a, bool streaming, int64_t begin, int64_t end) {
   using S = compute_t<T>;
@@ -150,7 +150,7 @@ void forward_tail(const LifForward& a, int64_t first) {
   if (a.output == Output::packed) tail.clear_padding(static_cast<uint8_t*>(part.out), a.steps);
 }
 
-// All whole blocks on the threads that have something to do, then the rest.
+// Runs all whole groups on as many threads as are useful, then the remaining neurons.
 template <class T, class Blocks, class Last>
 DEAL_INLINE void each_neuron(const LifInput& a, int threads, const Blocks& blocks, const Last& last) {
   const int64_t whole = a.neurons / kQuad<compute_t<T>> * kQuad<compute_t<T>>;
@@ -168,27 +168,27 @@ void forward(const LifForward& a, int threads) {
                  [&](int64_t first) { forward_tail<T, Source>(a, first); });
 }
 
-// What backward holds of a tile: rows for the steps of a segment, and what it carries from there to the
-// segment before.
+// What the backward pass keeps of a tile: rows for the steps of one segment, and what it carries over to the previous
+// segment.
 template <class S>
 struct Tape {
-  alignas(64) S h[kSegment][kBackwardTile];      // membranes before the reset
+  alignas(64) S h[kSegment][kBackwardTile];      // membrane potentials before the reset
   alignas(64) S slope[kSegment][kBackwardTile];  // ds/dh
   Row<S> grad_v, grad_x, grad_decay, grad_threshold;
-  S* starts;  // the state at the start of every segment
+  S* starts;  // states at the start of every segment
 
   S* start(int64_t segment) const { return starts + segment * kBackwardTile; }
   S* start(const Segment& segment) const { return start(segment.from / kSegment); }
 };
 
-// The membranes of a segment, from its input and the state at its start.
+// Recomputes the membrane potentials of a segment from its input and the state at its start.
 template <class Source, class S>
 void replay(Tile<S>& tile, Tape<S>& tape, const Source& source, Segment segment) {
   run_tile(tile, tape.start(segment), source, segment.steps,
            [&](int i, int t, auto& h, auto&) DEAL_FLAT { store(tape.h[t] + i, h); });
 }
 
-// All derivatives of the segment's spikes, while the gradients that come next are on their way.
+// Computes ds/dh at all steps of a segment, and prefetches the gradients that are needed next.
 template <class T, class S>
 void find_slopes(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Segment segment) {
   using V = Quad<S>;
@@ -215,13 +215,14 @@ DEAL_INLINE void add(S* p, const V& x) {
   store(p, read<V>(p) + x);
 }
 
-// A plain call wants the gradient of a spike train's input and nothing of its parameters.
+// The most common call: spikes of one level out, and no gradients of the parameters.
 template <class S>
 bool is_plain(const LifBackward& a) {
-  return kCopies<S> && !a.constant && a.output != Output::mean && !a.grad_decay && !a.grad_threshold && a.neuron.fire == Fire::ge;
+  return kCopies<S> && !a.constant && a.output != Output::mean && !a.grad_decay && !a.grad_threshold &&
+         a.neuron.fire == Fire::ge;
 }
 
-// Goes back through a segment with the gradient of the state.
+// Propagates the gradient of the state back through a segment.
 template <bool plain, class T, class Source, class S>
 DEAL_INLINE void reverse(const LifBackward& a, const Neuron& kind, const Tile<S>& tile, Tape<S>& tape, Source& source,
                          Segment segment, bool streaming) {
@@ -261,7 +262,8 @@ DEAL_INLINE void reverse(const LifBackward& a, const Neuron& kind, const Tile<S>
 }
 
 template <class T, class Source, class S>
-void reverse_plain(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Source& source, Segment segment, bool streaming) {
+void reverse_plain(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Source& source, Segment segment,
+                   bool streaming) {
   split_reset<S>(tile.neuron, [&](Neuron kind) DEAL_FLAT {
     kind.fire = Fire::ge;
     reverse<true, T>(a, kind, tile, tape, source, segment, streaming);
@@ -269,13 +271,14 @@ void reverse_plain(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Sou
 }
 
 template <class T, class Source, class S>
-void reverse_segment(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Source& source, Segment segment, bool streaming) {
+void reverse_segment(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Source& source, Segment segment,
+                     bool streaming) {
   if constexpr (kCopies<S>)
     if (is_plain<S>(a)) return reverse_plain<T>(a, tile, tape, source, segment, streaming);
   reverse<false, T>(a, tile.neuron, tile, tape, source, segment, streaming);
 }
 
-// x is all that was kept: the membranes are computed again, segment by segment.
+// Only x was kept from the forward pass: membrane potentials are recomputed segment by segment.
 template <class T, class Source, class S>
 void backward_tile(const LifBackward& a, Source& source, Tile<S>& tile, Tape<S>& tape, bool streaming) {
   const size_t row = sizeof(S) * tile.neurons;
@@ -357,7 +360,7 @@ void backward(const LifBackward& a, int threads) {
   sums.write(static_cast<compute_t<T>*>(a.norm_sums));
 }
 
-// Double is compiled for one instruction set, which serves them all.
+// Double is compiled for the baseline alone, which serves every instruction set.
 template <class T>
 void forward(const LifForward& a, int threads) {
   if constexpr (sizeof(T) == 8 && DEAL_VECTOR_BYTES > 16) baseline::lif_forward(a, threads);

@@ -1,4 +1,4 @@
-// The neurons left over when no whole block of them remains: they are worked on in a padded copy.
+// The last neurons, too few for a whole group: they are processed in a padded copy.
 #pragma once
 #include "tile.h"
 
@@ -6,12 +6,11 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-// Padded copies of the neurons from `first` to the end of every row. Rooms made for results are
-// copied back at the end.
+// Padded copies of the neurons from `first` to the end of every row. Results are copied back by the destructor.
 template <class S>
 class Tail {
   static constexpr int B = kQuad<S>;
-  static constexpr size_t kNear = 8192;
+  static constexpr size_t kInline = 8192;
 
  public:
   Tail(int64_t first, int64_t neurons) : first_(first), count_(neurons - first) {}
@@ -27,7 +26,7 @@ class Tail {
       add_channels(channel_sums_ + i * channels, channels, inner, neuron_sums_ + i * B, first_, int(count_));
   }
 
-  // Rows of values that lie `stride` elements apart. What is null stays null.
+  // Copies rows that are `stride` elements apart. Null stays null.
   template <class T>
   T* of(const void* source, int64_t rows, int64_t stride) {
     if (!source) return nullptr;
@@ -47,7 +46,7 @@ class Tail {
     return reinterpret_cast<T*>(copy.data);
   }
 
-  // Rows of bits, `stride` bytes apart.
+  // Rows of bits for a result whose rows are `stride` bytes apart.
   uint8_t* bits(void* target, int64_t rows, int64_t stride) {
     Copy& copy = add(rows, B / 8);
     copy.result = static_cast<char*>(target) + first_ / 8;
@@ -56,13 +55,13 @@ class Tail {
     return reinterpret_cast<uint8_t*>(copy.data);
   }
 
-  // Bits of neurons that do not exist are zero.
+  // Clears the bits past the last neuron.
   void clear_padding(uint8_t* bits, int64_t rows) const {
     if (count_ % 8 == 0) return;
     for (int64_t row = 0; row < rows; ++row) bits[row * (B / 8) + count_ / 8] &= uint8_t((1 << count_ % 8) - 1);
   }
 
-  // The call, for these neurons only; its results are still those of the whole.
+  // The call restricted to these neurons. Its results still point to the original ones.
   template <class T, class Lif>
   Lif inputs(const Lif& a) {
     Lif part = a;
@@ -79,7 +78,7 @@ class Tail {
     return part;
   }
 
-  // Room for sums of each neuron, which are added to those of the channels at the end.
+  // Sums for each neuron. The destructor adds them to the sums of the channels.
   double* sums(const Norm& norm, double* channels) {
     channel_sums_ = channels;
     norm_ = norm;
@@ -94,19 +93,19 @@ class Tail {
     char* result = nullptr;
     int64_t result_stride = 0;
     size_t used = 0;
-    Buffer<char> memory;  // unless it fits into near_
+    Buffer<char> memory;  // empty if the copy is in inline_
   };
 
-  // A small layer, all of which may be left over, is spared the time of malloc.
+  // Small copies need no malloc: a small layer may consist of these neurons alone.
   Copy& add(int64_t rows, size_t stride) {
     Copy& copy = copies_[copied_++];
     const size_t bytes = size_t(rows) * stride;
     copy.rows = rows;
     copy.stride = stride;
-    if (bytes <= kNear - near_used_) {
-      copy.data = near_ + near_used_;
+    if (bytes <= kInline - inline_used_) {
+      copy.data = inline_ + inline_used_;
       __builtin_memset(copy.data, 0, bytes);
-      near_used_ += bytes;
+      inline_used_ += bytes;
     } else {
       copy.memory = Buffer<char>(int64_t(bytes), Fill::zeros);
       copy.data = copy.memory.get();
@@ -116,7 +115,7 @@ class Tail {
 
   Parameter parameter(const Parameter& p) { return p.channels <= 1 ? p : spread(p); }
 
-  // A value for each neuron; those that do not exist have zeros.
+  // One value per neuron, zero in the padding.
   Parameter spread(const Parameter& p) {
     S* const data = reinterpret_cast<S*>(add(1, sizeof(S) * B).data);
     fill_channels(data, p, first_, int(count_));
@@ -126,8 +125,8 @@ class Tail {
   int64_t first_, count_;
   Copy copies_[16];
   int copied_ = 0;
-  alignas(64) char near_[kNear];
-  size_t near_used_ = 0;
+  alignas(64) char inline_[kInline];
+  size_t inline_used_ = 0;
   Norm norm_ = {};
   double neuron_sums_[2 * B] = {};
   double* channel_sums_ = nullptr;

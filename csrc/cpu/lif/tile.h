@@ -1,4 +1,4 @@
-// A tile: the neurons a thread works on at a time, with what the steps of math/neuron.h need of them.
+// A tile: the neurons a thread processes at a time, with their state and parameters.
 #pragma once
 #include "../../math/neuron.h"
 #include "../common/channels.h"
@@ -8,15 +8,16 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-constexpr int kTile = 512;  // neurons of a tile, at most
+constexpr int kTile = 512;  // most neurons of a tile
 
-// Neurons are taken four vectors at a time, because a step of one waits for the step before.
+// Four vectors of neurons are processed together: each step depends on the one before, and four independent chains hide
+// the latency.
 template <class S>
 using Quad = Pair<Pair<Pack<S>>>;
 template <class S>
 constexpr int kQuad = Quad<S>::lanes;
 
-// Calls next(kind) from a branch for each value of a field, compiled for that value.
+// Calls next(kind), compiled separately for each value of a field.
 template <auto field, auto... values, class Next>
 DEAL_INLINE void split(const Neuron& kind, const Next& next) {
   const auto value = kind.*field;
@@ -32,10 +33,10 @@ DEAL_INLINE void split(const Neuron& kind, const Next& next) {
 template <class S>
 struct Row {
   alignas(64) S at[kTile];
-  char skew[192];  // rows a power of two apart would compete for the same cache sets
+  char skew[192];  // rows a power of two apart would map to the same cache sets
 };
 
-// The tile being worked on: a whole number of blocks.
+// A tile holds a whole number of Quads.
 template <class S>
 struct Tile {
   Neuron neuron;
@@ -49,7 +50,7 @@ struct Tile {
     return {kind, read<V>(decay.at + i), read<V>(threshold.at + i)};
   }
 
-  // Calls body(i) for the first neuron of every V.
+  // Calls body(i) for every V, where i is its first neuron.
   template <class V, class Body>
   DEAL_INLINE void each(const Body& body) const {
     for (int i = 0, n = neurons; i < n; i += V::lanes) body(i);
@@ -61,7 +62,7 @@ DEAL_INLINE S shared(const Parameter& p, double constant) {
   return p.data ? *static_cast<const S*>(p.data) : S(constant);
 }
 
-// Before a thread's first tile.
+// Sets what is the same for all tiles of a thread.
 template <class S>
 void prepare(Tile<S>& tile, const LifInput& a, int64_t neurons) {
   const int most = neurons < kTile ? int(neurons) : kTile;

@@ -1,6 +1,6 @@
-// A thread walks down a strip of columns, ten rows at a time. It filters each new row along itself and keeps
-// the last rows of that; the filter down the columns ends in the moments, and these in a row of the map.
-// Where a gradient is wanted the same happens to the slopes of that row, five rows behind.
+// A thread walks down a strip of columns, ten rows at a time. It filters each new row horizontally and keeps the last
+// filtered rows. The vertical filter gives the moments, and these a row of the map. For a gradient, the slopes of the
+// map are filtered in the same way, five rows behind.
 #include "../../types.h"
 
 #include "../../math/ssim.h"
@@ -12,15 +12,15 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-constexpr int kRows = 2 * kReach;  // of a block: as many as a window has besides its own
-constexpr int kHeld = 3 * kRows;   // rows held, which move up after every second block
+constexpr int kRows = 2 * kReach;  // rows at a time: the height of a window minus one
+constexpr int kHeld = 3 * kRows;   // rows held; they are moved up after every second group of rows
 constexpr int64_t kStrip = 256;    // most columns of a strip
-constexpr int kNear = 64;          // columns that are filtered at a time, lest their rows leave the nearest cache
-constexpr int kWidth = 288;        // of a row in a buffer: a strip, two windows and the rest of a vector
-constexpr int kFew = 16;           // rows that are not worth a thread of their own
+constexpr int kNear = 64;          // columns filtered at a time, so that their rows stay in the first-level cache
+constexpr int kWidth = 288;        // length of a buffered row: a strip, two windows and a partial vector
+constexpr int kFew = 16;           // fewer rows are not worth a thread
 constexpr int64_t kPixelsWorthAThread = 1 << 14;
 
-// Four images, filtered along their rows.
+// Rows of four images, filtered horizontally.
 template <class S>
 struct HeldRows {
   S at[4][kHeld][kWidth];
@@ -29,14 +29,14 @@ struct HeldRows {
 template <class S>
 struct Scratch {
   HeldRows<S> images, slopes;
-  S down[4][kRows][kNear];  // filtered both ways
-  S row[4][kWidth];         // of the images, not yet filtered
+  S down[4][kRows][kNear];  // filtered in both directions
+  S row[4][kWidth];         // not yet filtered
   S distance[kWidth];
   S map[kRows][kWidth], weights[kRows][kWidth];
-  S a[kRows][kWidth], b[kRows][kWidth];  // images, then their gradients
+  S a[kRows][kWidth], b[kRows][kWidth];  // pixels, then their gradients
 };
 
-// The filter along a row (step 1) or down the columns, whose first value is at p.
+// The horizontal (step 1) or vertical filter, whose first value is at p.
 template <int step, class S>
 DEAL_INLINE Pack<S> filtered_from(const S* p) {
   return filtered<Pack<S>>([=](int k) DEAL_FLAT { return load(p + (kReach + k) * step); });
@@ -74,10 +74,10 @@ class StripWalk {
       for (S& weight : row) weight = S(a.structure) * factor_;
   }
 
-  // Results of the rows from `top` up to `bottom`.
+  // Computes the rows from `top` up to `bottom`.
   void run(int64_t top, int64_t bottom) {
     const int64_t last = bottom + reach_;
-    int held = 0;  // where the rows begin that windows still need
+    int held = 0;  // the first row that windows still need
     for (int r = 0; r < kRows; ++r) take_in(top - reach_ - kReach + r, r, top, bottom);
     for (int64_t y = top - reach_; y < last; y += kRows) {
       const int rows = last - y < kRows ? int(last - y) : kRows;
@@ -88,7 +88,7 @@ class StripWalk {
         if (y + r >= top && y + r < bottom) finish_map(y + r, u_.map[r]);
         if (gradient_) finish_slopes(y + r, slopes + r);
       }
-      if (gradient_ && y < top) {  // only the slopes of the first block are there yet
+      if (gradient_ && y < top) {  // so far there are only the slopes of the first rows
         move_up(u_.images, kRows);
         continue;
       }
@@ -133,16 +133,18 @@ class StripWalk {
     if (sums_ && a_.pixel != 0 && y >= top && y < bottom) {
       S* const distance = u_.distance;
       const int own = int(begin_ - left);
-      for (int i = 0; i < width_; i += Pack<S>::lanes) store(distance + i, absolute(load(a + own + i) - load(b + own + i)));
+      for (int i = 0; i < width_; i += Pack<S>::lanes)
+        store(distance + i, absolute(load(a + own + i) - load(b + own + i)));
       sums_[y] += a_.pixel * sum(distance, width_);
     }
     for (int i = 0; i < 4; ++i) filter_along(u_.row[i], to[i][slot], count_);
   }
 
-  // Calls body(row, column, column in `down`) for vectors of all columns, a few columns of every row at a time, once
-  // the images that are wanted are filtered down these.
+  // Filters images vertically and calls body(row, column, column in `down`) for all vectors, a few columns at a time.
+  // `a` and `b`: whether the first and the second image are needed.
   template <class Body>
-  DEAL_INLINE void each_vector(const HeldRows<S>& from, int slot, int rows, int columns, bool a, bool b, const Body& body) {
+  DEAL_INLINE void each_vector(const HeldRows<S>& from, int slot, int rows, int columns, bool a, bool b,
+                               const Body& body) {
     for (int near = 0; near < columns; near += kNear) {
       const int count = columns - near < kNear ? columns - near : kNear;
       for (int image = 0; image < 4; ++image)
@@ -155,12 +157,12 @@ class StripWalk {
   bool in_map(int64_t y) const { return y >= a_.margin && y < a_.height - a_.margin; }
   int map_begin() const { return within(a_.margin - first_, count_); }
   int map_end() const { return within(a_.width - a_.margin - first_, count_); }
-  // Where the map would have the first of the columns.
+  // Offset in the map of the first column, which may lie outside of it.
   int64_t map_pixel(int64_t y) const {
     return (plane_ * (a_.height - 2 * a_.margin) + y - a_.margin) * (a_.width - 2 * a_.margin) + first_ - a_.margin;
   }
 
-  // Rows of the map from the images' rows from `slot` on, and their slopes.
+  // Computes rows of the map from the images' rows at `slot`, and their slopes.
   template <bool gradient>
   void map_rows(int64_t y, int rows, int slot, int slope_slot) {
     auto& to = u_.slopes.at;
@@ -193,7 +195,7 @@ class StripWalk {
     if (a_.map) write_row(a_.dtype, map + begin, a_.map, map_pixel(y) + begin, count);
   }
 
-  // Filters a row of slopes, which are zero where the map has no value.
+  // Filters a row of slopes horizontally. Slopes are zero where the map has no value.
   void finish_slopes(int64_t y, int slot) {
     for (int i = 0; i < 4; ++i) {
       S* const row = u_.slopes.at[i][slot];
@@ -231,11 +233,11 @@ class StripWalk {
   Scratch<S>& u_;
   const int64_t plane_, begin_;
   const int width_;
-  double* const sums_;  // by row, or null
+  double* const sums_;  // by row; null if no loss is computed
   const bool gradient_;
-  const int reach_;  // of a pixel's gradient to the windows it comes through
+  const int reach_;  // of the windows that a pixel's gradient depends on
   const int64_t first_;
-  const int count_;  // columns of the map from `first_` on that are needed
+  const int count_;  // number of columns of the map that are needed, from `first_` on
   const S factor_;
 };
 
@@ -265,7 +267,9 @@ void walk(const Ssim& a, int threads) {
 
 }  // namespace
 
-void ssim(const Ssim& a, int threads) { a.dtype == DType::float64 ? walk<double>(a, threads) : walk<float>(a, threads); }
+void ssim(const Ssim& a, int threads) {
+  a.dtype == DType::float64 ? walk<double>(a, threads) : walk<float>(a, threads);
+}
 
 }  // namespace DEAL_ISA
 }  // namespace deal

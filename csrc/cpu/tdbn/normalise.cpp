@@ -16,7 +16,7 @@ DEAL_INLINE void store_some(T* p, Pack<S> a, int64_t count, bool streaming) {
   __builtin_memcpy(p, some, sizeof(T) * size_t(count));
 }
 
-// Writes of(place in the row, elements left, x, dense place) to every element.
+// Writes of(channel, index in the row, elements left, x, index in the result) to every element.
 template <bool columns, class T, class Of>
 void write(const TdbnInput& a, void* result, bool streaming, int threads, const Of& of) {
   using V = Values<T>;

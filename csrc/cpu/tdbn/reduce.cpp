@@ -1,4 +1,4 @@
-// Sums over the channels of a batch norm.
+// The reductions of batch norm: moments of the channels, and the sums that the gradient needs.
 #include "../common/channels.h"
 #include "../common/kernels.h"
 #include "spans.h"
@@ -7,7 +7,7 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-// Zero in the lanes past the end.
+// Sets the lanes past the end to zero.
 template <class S>
 DEAL_INLINE Pack<S> only(Pack<S> a, int64_t count) {
   if (count >= Pack<S>::lanes) return a;
@@ -17,7 +17,7 @@ DEAL_INLINE Pack<S> only(Pack<S> a, int64_t count) {
 }
 
 struct Welford {
-  double count, mean, squares;  // the latter of the distances from the mean
+  double count, mean, squares;  // squares: sum of squared distances from the mean
 
   void add(double n, double m, double s) {
     const double all = count + n, distance = m - mean;
@@ -27,8 +27,8 @@ struct Welford {
   }
 };
 
-// Two readings of what the nearest cache holds: the mean, then the squares about it. Both are exact
-// enough in the type of the values, because a span is short.
+// Reads a span twice: for the mean, then for the squared distances from it. A span is short enough that the compute
+// type is precise enough for both.
 template <class T>
 void add_row_moments(const Span& span, const T* x, Welford* moments) {
   using V = Values<T>;

@@ -8,15 +8,15 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-constexpr int64_t kSpan = 4096;     // elements of one channel
-constexpr int64_t kSpanRows = 64;   // rows of channels side by side
+constexpr int64_t kSpan = 4096;     // elements of one channel in a span
+constexpr int64_t kSpanRows = 64;   // rows of a span where inner == 1
 constexpr int64_t kElementsWorthAThread = 32768;
 
 struct Span {
-  int64_t x, dense;     // its first element, in x and in a tensor whose steps lie side by side
+  int64_t x, dense;     // offset of the first element, in x and in a tensor that is contiguous in time
   int64_t rows, stride;
-  int64_t length;       // of a row
-  int64_t channel;      // of the first element
+  int64_t length;       // length of a row
+  int64_t channel;      // channel of the first element
 };
 
 // Cuts a tensor into spans: [steps][outer][channels][inner] -> rows of the outer axis, parts of the inner one.
@@ -44,7 +44,12 @@ class Spans {
     const int64_t row = i % row_groups_ * rows_, step = i / row_groups_;
     const int64_t place = row * stride_ + channel * a_.inner + part;
     const int64_t length = columns_ ? length_ : at_most(length_, a_.inner - part);
-    return {step * a_.time_stride + place, step * a_.neurons + place, at_most(rows_, outer_ - row), stride_, length, channel};
+    return {step * a_.time_stride + place,
+            step * a_.neurons + place,
+            at_most(rows_, outer_ - row),
+            stride_,
+            length,
+            channel};
   }
 
  private:
@@ -55,7 +60,7 @@ class Spans {
   int64_t stride_, outer_, length_, rows_, row_groups_, parts_, channels_;
 };
 
-// Calls body(span, thread) for all of them.
+// Calls body(span, thread) for all spans.
 template <class Body>
 void each_span(const TdbnInput& a, int threads, const Body& body) {
   const Spans spans(a);
@@ -68,7 +73,7 @@ void each_span(const TdbnInput& a, int threads, const Body& body) {
 template <class T>
 using Values = Pack<compute_t<T>>;
 
-// A vector, or what is left of a row; the lanes past its end are zero.
+// Loads a vector, or the rest of a row; lanes past the end of the row are zero.
 template <class T>
 DEAL_INLINE Values<T> load_some(const T* p, int64_t count) {
   if (count >= Values<T>::lanes) return load(p);
@@ -77,14 +82,14 @@ DEAL_INLINE Values<T> load_some(const T* p, int64_t count) {
   return load(some);
 }
 
-// A channel's values from `at` on: of one channel for all lanes, or of one for each.
+// The values of channels: one channel for all lanes, or consecutive channels from `at` on, one per lane.
 template <bool columns, class S>
 DEAL_INLINE Pack<S> values(const void* of, int64_t channel, int64_t at, int64_t count) {
   const S* const p = static_cast<const S*>(of);
   return columns ? load_some(p + at, count) : Pack<S>{} + p[channel];
 }
 
-// Calls run(T{}) for the type of the elements.
+// Calls run(T{}) with the type of the elements.
 template <class Run>
 void with_type(DType dtype, const Run& run) {
   switch (dtype) {

@@ -1,11 +1,11 @@
-// The sum of what the threads of a block have, in a fixed order.
+// The sum of one value per thread of a block, in a fixed order.
 #pragma once
 #include "launch.h"
 
 namespace deal {
 namespace cuda {
 
-// All threads get it. It takes kBlock doubles at the beginning of the shared memory.
+// Returns the sum to all threads. Uses kBlock doubles at the beginning of the shared memory.
 __device__ __forceinline__ double block_sum(double mine) {
   double* const sums = static_cast<double*>(block_memory());
   const int me = int(threadIdx.x);

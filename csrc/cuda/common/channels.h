@@ -1,4 +1,4 @@
-// The channels of a thread's neighbouring neurons: neuron n is of channel (n / inner) % channels.
+// The channels of a thread's neurons: neuron n belongs to channel (n / inner) % channels.
 #pragma once
 #include "lanes.h"
 
@@ -8,7 +8,7 @@ namespace cuda {
 template <int L>
 struct ChannelsOf {
   int64_t at[L];
-  bool one;  // for all lanes
+  bool one;  // all lanes are of the same channel
 
   // `first` is a multiple of L.
   __device__ __forceinline__ ChannelsOf(int64_t channels, int64_t inner, int64_t first) : one(inner % L == 0) {

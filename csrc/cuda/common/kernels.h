@@ -7,7 +7,7 @@ struct CUstream_st;
 namespace deal {
 namespace cuda {
 
-// The bytes of device memory that a call needs as its workspace, which begins at a multiple of 16.
+// The size in bytes of the workspace that a call needs in device memory. Its address is a multiple of 16.
 int64_t workspace_bytes(const LifBackward&);
 int64_t workspace_bytes(const TdbnMoments&);
 int64_t workspace_bytes(const TdbnGradientSums&);

@@ -1,5 +1,5 @@
-// The neurons of one thread as one value of the mathematics, so that each of its branches on the kind
-// of neuron is taken once for all of them.
+// The neurons of a thread as one value of the formulas in math/, so that branches on the kind of neuron are taken once
+// for all of them.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -17,7 +17,7 @@ struct LaneMask {
   bool at[L];
 };
 
-// A decay or threshold. An inverted one holds the reciprocal, where multiplying by it gives the same bits.
+// A decay or threshold. If inverted, it holds the reciprocal: multiplying by it gives the same bits as the division.
 template <int L>
 struct Divisor : Lanes<L> {
   bool inverted;

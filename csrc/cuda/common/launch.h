@@ -1,4 +1,4 @@
-// Launching: the device, the grid, and what went wrong.
+// Kernel launches: the device, the grid and error messages.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -7,11 +7,11 @@
 namespace deal {
 namespace cuda {
 
-constexpr int kBlock = 128;  // threads; small blocks spread a small layer over more multiprocessors
+constexpr int kBlock = 128;  // threads of a block; small blocks spread a small layer over more multiprocessors
 
 inline const char* error_of(cudaError_t code) { return code == cudaSuccess ? nullptr : cudaGetErrorString(code); }
 
-// Makes a device current, and the one before it again at the end.
+// Makes a device current and restores the previous one at the end of its scope.
 class DeviceGuard {
  public:
   explicit DeviceGuard(int device) {
@@ -32,8 +32,8 @@ class DeviceGuard {
   bool changed_ = false;
 };
 
-// Runs a kernel on at least `threads` threads, each with so many bytes of shared memory. It never waits
-// or allocates, so a CUDA graph can capture it.
+// Launches a kernel on at least `threads` threads, with `bytes` bytes of shared memory per thread. It never waits and
+// never allocates, so a CUDA graph can capture it.
 template <class Arguments>
 const char* launch(void (*kernel)(Arguments), Arguments arguments, int64_t threads, int bytes, int device,
                    cudaStream_t stream) {
@@ -46,7 +46,7 @@ const char* launch(void (*kernel)(Arguments), Arguments arguments, int64_t threa
   return error_of(cudaLaunchKernel(kernel, dim3(unsigned(blocks)), dim3(kBlock), pointers, shared, stream));
 }
 
-// The first of the `each` elements that belong to this thread.
+// The first element of this thread, where each thread has `each` elements.
 __device__ __forceinline__ int64_t first_of_thread(int each) {
   return (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) * each;
 }

@@ -1,7 +1,7 @@
-// Numbers in memory: storage types, and their transfer in words of up to 16 bytes.
+// Storage types, and loads and stores in words of up to 16 bytes.
 //
-// A thread has L neighbouring neurons and moves them W at a time. With W > 1 every row must start on
-// a word and hold whole words; W == L then means that no thread has fewer than L neurons.
+// A thread has L neighbouring neurons and moves them W at a time. With W > 1 every row must start at a word boundary
+// and consist of whole words. If W == L, every thread has exactly L neurons.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -45,7 +45,7 @@ constexpr int word_bytes(int bytes) { return bytes < 16 ? bytes : 16; }
 template <class T, int W>
 using word_t = typename WordOf<word_bytes(W * int(sizeof(T)))>::type;
 
-// The neurons of a thread as they were stored: half types take half the registers until they are used.
+// The neurons of a thread in their storage type: half types need half of the registers until they are used.
 template <class T, int L>
 struct Stored {
   T at[L];
@@ -67,8 +67,8 @@ __device__ __forceinline__ Stored<T, L> narrowed(const Lanes<L>& a) {
   return result;
 }
 
-// Most inputs are read once. Marking them so leaves the second-level cache to the results, which the
-// next layer reads, and to the inputs that are read again.
+// Most inputs are read once. Marking them as such leaves the second-level cache to results, which the next layer reads,
+// and to inputs that are read again.
 enum class Use { once, again };
 
 template <int W, int L, Use use = Use::once, class T>
@@ -107,8 +107,8 @@ __device__ __forceinline__ void store(T* p, const Lanes<L>& a, int64_t left) {
 
 constexpr int kAhead = 4;  // rows that are read before the first of them is used
 
-// What comes next, read at once. Taking a row moves the others up, so that a loop over steps stays one
-// copy of its long body.
+// The next rows, read ahead. Taking a row moves the others up, so that the long body of a loop over steps need not be
+// unrolled.
 template <class T, int L>
 struct Queue {
   Stored<T, L> at[kAhead];
@@ -128,13 +128,13 @@ struct Queue {
   }
 };
 
-// Whether W elements at a time may be moved from and to this address; null moves nothing.
+// Whether W elements at a time may be moved from and to this address. Null is allowed: nothing is moved.
 template <class T>
 bool allows(int W, const void* p) {
   return reinterpret_cast<uintptr_t>(p) % word_bytes(W * int(sizeof(T))) == 0;
 }
 
-// Returns run(T{}) for the type of the elements.
+// Returns run(T{}) with the type of the elements.
 template <class Run>
 const char* with_type(DType dtype, const Run& run) {
   switch (dtype) {

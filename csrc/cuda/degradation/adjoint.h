@@ -1,5 +1,5 @@
-// What each operation of a degradation mixture passes on to a thread's pixels. Of a linear one the gradient with what
-// it makes is the image with what it passes on.
+// The adjoint of each op of a degradation mixture, for the pixels of a thread. For a linear op, the dot product of the
+// gradient and the result of the op equals that of the adjoint and the image.
 #pragma once
 #include "stage.h"
 
@@ -7,9 +7,9 @@ namespace deal {
 namespace cuda {
 namespace {
 
-// Whose gradient sharpness spreads to the pixels of a tile.
+// The pixels whose gradients sharpness spreads to a tile.
 constexpr int kSoftRows = kTall + 2, kSoftColumns = kTile + 2;
-constexpr int kRun = 4;           // rows of a column that a thread blurs at once
+constexpr int kRun = 4;  // rows of a column that a thread blurs at once
 
 struct ChannelTile {
   int64_t sample;
@@ -17,13 +17,13 @@ struct ChannelTile {
   ThreadTile at;
   float mean;
   const float *images, *grads;  // planes of all channels, at the thread's first pixel
-  float* rows;                  // of blurs and of sharpness
+  float* rows;                  // for blurs and sharpness
 };
 
-// A thread's pixels of a channel: the image, the gradient of the stage's result, and that of the image.
+// A thread's pixels of a channel: the image, the gradient of the result, and the gradient of the image.
 struct AdjointPixels {
   const float *image, *grad;
-  int inside;  // the image
+  int inside;  // how many of them are inside of the image
   float x[kRows], g[kRows], to[kRows];
 
   __device__ __forceinline__ AdjointPixels(const Stage& s, const ChannelTile& p)
@@ -37,8 +37,8 @@ struct AdjointPixels {
     }
   }
 
-  // Adds part(number) of each, of what a linear operation passes on, and returns the image with it. What is not read
-  // may be infinite.
+  // For a linear op: adds part(k), its adjoint at pixel k, and returns the dot product with the image. Pixels without
+  // weight are left out of it: they may be infinite.
   template <class Part>
   __device__ __forceinline__ float add_linear(float weight, const Part& part) {
     float dot = 0;
@@ -51,7 +51,7 @@ struct AdjointPixels {
     return dot;
   }
 
-  // Likewise for an operation that makes value(number) of each, and returns the gradient with that.
+  // The same for an op whose result at pixel k is value(k): returns the dot product with the gradient.
   template <class Value, class Part>
   __device__ __forceinline__ float add(float weight, const Value& value, const Part& part) {
     float dot = 0;
@@ -69,7 +69,7 @@ struct AdjointPixels {
   }
 };
 
-// Calls run(away, tap) for what a place of an axis has of the gradient of a blur by reflection.
+// Calls run(offset, tap) for the gradients that contribute to a position of an axis by reflection.
 template <class Run>
 __device__ __forceinline__ void each_reflection(const Taps<float>& taps, int place, int count, const Run& run) {
   const int last = count - 1 - place;
@@ -79,9 +79,9 @@ __device__ __forceinline__ void each_reflection(const Taps<float>& taps, int pla
   for (int from = 0; last > 0 && from + last <= kBlurReach; ++from) run(last - from, taps.at[from + last]);
 }
 
-// Where the gradient is zero outside of the image.
-__device__ __forceinline__ float add_blur(const Stage& s, const ChannelTile& p, const Taps<float>& in_memory, float weight,
-                                          AdjointPixels& pixels) {
+// The gradient must be zero outside of the image.
+__device__ __forceinline__ float add_blur(const Stage& s, const ChannelTile& p, const Taps<float>& in_memory,
+                                          float weight, AdjointPixels& pixels) {
   const Taps<float> taps = in_memory;
   const float* const plane = pixels.grad - p.at.in_tile() - kBlurReach;
   __syncthreads();
@@ -111,7 +111,7 @@ __device__ __forceinline__ float add_blur(const Stage& s, const ChannelTile& p, 
   return pixels.add_linear(weight, [&](int k) { return parts[k]; });
 }
 
-// Adds what the blends of sharpness pass on to the pixels around their own.
+// Adds the contributions of sharpness through the smooth image.
 __device__ __forceinline__ void add_softened(const Stage& s, const ChannelTile& p, AdjointPixels& pixels) {
   const float* const weights = s.weights + number_of(s, p.sample) * s.operations;
   const int origin = p.at.in_tile();
@@ -150,8 +150,8 @@ __device__ __forceinline__ float add_sharpness(const Stage& s, const Step& step,
   return dot;
 }
 
-__device__ __forceinline__ float add_contrast(const Step& step, const ChannelTile& p, float weight, AdjointPixels& pixels,
-                                              double& through) {
+__device__ __forceinline__ float add_contrast(const Step& step, const ChannelTile& p, float weight,
+                                              AdjointPixels& pixels, double& through) {
   float passes = 0;
   const float dot = pixels.add(
       step.share * weight, [&](int k) { return clamped(blended(pixels.x[k], p.mean, step.share, step.rest)); },
@@ -205,9 +205,9 @@ __device__ __forceinline__ float add_pooled(const Stage& s, const Step& step, co
   });
 }
 
-constexpr int kReaders = 4;  // neighbours of the small image, among which are all that read a pixel of the large one
+constexpr int kReaders = 4;  // neighbouring small pixels that include all that depend on one pixel
 
-// What those neighbours take of a pixel.
+// The weights of a pixel in those small pixels.
 struct Readers {
   int first;
   float weight[kReaders];
@@ -251,8 +251,9 @@ __device__ __forceinline__ float add_bicubic(const Stage& s, const Step& step, c
   return pixels.add_linear(weight, [&](int k) { return parts[k * kPitch]; });
 }
 
-// Returns the gradient with what the operation makes, of the thread's pixels.
-__device__ __forceinline__ float add_operation(const Stage& s, int j, const ChannelTile& p, AdjointPixels& pixels, double& through) {
+// Adds the adjoint of an op. Returns the dot product of the gradient and the result of the op, of the thread's pixels.
+__device__ __forceinline__ float add_operation(const Stage& s, int j, const ChannelTile& p, AdjointPixels& pixels,
+                                               double& through) {
   const Step& step = s.step[j];
   const ThreadTile& at = p.at;
   const int64_t number = number_of(s, p.sample);

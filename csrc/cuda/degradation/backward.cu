@@ -6,7 +6,7 @@ namespace deal {
 namespace cuda {
 namespace {
 
-constexpr int kParts = 8;  // operations of which a block adds up at once what its threads have
+constexpr int kParts = 8;  // ops whose sums over threads a block computes at a time
 constexpr int kThreadsOfPart = kBlock / kParts;
 constexpr int kBytesOfParts = kParts * kBlock * int(sizeof(float));
 constexpr int kBytesOfRows = kSoftRows * kPitch * int(sizeof(float)) / kBlock * kBlock + kBlock;
@@ -15,7 +15,7 @@ int bytes_of_thread(int channels) {
   return (kBytesOfParts + kBytesOfRows + 2 * channels * kPlane * int(sizeof(float))) / kBlock;
 }
 
-// Where in its window the first of the largest values is, or the last NaN.
+// The position of the maximum in its window: the first of equal values, or the last NaN.
 __device__ __forceinline__ int place_of_largest(const Stage& s, const Step& step, int64_t window) {
   float best = value_at(s.image, window);
   int found = 0;
@@ -29,12 +29,12 @@ __device__ __forceinline__ int place_of_largest(const Stage& s, const Step& step
   return found;
 }
 
-// What a pixel of the small image counts in one of the large.
+// The weight of a small pixel in a large one.
 __device__ __forceinline__ float share_of(int at, const Between<float>& place) {
   return place.low == place.high ? 1.0f : place.low == at ? 1.0f - place.share : place.share;
 }
 
-// The gradient of a pixel of a small image; `offset` is to be added to all of the large one.
+// The gradient of a small pixel. `offset` is added to the gradients of all large pixels.
 __device__ __forceinline__ float small_gradient(const Stage& s, const Step& step, int64_t plane, int row, int column,
                                                 float offset) {
   const int top = row ? (row - 1) * step.factor : 0;
@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kBlock, 8) look_back(const Stage s) {
   leave_gray(s, block.slot, gray);
 }
 
-// Adds up what all threads left of some operations, and leaves it behind what was found before.
+// Sums the parts of all threads for some ops and adds them to the block's sums so far.
 __device__ __forceinline__ void add_parts(float* parts, int count, bool first, double* to) {
   const int part = int(threadIdx.x) / kThreadsOfPart, lane = int(threadIdx.x) % kThreadsOfPart;
   double* const sums = static_cast<double*>(block_memory());
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(kBlock, 3) mix_back(const Stage s) {
   if (threadIdx.x == 0) s.through[block.slot] = through;
 }
 
-// Writes the gradient of x, to which something was still to be added.
+// Writes the gradient of x, to which an offset must be added.
 __global__ void __launch_bounds__(kBlock) finish(const Stage s) {
   const BlockTiles block(s);
   const double through = mean_of_blocks(s, s.image.through, block.sample);
@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(kBlock) finish(const Stage s) {
   }
 }
 
-// Adds up the gradient of a weight; a block has one.
+// Sums the gradient of a weight. There is one block per weight.
 __global__ void __launch_bounds__(kBlock) weigh(const Stage s) {
   const int64_t number = blockIdx.x / s.operations, stage = number / s.batch, sample = number - stage * s.batch;
   const int64_t j = blockIdx.x - number * s.operations;
@@ -182,32 +182,32 @@ const char* degradation_backward(const DegradationBackward& call, void* workspac
   if (const char* error = refused(a)) return error;
   Plan plan(a);
   Pieces pieces(workspace);
-  const BackwardWorkspace workspaces(plan, pieces);
+  const BackwardWorkspace scratch(plan, pieces);
   Stage& s = plan.all;
   const int64_t blocks = s.batch * s.blocks;
-  const auto through = [&](int64_t stage) { return s.contrast ? workspaces.through + stage * blocks : nullptr; };
+  const auto through = [&](int64_t stage) { return s.contrast ? scratch.through + stage * blocks : nullptr; };
   const char* error = prepare(s, device, stream);
   for (int64_t stage = a.stages - 1; stage >= 0 && !error; --stage) {
     const bool direct = stage == 0 && !(s.contrast && call.grad_x);
     s.stage = stage;
     s.image = {a.dtype, stage_image(call, stage), nullptr};
     if (stage == a.stages - 1) s.grad = {a.dtype, call.grad, nullptr};
-    else s.grad = {DType::float32, workspaces.grads[(stage + 1) % 2], through(stage + 1)};
+    else s.grad = {DType::float32, scratch.grads[(stage + 1) % 2], through(stage + 1)};
     s.result_dtype = direct ? a.dtype : DType::float32;
-    s.result = direct ? call.grad_x : workspaces.grads[stage % 2];
+    s.result = direct ? call.grad_x : scratch.grads[stage % 2];
     s.through = through(stage);
-    s.dots = call.grad_weights ? workspaces.dots + stage * blocks * s.operations : nullptr;
+    s.dots = call.grad_weights ? scratch.dots + stage * blocks * s.operations : nullptr;
     if (s.looks) error = launch(look_back, s, plan.threads(), int(sizeof(double)), device, stream);
     if (!error) error = launch(mix_back, s, plan.threads(), bytes_of_thread(s.channels), device, stream);
   }
   if (!error && s.contrast && call.grad_x) {
-    s.image = {DType::float32, workspaces.grads[0], through(0)};
+    s.image = {DType::float32, scratch.grads[0], through(0)};
     s.result_dtype = a.dtype;
     s.result = call.grad_x;
     error = launch(finish, s, plan.threads(), int(sizeof(double)), device, stream);
   }
   if (error || !call.grad_weights) return error;
-  s.dots = workspaces.dots;
+  s.dots = scratch.dots;
   s.result = call.grad_weights;
   return launch(weigh, s, s.stages * s.batch * s.operations * kBlock, int(sizeof(double)), device, stream);
 }

@@ -12,7 +12,7 @@ int bytes_of_thread(int channels) {
   return (kBytesOfSums + kBytesOfRows + channels * kPlane * int(sizeof(float))) / kBlock;
 }
 
-// Finds the windows of the blurs of all samples and stages.
+// Computes the windows of the blurs of all samples and stages.
 __global__ void __launch_bounds__(kBlock) find_taps(const Stage s) {
   const int64_t number = first_of_thread(1);
   if (number >= s.batch * s.stages) return;
@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kBlock) find_taps(const Stage s) {
       s.taps[number * s.operations + j] = gaussian<float>(double(s.step[j].values[number]));
 }
 
-// A window's largest value; NaN if one of them is.
+// The maximum of a window; NaN if any value is NaN.
 __device__ __forceinline__ float largest(const Stage& s, const Step& step, int64_t window) {
   float best = value_at(s.image, window);
   for (int y = 0; y < step.factor; ++y)
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(kBlock, 8) look(const Stage s) {
   leave_gray(s, block.slot, gray);
 }
 
-// A thread's pixels of a channel: where they are in their plane in shared memory, their values, and the result's.
+// A thread's pixels of a channel: their address in shared memory, their values, and the result.
 struct ThreadPixels {
   const float* tile;
   float x[kRows], to[kRows];
@@ -90,7 +90,7 @@ struct ThreadPixels {
     }
   }
 
-  // Adds body(value, number) of each.
+  // Adds weight * body(value, index) to the result of each pixel.
   template <class Body>
   __device__ __forceinline__ void add(float weight, const Body& body) {
 #pragma unroll
@@ -98,7 +98,7 @@ struct ThreadPixels {
   }
 };
 
-// The tile blurred down its columns and those beside it, into rows as long as those of the plane.
+// Blurs the columns of a tile and its surroundings vertically.
 __device__ __forceinline__ void blur_down(const float* plane, const Taps<float>& taps, float* rows) {
   for (int i = int(threadIdx.x); i < kPitch * kTall / kRun; i += kBlock) {
     const int run = i / kPitch, at = run * kRun * kPitch + i - run * kPitch;
@@ -130,7 +130,7 @@ struct ChannelTile {
   ThreadTile at;
   float mean;
   const float* planes;  // of all channels, at the thread's first pixel
-  float* rows;          // of the blur
+  float* rows;          // for the blur
 };
 
 __device__ __forceinline__ void add_operation(const Stage& s, int j, const ChannelTile& p, ThreadPixels& pixels) {
@@ -237,7 +237,7 @@ const char* degradation_forward(const DegradationForward& call, void* workspace,
   take_workspace(plan.all, plan.small, pieces);
   const int64_t bytes = bytes_of_images(a);
   char* const between = pieces.take<char>(bytes);
-  // The stages' results are kept, or lie in turn in y and in the workspace.
+  // Results of the stages are kept, or alternate between y and the workspace.
   const auto result = [&](int64_t stage) -> void* {
     if (stage == a.stages - 1) return call.y;
     if (call.inputs) return static_cast<char*>(call.inputs) + stage * bytes;

@@ -1,4 +1,4 @@
-// How a call of a degradation mixture is laid out: its operations for the kernels, and its workspace.
+// What the host prepares for a call of the degradation mixture: the arguments of its kernels, and its workspace.
 #pragma once
 #include "../common/kernels.h"
 #include "stage.h"
@@ -6,7 +6,7 @@
 namespace deal {
 namespace cuda {
 
-// What is done once for all stages.
+// Launches what is computed once for all stages.
 const char* prepare(const Stage&, int device, CUstream_st*);
 
 namespace {
@@ -18,7 +18,7 @@ inline const char* refused(const DegradationInput& a) {
   return a.dtype == DType::float64 ? kNoDouble : a.op_count > kMostOperations ? kTooMany : nullptr;
 }
 
-// A mixture for the kernels, but for what differs from stage to stage.
+// The arguments of the kernels, except for what differs from stage to stage.
 struct Plan {
   Stage all = {};
   int64_t small = 0;  // pixels of all small images
@@ -51,7 +51,7 @@ struct Plan {
   int64_t threads() const { return all.batch * all.blocks * kBlock; }
 };
 
-// Takes pieces of a workspace one after the other; without one it only counts.
+// Divides a workspace into pieces. Without memory it only counts their bytes.
 class Pieces {
  public:
   explicit Pieces(void* memory) : memory_(static_cast<char*>(memory)) {}
@@ -79,7 +79,7 @@ inline void take_workspace(Stage& all, int64_t small, Pieces& pieces) {
   all.small = pieces.take<float>(small);
 }
 
-// Of the backward pass: what stages leave each, and the gradients of their images, in turn in two places.
+// The backward pass' share of the workspace: sums of each stage, and two buffers for the gradients of images.
 struct BackwardWorkspace {
   double *through, *dots;
   float* grads[2];

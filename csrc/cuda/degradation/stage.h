@@ -1,9 +1,9 @@
-// What the kernels of a degradation mixture are given, and what both directions do with a tile of an image.
+// The arguments of the kernels of a degradation mixture, and what both passes do with a tile of an image.
 //
-// A stage takes two kernels. The first looks at the whole image: the mean of the grey, the small images of resizes. The
-// second goes through tiles in shared memory, each with what is around it, and adds up in
-// registers what all operations make of a thread's pixels. A sample has so many blocks that what they leave each is
-// added up again by every block that needs the sum.
+// A stage takes two kernels. The first computes what depends on the whole image: the mean gray value and the small
+// images of resizes. The second processes tiles in shared memory, with their surroundings, and adds the results of all
+// ops for a thread's pixels in registers. Sums over a sample are left by block; every block that needs the sum adds
+// these itself.
 #pragma once
 #include "../../types.h"
 #include "../../math/degradation_plan.h"
@@ -13,23 +13,23 @@
 namespace deal {
 namespace cuda {
 
-constexpr int kMostOperations = 48;             // that the arguments of a kernel have workspaces for
+constexpr int kMostOperations = 48;             // that fit into the arguments of a kernel
 constexpr int kTile = 32;                       // columns of a tile
-constexpr int kRows = 4;                        // pixels of a thread, one below the other
+constexpr int kRows = 4;                        // pixels of a thread, below each other
 constexpr int kTall = kRows * kBlock / kTile;   // rows of a tile
-constexpr int kPitch = kTile + 2 * kBlurReach;  // of a tile with what is around it
+constexpr int kPitch = kTile + 2 * kBlurReach;  // row length of a tile with its surroundings
 constexpr int kPlane = kPitch * (kTall + 2 * kBlurReach);
-constexpr int kOrigin = kBlurReach * kPitch + kBlurReach;  // of the tile in its plane
-constexpr int kMostBlocks = 1024;                          // of a sample
+constexpr int kOrigin = kBlurReach * kPitch + kBlurReach;  // offset of the tile in its plane
+constexpr int kMostBlocks = 1024;                          // blocks of a sample
 
 struct Step : PlannedOp<float> {
-  int64_t small;  // where the small images of all samples begin
+  int64_t small;  // offset of the small images of all samples
 };
 
 struct Image {
   DType dtype;
   const void* data;
-  const double* through;  // what blocks found that is still to be added to all pixels, [batch, blocks]; or null
+  const double* through;  // sums by block of what must be added to all pixels, [batch, blocks]; may be null
 };
 
 struct Stage {
@@ -38,25 +38,25 @@ struct Stage {
   int tiles_across, tiles, tiles_of_block, blocks;  // of a sample
   bool contrast, sharpness, blur, looks;
   const float* weights;
-  Image image;        // that the stage reads
+  Image image;        // the input of the stage
   DType result_dtype;
-  void* result;       // the next stage's image, or in the backward pass the gradient of this one's; null if not wanted
-  double* sums;       // of the grey, [batch, blocks]
-  Taps<float>* taps;  // of blurs, [batch, stages, operations]
-  float* small;       // images, or in the backward pass their gradients
-  // Of the backward pass:
+  void* result;       // the result; in the backward pass the gradient of the input; null: not computed
+  double* sums;       // of gray values, [batch, blocks]
+  Taps<float>* taps;  // windows of blurs, [batch, stages, operations]
+  float* small;       // small images; in the backward pass their gradients
+  // Backward pass only:
   Image grad;
-  int* places;      // of the maxima in their windows
-  double* through;  // what passes through the mean, [batch, blocks]
-  double* dots;     // of the gradient with what each operation makes, [batch, blocks, operations]
+  int* places;      // positions of the maxima in their windows
+  double* through;  // sums of the gradient through the mean, [batch, blocks]
+  double* dots;     // dot products of the gradient and each op's result, [batch, blocks, operations]
   Step step[kMostOperations];
 };
 static_assert(sizeof(Stage) <= 4096, "the arguments of a kernel have 4 KiB");
 
-// What a stage says of the sample's operations, [samples, stages, ...].
+// The index of the current stage of a sample in [samples, stages].
 __device__ __forceinline__ int64_t number_of(const Stage& s, int64_t sample) { return sample * s.stages + s.stage; }
 
-// Where a thread works: its first pixel in the tile and in the image, and the tile's.
+// The first pixel of a thread, in the tile and in the image, and the first pixel of the tile.
 struct ThreadTile {
   int row, column, y, x, top, left;
 
@@ -73,7 +73,7 @@ struct ThreadTile {
 
 // The tiles of a block.
 struct BlockTiles {
-  int64_t sample, slot;  // the latter of what the block leaves
+  int64_t sample, slot;  // slot: where the block leaves its sums
   int begin, end;
 
   __device__ __forceinline__ explicit BlockTiles(const Stage& s) : sample(blockIdx.x / s.blocks), slot(blockIdx.x) {
@@ -88,7 +88,7 @@ __device__ __forceinline__ int64_t plane_of(const Stage& s, int64_t sample, int 
   return (sample * s.channels + channel) * s.height * s.width;
 }
 
-// Calls run(data) with a pointer to the type of the elements.
+// Calls run(data) with a pointer of the type of the elements.
 template <class Run>
 __device__ __forceinline__ void with_data(DType dtype, const void* data, const Run& run) {
   if (dtype == DType::float32) run(static_cast<const float*>(data));
@@ -108,7 +108,7 @@ __device__ __forceinline__ float value_at(const Image& image, int64_t at) {
   return widen(static_cast<const __nv_bfloat16*>(image.data)[at]);
 }
 
-// Writes a thread's pixels, of which `to` is the first.
+// Writes a thread's pixels; `to` is the address of the first.
 template <class T>
 __device__ __forceinline__ void write_rows(T* to, const Stage& s, const ThreadTile& at, const float (&values)[kRows]) {
 #pragma unroll
@@ -116,15 +116,16 @@ __device__ __forceinline__ void write_rows(T* to, const Stage& s, const ThreadTi
     if (at.x < s.width && at.y + k < s.height) narrow(values[k], to[int64_t(k) * s.width]);
 }
 
-// How a tile is read: with how many pixels around it, and whether reflection or zeros continue the image there.
+// How the surroundings of a tile are read: how many pixels, and whether the image is extended by reflection or by
+// zeros.
 struct Window {
   int reach;
   bool reflect;
 };
 
 template <class T>
-__device__ __forceinline__ void read_tile(const T* __restrict__ plane, const Stage& s, const ThreadTile& at, Window window,
-                                          float offset, float* to) {
+__device__ __forceinline__ void read_tile(const T* __restrict__ plane, const Stage& s, const ThreadTile& at,
+                                          Window window, float offset, float* to) {
   for (int column = at.column - window.reach; column < kTile + window.reach; column += kTile) {
     const int x = at.left + column, from_x = within(int(reflected(x, s.width)), s.width);
 #pragma unroll 2
@@ -137,7 +138,7 @@ __device__ __forceinline__ void read_tile(const T* __restrict__ plane, const Sta
   }
 }
 
-// The sum of what all blocks of a sample left.
+// The sum over all blocks of a sample.
 __device__ __forceinline__ double sum_of_blocks(const Stage& s, const double* parts, int64_t sample) {
   double total = 0;
   for (int i = int(threadIdx.x); i < s.blocks; i += kBlock) total += parts[sample * s.blocks + i];
@@ -148,12 +149,12 @@ __device__ __forceinline__ double mean_of_blocks(const Stage& s, const double* p
   return parts ? sum_of_blocks(s, parts, sample) / (double(s.height) * double(s.width)) : 0.0;
 }
 
-// What is added to a channel for what passes through the mean of the grey.
+// The offset of a channel for the gradient through the mean gray value.
 __device__ __forceinline__ float offset_of(const Stage& s, int channel, double through) {
   return float(through * double(gray_share<float>(channel, s.channels)));
 }
 
-// Reads the tile of all channels into planes.
+// Reads a tile of all channels into planes.
 __device__ __forceinline__ void read_tiles(const Stage& s, const Image& image, int64_t sample, const ThreadTile& at,
                                            Window window, double through, float* planes) {
   with_data(image.dtype, image.data, [&](auto* data) {
@@ -162,7 +163,7 @@ __device__ __forceinline__ void read_tiles(const Stage& s, const Image& image, i
   });
 }
 
-// The grey of a thread's pixels in a tile.
+// The sum of the gray values of a thread's pixels in a tile.
 __device__ __forceinline__ double sum_of_gray(const Stage& s, int64_t sample, const ThreadTile& at) {
   double total = 0;
   for (int c = 0; c < s.channels; ++c) {
@@ -182,13 +183,12 @@ __device__ __forceinline__ void leave_gray(const Stage& s, int64_t slot, double 
   if (threadIdx.x == 0) s.sums[slot] = total;
 }
 
-// Where a channel's small image begins.
+// The offset of a channel's small image.
 __device__ __forceinline__ int64_t small_of(const Stage& s, const Step& step, int64_t sample, int channel) {
   return step.small + (sample * s.channels + channel) * step.height * step.width;
 }
 
-// Calls run(channel, row, column, place) for each pixel of the small image of an operation whose window begins in a
-// tile; `place` is its own in memory.
+// Calls run(channel, row, column, offset) for each small pixel of an op whose window begins in a tile.
 template <class Run>
 __device__ __forceinline__ void each_small(const Stage& s, const Step& step, int64_t sample, const ThreadTile& at,
                                            const Run& run) {
@@ -205,7 +205,7 @@ __device__ __forceinline__ void each_small(const Stage& s, const Step& step, int
   }
 }
 
-// The nine of a plane around a pixel, as sharpness counts them.
+// The smooth image that sharpness blends with.
 __device__ __forceinline__ float smooth(const float* pixel) {
   const auto column = [=](int k) { return (pixel[k - kPitch] + pixel[k]) + pixel[k + kPitch]; };
   return smoothed((column(-1) + column(1)) + column(0), pixel[0]);

@@ -1,4 +1,4 @@
-// What the neurons of a thread are given: their numbers, their initial state, and the current of each step.
+// The constants, initial state and input currents of a thread's neurons.
 #pragma once
 #include "../../math/neuron.h"
 #include "../../math/norm.h"
@@ -9,7 +9,7 @@ namespace deal {
 namespace cuda {
 namespace {
 
-// The numbers of a neuron in float32, so that no thread has to convert them.
+// The constants of a neuron in float32, so that threads need not convert them.
 struct Numbers {
   float decay, threshold, rest, alpha, height, levels;
   bool inverted;  // decay is the reciprocal
@@ -17,7 +17,8 @@ struct Numbers {
 
 inline Numbers numbers_of(const Neuron& n) {
   const double decay = n.multiply ? 1 / n.decay : n.decay;
-  return {float(decay), float(n.threshold), float(n.rest), float(n.alpha), float(n.height), float(n.levels), n.multiply};
+  return {float(decay),    float(n.threshold), float(n.rest), float(n.alpha),
+          float(n.height), float(n.levels),    n.multiply};
 }
 
 template <int L>
@@ -32,7 +33,7 @@ __device__ __forceinline__ Divisor<L> parameter(const Parameter& p, float number
 template <int L>
 __device__ __forceinline__ LaneCell<L> cell_of(const LifInput& a, const Numbers& numbers, int64_t first) {
   Neuron kind = a.neuron;
-  kind.multiply = false;  // the divisor knows
+  kind.multiply = false;  // Divisor takes care of it
   kind.rest = numbers.rest;
   kind.alpha = numbers.alpha;
   kind.height = numbers.height;
@@ -52,7 +53,7 @@ __device__ __forceinline__ const T* input(const LifInput& a, int64_t step, int64
   return static_cast<const T*>(a.x) + step * a.time_stride + first;
 }
 
-// The current is x as it lies in memory.
+// The current is x as it is.
 template <class T, int L>
 struct Direct {
   static constexpr bool norm = false;
@@ -69,7 +70,7 @@ struct Direct {
   __device__ __forceinline__ Lanes<L> take(Currents& currents, const LifInput&) const { return currents.take(); }
 };
 
-// The current is x normalised, and a shortcut's on top.
+// The current is x normalised, plus the shortcut if there is one.
 template <class T, int L>
 struct Normalised {
   static constexpr bool norm = true;

@@ -1,5 +1,5 @@
-// One thread owns a few neighbouring neurons and walks through time with their state in registers.
-// The branches of math/neuron.h on the kind of neuron are the same for all threads.
+// A thread has a few neighbouring neurons and runs through time with their state in registers. Branches on the kind of
+// neuron are the same for all threads.
 #include "../../types.h"
 
 #include <initializer_list>
@@ -12,11 +12,11 @@ namespace deal {
 namespace cuda {
 namespace {
 
-constexpr int kWide = 4;  // neurons of a thread, where rows allow it, else 1
-constexpr int kSegment = 16;  // steps whose membranes a backward thread holds at once
-constexpr int kByte = 8;  // neurons of a thread that writes bits
+constexpr int kWide = 4;  // neurons of a thread if rows consist of whole words, otherwise 1
+constexpr int kSegment = 16;  // steps whose membrane potentials a backward thread holds
+constexpr int kByte = 8;  // neurons of a thread with packed output
 
-// Backward blocks of a multiprocessor: told so, the compiler spills no registers.
+// Backward blocks per multiprocessor. With this bound the compiler does not spill registers.
 constexpr int resident(bool norm, bool shares) { return !norm ? 4 : shares ? 2 : 3; }
 
 template <class Lif>
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kBlock) forward(const Arguments<LifForward> ar
   if (a.v) store<W>(static_cast<float*>(a.v) + first, v, left);
 }
 
-// The membranes of a segment, in this thread's column of the block's shared memory.
+// The membrane potentials of a segment, in this thread's column of shared memory.
 template <int L>
 struct Membranes {
   using Word = word_t<float, L>;
@@ -85,11 +85,11 @@ struct Membranes {
   }
 };
 
-// Computes the membranes of `steps` steps; v is the state before them, then after.
+// Computes the membrane potentials of `steps` steps. v is the state before them, and afterwards the state after them.
 template <class Source, int L>
 __device__ __forceinline__ void replay(const LaneCell<L>& cell, const Source& source, const LifInput& a,
                                        const Membranes<L>& membranes, Lanes<L>& v, int from, int steps, int64_t first) {
-  constexpr Use use = Source::norm ? Use::again : Use::once;  // on the way back, for the products
+  constexpr Use use = Source::norm ? Use::again : Use::once;  // x is read again in the reverse loop
   typename Source::Currents currents;
   for (int k = 0; k < steps;) {
     const int end = k + at_most(kAhead, steps - k);
@@ -103,16 +103,16 @@ __device__ __forceinline__ void replay(const LaneCell<L>& cell, const Source& so
   }
 }
 
-// What a backward thread carries from step to step, in reverse.
+// What a backward thread carries from a step to the previous one.
 template <class T, int L>
 struct Carried {
   Lanes<L> input_share, state_share;
   Queue<T, L> grad, x;
   Lanes<L> grad_v, grad_x, grad_decay, grad_threshold;
-  Lanes<L> products;  // of grad_x and x - mean
+  Lanes<L> products;  // sum of grad_x * (x - mean)
 };
 
-// Reads the gradients, and with a norm x, of the `steps` steps up to and with `last`, the latest first.
+// Reads the gradients, and with a norm also x, of the `steps` steps that end with `last`, in reverse order.
 template <bool norm, class T, int L>
 __device__ __forceinline__ void read_back(Carried<T, L>& carried, const LifBackward& a, int last, int steps,
                                           int64_t first) {
@@ -121,7 +121,7 @@ __device__ __forceinline__ void read_back(Carried<T, L>& carried, const LifBackw
   if (norm) carried.x.template read<L>(input<T>(a, last, first), -a.time_stride, steps, L);
 }
 
-// One step of a segment that begins with the step `from` and the state `start`.
+// Reverses step k of a segment that begins with the step `from` and the state `start`.
 template <bool shares, class Source, class T, int L>
 __device__ __forceinline__ void reverse(const LaneCell<L>& cell, const Source& source, const LifBackward& a,
                                         const Membranes<L>& membranes, const Lanes<L>& start, Carried<T, L>& carried,
@@ -164,8 +164,8 @@ __device__ __forceinline__ void write_sums(const LifBackward& a, const Carried<T
   if (a.constant) store<L>(static_cast<T*>(a.grad_x) + first, sums.grad_x, L);
 }
 
-// x is all that was kept. Its membranes are computed again, a segment at a time. Where there are
-// several, a first pass writes down the state at the start of each but the last.
+// Only x was kept from the forward pass: membrane potentials are recomputed, one segment at a time. If there are
+// several segments, a first pass stores the state at the start of each but the last.
 template <template <class, int> class Source, class T, int L, bool shares>
 __global__ void __launch_bounds__(kBlock, resident(Source<T, L>::norm, shares))
     backward(const Arguments<LifBackward> arguments) {
@@ -208,7 +208,7 @@ __global__ void __launch_bounds__(kBlock, resident(Source<T, L>::norm, shares))
   write_sums<shares, norm>(a, carried, first);
 }
 
-// Whether W neurons at a time may be moved: every row must start on a word and hold whole words.
+// Whether W neurons at a time may be moved: every row must start at a word boundary and consist of whole words.
 template <class T>
 bool allows_input(int W, const LifInput& a) {
   return a.neurons % W == 0 && a.time_stride % W == 0 && allows<T>(W, a.x) && allows<float>(W, a.v0) &&
@@ -230,7 +230,7 @@ bool allows_all(int W, const LifBackward& a, const float* starts) {
   return all;
 }
 
-// Launches a kernel whose threads own `each` neurons and so many bytes of shared memory.
+// Launches a kernel whose threads have `each` neurons and `bytes` bytes of shared memory.
 template <class Lif>
 const char* launch_lif(void (*kernel)(Arguments<Lif>), int each, int bytes, const Lif& a, float* starts, int device,
                        cudaStream_t stream) {
@@ -247,7 +247,7 @@ const char* launch_forward(const LifForward& a, int device, cudaStream_t stream)
   if (a.output == Output::packed)
     return run(wide ? forward<Source, T, kByte, kWide, Output::packed> : forward<Source, T, kByte, 1, Output::packed>,
                kByte);
-  // A thread of one neuron has registers to spare, so one kernel serves it for both outputs.
+  // A thread with one neuron has registers to spare, so one kernel serves both outputs.
   if (!wide) return run(forward<Source, T, 1, 1, Output::spikes>, 1);
   return run(a.output == Output::mean ? forward<Source, T, kWide, kWide, Output::mean>
                                       : forward<Source, T, kWide, kWide, Output::spikes>,
@@ -256,7 +256,7 @@ const char* launch_forward(const LifForward& a, int device, cudaStream_t stream)
 
 template <template <class, int> class Source, class T, int L>
 const char* launch_backward(const LifBackward& a, float* starts, int device, cudaStream_t stream) {
-  // A thread of one neuron has registers to spare, so one kernel serves it with shares and without.
+  // A thread with one neuron has registers to spare, so one kernel serves both cases.
   const bool shares = L == 1 || a.grad_decay || a.grad_threshold;
   const auto kernel = shares ? backward<Source, T, L, true> : backward<Source, T, L, L == 1>;
   const int membranes = at_most(kSegment, int(a.steps)) * L * int(sizeof(float));
@@ -279,7 +279,7 @@ const char* lif_forward(const LifForward& a, void*, int device, CUstream_st* str
   });
 }
 
-// A backward pass longer than a segment keeps the state at the start of every segment.
+// The states at the start of every segment, if there are several.
 int64_t workspace_bytes(const LifBackward& a) {
   return a.steps > kSegment ? (a.steps + kSegment - 1) / kSegment * a.neurons * int64_t(sizeof(float)) : 0;
 }

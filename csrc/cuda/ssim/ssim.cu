@@ -1,6 +1,6 @@
-// A block walks down a strip of columns, a thread to each, and holds what the window needs of the rows above in
-// registers. Each row is filtered along itself through shared memory, then down in the thread. Where a gradient is
-// wanted the same happens to the slopes of the map, five rows behind: nothing but the results leaves the block.
+// A block walks down a strip of columns, one thread per column, and keeps the last rows in registers. Each row is
+// filtered horizontally through shared memory, then vertically within the thread. For a gradient, the slopes of the map
+// are filtered in the same way, five rows behind. Only results are written to global memory.
 #include "../../math/ssim.h"
 #include "../common/block_sum.h"
 #include "../common/kernels.h"
@@ -10,9 +10,9 @@ namespace deal {
 namespace cuda {
 namespace {
 
-constexpr int kTall = 64, kFlat = 32;   // rows of a band: flat ones where blocks would be few
+constexpr int kTall = 64, kFlat = 32;   // rows of a band; fewer if there would be too few blocks
 constexpr int64_t kFewBlocks = 512;
-constexpr int kPitch = kBlock + 16;     // of a row in shared memory, with what windows reach beyond it
+constexpr int kPitch = kBlock + 16;     // of a row in shared memory, with the margins of windows
 constexpr int kSharedBytes = 8 * kPitch * int(sizeof(float)) / kBlock;  // of a thread
 
 struct Bands {
@@ -26,7 +26,7 @@ struct RowWindow {
   __device__ __forceinline__ float operator()(int k) const { return at[k]; }
 };
 
-// The last rows of a column, filtered along them.
+// The last values of a column, filtered horizontally.
 struct ColumnWindow {
   float at[2 * kReach + 1];
 
@@ -118,9 +118,11 @@ __global__ void __launch_bounds__(kBlock) walk(const Bands b) {
       const float pixel_a = value_at<T>(a.a, at), pixel_b = value_at<T>(a.b, at);
       const float apart = distance_gradient(pixel_a, pixel_b, float(a.pixel) * factor);
       if (a.grad_a)
-        set<T>(a.grad_a, at, similarity_gradient(filtered<float>(behind[0]), squares, product, pixel_a, pixel_b) + apart);
+        set<T>(a.grad_a, at,
+               similarity_gradient(filtered<float>(behind[0]), squares, product, pixel_a, pixel_b) + apart);
       if (a.grad_b)
-        set<T>(a.grad_b, at, similarity_gradient(filtered<float>(behind[1]), squares, product, pixel_b, pixel_a) - apart);
+        set<T>(a.grad_b, at,
+               similarity_gradient(filtered<float>(behind[1]), squares, product, pixel_b, pixel_a) - apart);
     }
   }
   if (!a.loss) return;

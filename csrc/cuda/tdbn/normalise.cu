@@ -1,5 +1,5 @@
-// Batch norm, element by element. A thread owns a word of a row and the same word of the next few rows, so
-// that it finds its channels once.
+// Batch norm, element by element. A thread has a word of a row and the same word of the next few rows, so that it
+// computes the channels once.
 #include "../../math/norm.h"
 #include "rows.h"
 #include "../common/channels.h"
@@ -14,10 +14,10 @@ template <class Call>
 struct Map {
   Call call;
   int64_t pitch, rows;
-  int64_t groups;  // of kAhead rows in a step
+  int64_t groups;  // groups of kAhead rows in a step
 };
 
-// The first element of a thread, in its row, in x, and in a tensor whose steps lie side by side.
+// The first element of a thread: its offset in the row, in x, and in a tensor that is contiguous in time.
 struct Position {
   int64_t column, x, dense;
   int rows;

@@ -1,5 +1,5 @@
-// The reductions of batch norm take two kernels: blocks leave what they found of their slices in a workspace,
-// and one block for each channel puts it together.
+// The reductions of batch norm take two kernels: the blocks of the first leave partial results of their slices in a
+// workspace, and in the second, one block per channel merges them.
 #include "../common/kernels.h"
 #include "slices.h"
 
@@ -7,7 +7,7 @@ namespace deal {
 namespace cuda {
 namespace {
 
-// How many values, their mean less a reference, and the squares of their distances from the mean.
+// The number of values, their mean relative to a reference, and the sum of squared distances from the mean.
 template <int L>
 struct Welford {
   Lanes<L> count, mean, squares;
@@ -28,7 +28,7 @@ struct Welford {
     visit(2, squares);
   }
 
-  // Of the values of all lanes, which have as many each.
+  // The moments of the values of all lanes, which have the same count.
   __device__ __forceinline__ Welford<1> folded() const {
     Welford<1> all = {};
 #pragma unroll
@@ -68,8 +68,8 @@ struct GradientSum {
   }
 };
 
-// What a group's channels, whose values lie so far apart, have each: the lanes are of one channel or of
-// each its own.
+// One value for each channel of a group; the values of channels are `stride` apart. All lanes are of one channel
+// (`together`), or each lane of another.
 template <int L, bool together, class T>
 __device__ __forceinline__ Lanes<L> of_group(const T* p, int64_t group, int64_t stride) {
   Lanes<L> result;
@@ -83,9 +83,9 @@ __device__ __forceinline__ Stored<T, L> word_at(const void* p, int64_t at) {
   return load<L, L, Use::again>(static_cast<const T*>(p) + at, L);
 }
 
-// What a thread sums for the moments. Distances are taken from each lane's first value, which is one of
-// few, so that however far the mean is from zero the squares keep their precision. Means are kept less the
-// first value of the channel for the same reason.
+// The sums of a thread for the moments. Distances are taken from the first value of each lane, so that the squares keep
+// their precision even if the mean is far from zero. For the same reason, means are relative to the channel's first
+// value.
 template <class T, int L, bool together>
 struct Distances {
   using Call = TdbnMoments;
@@ -117,7 +117,7 @@ struct Distances {
   }
 };
 
-// What a thread sums for the gradient.
+// The sums of a thread for the gradient.
 template <class T, int L, bool together>
 struct GradientProducts {
   using Call = TdbnGradientSums;
@@ -151,7 +151,7 @@ struct Reduction {
   float* workspace;
 };
 
-// What a thread finds of its group in a slice.
+// Runs through a thread's part of a group in a slice.
 template <class Sums, int L>
 __device__ __forceinline__ typename Sums::Found found_in(const Reduction<typename Sums::Call>& reduction, int64_t slice,
                                                          int64_t group) {
@@ -225,7 +225,7 @@ const char* launch_reduction(void (*write)(Reduction<Call>), const Call& a, void
   return error ? error : launch(write, reduction, a.channels * kBlock, bytes_of_lane, device, stream);
 }
 
-// Words of one channel, words of neighbouring channels, or value by value.
+// Reads words of one channel, words of neighbouring channels, or single values.
 template <template <class, int, bool> class Sums, class T, class Call>
 const char* launch_reduction(void (*write)(Reduction<Call>), const Call& a, bool words, void* workspace, int device,
                              cudaStream_t stream) {
@@ -237,8 +237,7 @@ const char* launch_reduction(void (*write)(Reduction<Call>), const Call& a, bool
   return launch_reduction<Sums, T, 1, false>(write, a, workspace, device, stream);
 }
 
-// A workspace holds what the blocks found in each slice. Steps that are walked one by one need no more slices than
-// those that are joined.
+// The workspace holds partial results by slice. Separate steps need no more slices than joined ones.
 int64_t bytes_of_slices(const TdbnInput& a, size_t bytes) {
   return int64_t(bytes) * a.channels * slices_of(a.steps * a.neurons / a.channels, a.channels, a.inner);
 }

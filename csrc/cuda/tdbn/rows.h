@@ -1,4 +1,4 @@
-// A tensor of channels, taken as rows of all channels: [steps][rows][channels][inner].
+// A tensor seen as rows of all channels: [steps][rows][channels][inner].
 #pragma once
 #include "../../types.h"
 #include "../common/memory.h"
@@ -8,13 +8,13 @@ namespace cuda {
 namespace {
 
 template <class T>
-constexpr int kWord = 16 / int(sizeof(T));  // elements of a thread where rows allow it, else 1
+constexpr int kWord = 16 / int(sizeof(T));  // elements of a thread if rows consist of whole words, otherwise 1
 
 inline int64_t divided_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t pitch_of(const TdbnInput& a) { return a.channels * a.inner; }
 inline int64_t rows_of(const TdbnInput& a) { return a.neurons / pitch_of(a); }
 
-// Steps that lie side by side are one step of more rows.
+// Joins contiguous steps into one step with more rows.
 template <class Call>
 Call joined(Call a) {
   if (a.steps > 1 && a.time_stride != a.neurons) return a;
@@ -24,7 +24,7 @@ Call joined(Call a) {
   return a;
 }
 
-// Whether words may be read from x, and moved from and to the other tensors.
+// Whether x and the other tensors may be accessed in words.
 template <class T, class... Others>
 bool allows_words(const TdbnInput& a, Others... others) {
   return pitch_of(a) % kWord<T> == 0 && a.time_stride % kWord<T> == 0 && allows<T>(kWord<T>, a.x) &&

@@ -1,6 +1,5 @@
-// Reductions of the channels of a tensor [steps][rows][channels][inner]: how they are slicing into slices, and
-// how the threads of a block put together what they found. The order is fixed: the same input gives the
-// same bits.
+// Reductions over the channels of a tensor [steps][rows][channels][inner]: how it is cut into slices, and how the
+// threads of a block merge their results. The order is fixed: the same input gives the same bits.
 #pragma once
 #include "rows.h"
 #include "../common/launch.h"
@@ -9,19 +8,19 @@ namespace deal {
 namespace cuda {
 namespace {
 
-constexpr int64_t kAcross = 128;        // neighbouring elements that the groups of a block should have
-constexpr int64_t kSliceValues = 4096;  // of all channels of a block, at least
+constexpr int64_t kAcross = 128;        // neighbouring elements that a block should cover
+constexpr int64_t kSliceValues = 4096;  // least number of values of a slice, over all channels of a block
 constexpr int64_t kMostSlices = 1024;
-constexpr int kMostGroups = 32;  // of a block, which leaves each a few threads
+constexpr int kMostGroups = 32;  // groups of a block, so that each has a few threads
 
-// How many neighbouring channels a block takes, a power of two: more than one where a row has little of each.
+// How many neighbouring channels a block takes, a power of two: several if rows have few elements of each.
 inline int64_t neighbours(int64_t channels, int64_t inner) {
   int64_t count = 1;
   while (count < channels && count * inner < kAcross) count *= 2;
   return count;
 }
 
-// The values of a channel in a slice: whole words of any length.
+// The number of values of a channel in a slice: a multiple of every word.
 inline int64_t slice_values(int64_t values, int64_t channels, int64_t inner) {
   const int64_t least = kSliceValues / neighbours(channels, inner);
   const int64_t few = divided_up(divided_up(values, kMostSlices), 8) * 8;
@@ -32,19 +31,19 @@ inline int64_t slices_of(int64_t values, int64_t channels, int64_t inner) {
   return divided_up(values, slice_values(values, channels, inner));
 }
 
-// A group is one channel, or as many neighbouring channels as a word holds one value each of. A block takes
-// a slice of a few neighbouring groups, and walks through it for all steps.
+// A group is one channel or, where a word has one value of each channel, the channels of a word. A block takes a slice
+// of a few neighbouring groups at all steps.
 struct Slicing {
-  int64_t groups, blocks;  // of a row, and blocks that share them
+  int64_t groups, blocks;  // groups of a row, and blocks that share them
   int64_t slices;
-  int64_t words, each;   // of a group in a step, and in a slice of it
-  int64_t words_of_row;  // of a group
-  int64_t words_on, on;  // from one word of a thread to its next, also in elements
-  int64_t to_next_row;   // from the end of a group to its begin in the next row, in elements
+  int64_t words, each;   // words of a group in a step, and in a slice
+  int64_t words_of_row;  // words of a group in a row
+  int64_t words_on, on;  // from a word of a thread to its next: in words within a row, and in elements
+  int64_t to_next_row;   // from the end of a group to its start in the next row, in elements
   int across;            // groups of a block, a power of two
 };
 
-// L elements are a word, all of one channel or each of its own.
+// L elements are a word, all of one channel (`together`) or each of another.
 inline Slicing slicing_of(const TdbnInput& a, int L, bool together) {
   const int64_t pitch = pitch_of(a), values = rows_of(a) * a.inner;
   const int channels = together ? 1 : L, values_of_word = L / channels;
@@ -65,10 +64,10 @@ inline Slicing slicing_of(const TdbnInput& a, int L, bool together) {
   return slicing;
 }
 
-// A thread's way through the words of a group in a slice of a step.
+// Iterates over a thread's words of a group in a slice of a step.
 struct SliceWalk {
-  int64_t at;    // of the word in the step, in elements
-  int64_t word;  // of its row
+  int64_t at;    // offset of the word in the step, in elements
+  int64_t word;  // index of the word in its row
   int64_t left;  // words to the end of the slice
 
   __device__ __forceinline__ SliceWalk(const Slicing& slicing, int64_t slice, int64_t group, int64_t pitch, int L) {
@@ -90,8 +89,8 @@ struct SliceWalk {
   }
 };
 
-// What the threads of a group found, whose numbers differ by multiples of `across`. The first of them
-// returns it.
+// Merges the results of the threads of a group, whose indices differ by multiples of `across`. The first of these
+// threads gets the result.
 template <class Part>
 __device__ __forceinline__ Part merged(Part part, int across) {
   Part* const parts = static_cast<Part*>(block_memory());
@@ -104,7 +103,7 @@ __device__ __forceinline__ Part merged(Part part, int across) {
   return part;
 }
 
-// Leaves a part of neighbouring channels in a workspace [fields][channels][slices].
+// Saves the partial results of neighbouring channels in a workspace [fields][channels][slices].
 template <class Part>
 __device__ __forceinline__ void save(float* workspace, Part& part, int64_t channels, int64_t slices, int64_t channel,
                                      int64_t slice) {
@@ -115,7 +114,7 @@ __device__ __forceinline__ void save(float* workspace, Part& part, int64_t chann
   });
 }
 
-// The parts of all slices of the channel of this block. The first thread returns their sum.
+// Merges all slices of this block's channel. The first thread gets the result.
 template <class Part>
 __device__ __forceinline__ Part all_slices(const float* workspace, int64_t channels, int64_t slices) {
   Part total = {};

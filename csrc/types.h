@@ -35,9 +35,9 @@ struct Neuron {
 // One value for all neurons (channels == 1) or one per channel; neuron n belongs to channel (n / inner) % channels.
 // Without data the constant in Neuron applies.
 struct Parameter {
-  const void* data;
-  int64_t channels;
-  int64_t inner;
+  const void* data = nullptr;
+  int64_t channels = 1;
+  int64_t inner = 1;
 };
 
 // The input is normalised as it is loaded, with one mean, scale and shift per channel. Without a mean, x is used as it

@@ -34,7 +34,9 @@ class Buffer {
     other.memory_ = mine;
     return *this;
   }
-  ~Buffer() { release(memory_.base); }
+  ~Buffer() {
+    if (memory_.base) release(memory_.base);
+  }
 
   T* get() const { return static_cast<T*>(memory_.data); }
   T& operator[](int64_t i) const { return get()[i]; }

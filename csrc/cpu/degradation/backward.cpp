@@ -371,7 +371,7 @@ class BackwardWorker {
   const DegradationInput& a_;
   RowRing<S> images_, grads_;
   const ResizeScratch<S> resize_;
-  const Scratch<S> scratch_;
+  const OpScratch<S> scratch_;
   const Lines<S> softened_, results_;
   Buffer<OpState<S>> held_;
   int64_t sample_ = 0, stage_ = 0, small_ = 0;

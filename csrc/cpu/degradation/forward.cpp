@@ -173,7 +173,7 @@ class ForwardWorker {
   const DegradationInput& a_;
   RowRing<S> ring_;
   const ResizeScratch<S> resize_;
-  const Scratch<S> scratch_;
+  const OpScratch<S> scratch_;
   const Lines<S> wide_, results_;
   Buffer<OpState<S>> held_;
   int64_t sample_ = 0, stage_ = 0, result_at_ = 0;

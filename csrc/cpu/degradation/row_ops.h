@@ -32,10 +32,10 @@ void hold(OpState<S>& held, const Step<S>& step, S weight, const Plan<S>& plan, 
   }
 }
 
-// Scratch rows for ops: `row` for the blur, `flat` for the flatter image of a blend.
+// OpScratch rows for ops: `row` for the blur, `flat` for the flatter image of a blend.
 template <class S>
-struct Scratch {
-  explicit Scratch(const Plan<S>& plan)
+struct OpScratch {
+  explicit OpScratch(const Plan<S>& plan)
       : lines(plan, 3), row(lines[0]), flat(lines[1]), values(lines[2]) {}
   const Lines<S> lines;
   S *const row, *const flat, *const values;

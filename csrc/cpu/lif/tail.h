@@ -87,12 +87,12 @@ class Tail {
 
  private:
   struct Copy {
-    char* data = nullptr;
-    int64_t rows = 0;
-    size_t stride = 0;
-    char* result = nullptr;
-    int64_t result_stride = 0;
-    size_t used = 0;
+    char* data;
+    int64_t rows;
+    size_t stride;
+    char* result;
+    int64_t result_stride;
+    size_t used;
     Buffer<char> memory;  // empty if the copy is in inline_
   };
 
@@ -100,6 +100,7 @@ class Tail {
   Copy& add(int64_t rows, size_t stride) {
     Copy& copy = copies_[copied_++];
     const size_t bytes = size_t(rows) * stride;
+    copy.result = nullptr;
     copy.rows = rows;
     copy.stride = stride;
     if (bytes <= kInline - inline_used_) {

@@ -27,7 +27,7 @@ struct HeldRows {
 };
 
 template <class S>
-struct Scratch {
+struct StripScratch {
   HeldRows<S> images, slopes;
   S down[4][kRows][kNear];  // filtered in both directions
   S row[4][kWidth];         // not yet filtered
@@ -58,7 +58,7 @@ void filter_down(const S* from, int rows, int count, S (*result)[kNear]) {
 template <class S>
 class StripWalk {
  public:
-  StripWalk(const Ssim& a, Scratch<S>& scratch, int64_t plane, int64_t begin, int64_t end, double* sums)
+  StripWalk(const Ssim& a, StripScratch<S>& scratch, int64_t plane, int64_t begin, int64_t end, double* sums)
       : a_(a),
         u_(scratch),
         plane_(plane),
@@ -230,7 +230,7 @@ class StripWalk {
   }
 
   const Ssim& a_;
-  Scratch<S>& u_;
+  StripScratch<S>& u_;
   const int64_t plane_, begin_;
   const int width_;
   double* const sums_;  // by row; null if no loss is computed
@@ -248,7 +248,7 @@ void walk(const Ssim& a, int threads) {
   const Buffer<double> sums(a.loss ? rows : 0, Fill::zeros);
   const int useful = useful_threads(a.planes * a.height * a.width, kPixelsWorthAThread, threads);
   parallel_for(rows, kFew, useful, [&](int64_t begin, int64_t end, int) {
-    const Buffer<Scratch<S>> scratch(1, Fill::zeros);
+    const Buffer<StripScratch<S>> scratch(1, Fill::zeros);
     while (begin < end) {
       const int64_t unit = begin / a.height, top = begin % a.height, x = unit % strips * strip;
       const int64_t bottom = top + (end - begin) < a.height ? top + (end - begin) : a.height;

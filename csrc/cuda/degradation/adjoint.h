@@ -11,7 +11,7 @@ namespace {
 constexpr int kSoftRows = kTall + 2, kSoftColumns = kTile + 2;
 constexpr int kRun = 4;  // rows of a column that a thread blurs at once
 
-struct ChannelTile {
+struct AdjointTile {
   int64_t sample;
   int channel;
   ThreadTile at;
@@ -26,7 +26,7 @@ struct AdjointPixels {
   int inside;  // how many of them are inside of the image
   float x[kRows], g[kRows], to[kRows];
 
-  __device__ __forceinline__ AdjointPixels(const Stage& s, const ChannelTile& p)
+  __device__ __forceinline__ AdjointPixels(const Stage& s, const AdjointTile& p)
       : image(p.images + p.channel * kPlane), grad(p.grads + p.channel * kPlane) {
     inside = p.at.x < s.width ? s.height - p.at.y : 0;
 #pragma unroll
@@ -80,7 +80,7 @@ __device__ __forceinline__ void each_reflection(const Taps<float>& taps, int pla
 }
 
 // The gradient must be zero outside of the image.
-__device__ __forceinline__ float add_blur(const Stage& s, const ChannelTile& p, const Taps<float>& in_memory,
+__device__ __forceinline__ float add_blur(const Stage& s, const AdjointTile& p, const Taps<float>& in_memory,
                                           float weight, AdjointPixels& pixels) {
   const Taps<float> taps = in_memory;
   const float* const plane = pixels.grad - p.at.in_tile() - kBlurReach;
@@ -112,7 +112,7 @@ __device__ __forceinline__ float add_blur(const Stage& s, const ChannelTile& p, 
 }
 
 // Adds the contributions of sharpness through the smooth image.
-__device__ __forceinline__ void add_softened(const Stage& s, const ChannelTile& p, AdjointPixels& pixels) {
+__device__ __forceinline__ void add_softened(const Stage& s, const AdjointTile& p, AdjointPixels& pixels) {
   const float* const weights = s.weights + number_of(s, p.sample) * s.operations;
   const int origin = p.at.in_tile();
   __syncthreads();
@@ -135,7 +135,7 @@ __device__ __forceinline__ void add_softened(const Stage& s, const ChannelTile& 
   for (int k = 0; k < kRows; ++k) pixels.to[k] = smooth(p.rows + origin + (k + 1) * kPitch + 1);
 }
 
-__device__ __forceinline__ float add_sharpness(const Stage& s, const Step& step, const ChannelTile& p, float weight,
+__device__ __forceinline__ float add_sharpness(const Stage& s, const Step& step, const AdjointTile& p, float weight,
                                                AdjointPixels& pixels) {
   float dot = 0;
 #pragma unroll
@@ -150,7 +150,7 @@ __device__ __forceinline__ float add_sharpness(const Stage& s, const Step& step,
   return dot;
 }
 
-__device__ __forceinline__ float add_contrast(const Step& step, const ChannelTile& p, float weight,
+__device__ __forceinline__ float add_contrast(const Step& step, const AdjointTile& p, float weight,
                                               AdjointPixels& pixels, double& through) {
   float passes = 0;
   const float dot = pixels.add(
@@ -164,7 +164,7 @@ __device__ __forceinline__ float add_contrast(const Step& step, const ChannelTil
   return dot;
 }
 
-__device__ __forceinline__ float add_saturation(const Stage& s, const Step& step, const ChannelTile& p, float weight,
+__device__ __forceinline__ float add_saturation(const Stage& s, const Step& step, const AdjointTile& p, float weight,
                                                 AdjointPixels& pixels) {
   const float own = step.share * weight, other = step.rest * weight, share = gray_share<float>(p.channel, s.channels);
   float dot = 0;
@@ -184,7 +184,7 @@ __device__ __forceinline__ float add_saturation(const Stage& s, const Step& step
   return dot;
 }
 
-__device__ __forceinline__ float add_pooled(const Stage& s, const Step& step, const ChannelTile& p, float weight,
+__device__ __forceinline__ float add_pooled(const Stage& s, const Step& step, const AdjointTile& p, float weight,
                                             AdjointPixels& pixels) {
   const bool average = step.kind == DegradationKind::average_pool_resize;
   const int64_t small = small_of(s, step, p.sample, p.channel);
@@ -226,7 +226,7 @@ struct Readers {
   }
 };
 
-__device__ __forceinline__ float add_bicubic(const Stage& s, const Step& step, const ChannelTile& p, float weight,
+__device__ __forceinline__ float add_bicubic(const Stage& s, const Step& step, const AdjointTile& p, float weight,
                                              AdjointPixels& pixels) {
   const float* const small = s.small + small_of(s, step, p.sample, p.channel);
   const Readers across(p.at.x, s.width, step.width, step.column_spacing, step.column_scale);
@@ -252,7 +252,7 @@ __device__ __forceinline__ float add_bicubic(const Stage& s, const Step& step, c
 }
 
 // Adds the adjoint of an op. Returns the dot product of the gradient and the result of the op, of the thread's pixels.
-__device__ __forceinline__ float add_operation(const Stage& s, int j, const ChannelTile& p, AdjointPixels& pixels,
+__device__ __forceinline__ float add_operation(const Stage& s, int j, const AdjointTile& p, AdjointPixels& pixels,
                                                double& through) {
   const Step& step = s.step[j];
   const ThreadTile& at = p.at;

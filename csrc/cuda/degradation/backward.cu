@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(kBlock, 3) mix_back(const Stage s) {
                  i ? grads : images);
     __syncthreads();
     for (int c = 0; c < s.channels; ++c) {
-      const ChannelTile place = {block.sample, c, at, mean, images + at.in_tile(), grads + at.in_tile(), rows};
+      const AdjointTile place = {block.sample, c, at, mean, images + at.in_tile(), grads + at.in_tile(), rows};
       AdjointPixels pixels(s, place);
       if (s.sharpness) add_softened(s, place, pixels);
       for (int j = 0; j < s.operations; ++j) {

@@ -19,13 +19,15 @@ T* pointer(py::handle value) {
   return reinterpret_cast<T*>(value.cast<Address>());
 }
 
-// Sets a member. Python passes pointers as integer addresses.
+// Compiled once for each type rather than for each of the hundred fields. Pointers are integer addresses in Python.
+template <class T>
+__attribute__((noinline)) void assign(T& to, py::handle value) {
+  if constexpr (std::is_pointer_v<T>) to = pointer<std::remove_pointer_t<T>>(value);
+  else to = value.cast<T>();
+}
+
 template <auto member>
-constexpr auto set = [](auto& call, py::handle value) {
-  using T = std::decay_t<decltype(call.*member)>;
-  if constexpr (std::is_pointer_v<T>) call.*member = pointer<std::remove_pointer_t<T>>(value);
-  else call.*member = value.cast<T>();
-};
+constexpr auto set = [](auto& call, py::handle value) { assign(call.*member, value); };
 
 // The fields of a struct: their names, and how each is set. A field that is not required keeps its default.
 template <class Call>
@@ -56,7 +58,7 @@ class Fields {
     bool required;
   };
 
-  Fields& add(const char* name, Set set, bool required) {
+  __attribute__((noinline)) Fields& add(const char* name, Set set, bool required) {
     fields_.push_back({name, PyUnicode_InternFromString(name), set, required});
     return *this;
   }
@@ -83,13 +85,16 @@ class Fields {
 
   // Names a field that is missing or unknown.
   [[noreturn]] void refuse(const py::kwargs& given) const {
-    std::string known;
+    py::set known;
     for (const Field& field : fields_) {
       if (field.required && !given.contains(field.name))
         throw py::type_error(std::string(name_) + " needs " + field.name);
-      known += std::string(known.empty() ? "" : ", ") + field.name;
+      known.add(field.name);
     }
-    throw py::type_error(std::string(name_) + " has the fields " + known + " alone");
+    for (const auto& item : given)
+      if (!known.contains(item.first))
+        throw py::type_error(std::string(name_) + " has no field " + item.first.cast<std::string>());
+    throw py::type_error(std::string(name_) + " was given wrong fields");
   }
 
   const char* name_;

@@ -125,13 +125,13 @@ def write_recipe(folder: Path, target: str, nvcc: str | None) -> Recipe:
         # PTX of the newest runs on every later GPU; PTX newer than the machine code would leave a gap between them.
         ptx = max(archs, key=number_of)
         command = f"{nvcc} {NVCC_FLAGS} {' '.join(generated_code(archs, ptx))} --threads 2"
-        for source in sorted(SOURCES.glob("cuda/*.cu")):
+        for source in sorted(SOURCES.glob("cuda/*/*.cu")):
             recipe.compile(source, command)
         cuda = f"-DDEAL_CUDA='\"{' '.join(f'sm_{a}' for a in archs)} compute_{ptx}\"'"
     python = f"{linked_headers(folder)} -isystem {sysconfig.get_paths()['include']}"
     recipe.compile(SOURCES / "bindings" / "module.cpp", f"{compiler} {flags} {python} {cuda}")
-    for source in sorted(SOURCES.glob("cpu/*.cpp")):
-        if source.stem == "kernels":
+    for source in sorted(SOURCES.glob("cpu/*/*.cpp")):
+        if source.parent.name == "common":
             recipe.compile(source, f"{compiler} {flags}")
             continue
         for name, architecture in instruction_sets().items():

@@ -9,7 +9,7 @@ namespace deal {
 
 enum class DType : int { float32, float16, bfloat16, float64 };
 
-// ---- lif: neurons are numbered in memory order, time is the outer axis. N neurons, T steps.
+// lif: neurons are numbered in memory order, time is the outer axis. N neurons, T steps.
 
 enum class Output : int { spikes, mean, packed };
 enum class Charge : int { decay_input, decay, beta };
@@ -35,12 +35,13 @@ struct Neuron {
 // One value for all neurons (channels == 1) or one per channel; neuron n belongs to channel (n / inner) % channels.
 // Without data the constant in Neuron applies.
 struct Parameter {
-  const void* data;
-  int64_t channels;
-  int64_t inner;
+  const void* data = nullptr;
+  int64_t channels = 1;
+  int64_t inner = 1;
 };
 
-// The input is normalised as it is loaded, with one mean, scale and shift per channel. Without a mean, x is used as it is.
+// The input is normalised as it is loaded, with one mean, scale and shift per channel. Without a mean, x is used as it
+// is.
 struct Norm {
   Parameter mean, scale, shift;
   const void* shortcut;  // [T, N] or [N] like x, contiguous in time: added after the norm; may be null
@@ -75,7 +76,7 @@ struct LifBackward : LifInput {
   void* norm_sums;
 };
 
-// ---- tdbn: a tensor is [steps, neurons] in memory order; neuron n belongs to channel (n / inner) % channels. Values per
+// tdbn: a tensor is [steps, neurons] in memory order; neuron n belongs to channel (n / inner) % channels. Values per
 // channel are of the state type.
 
 struct TdbnInput {
@@ -108,7 +109,7 @@ struct TdbnGradient : TdbnInput {
   void* out;  // may be grad
 };
 
-// ---- degradation: images are [batch, channels, height, width].
+// degradation: images are [batch, channels, height, width].
 
 enum class DegradationKind : int {
   identity,
@@ -154,7 +155,7 @@ struct DegradationBackward : DegradationInput {
   void *grad_x, *grad_weights;
 };
 
-// ---- ssim: images are contiguous, [planes, height, width].
+// ssim: images are contiguous, [planes, height, width].
 
 // The map has a value at every pixel, or only at those at least `margin` pixels away from every edge.
 struct Ssim {
@@ -174,7 +175,7 @@ struct Ssim {
   void *grad_a, *grad_b;
 };
 
-// ---- conv, on the CPU alone: images are [batch, channels, height, width] of float32, contiguous or channels-last.
+// conv, on the CPU alone: images are [batch, channels, height, width] of float32, contiguous or channels-last.
 // out(p) = the sum over kernel positions k of weight(k) * padded(p + dilation * k), with stride 1.
 
 enum class Padding : int { zeros, reflect, replicate };
@@ -220,21 +221,5 @@ struct ConvBackward : ConvShape {
   float* grad_bias;      // [out_channels]
   float* grad_residual;  // like out: grad where the ReLU let it pass
 };
-
-// Winograd's transform of a 6 x 6 tile has real values. It serves the forward pass alone.
-inline bool is_winograd(int tile) { return tile == 6; }
-
-// Frequencies that determine the spectrum of a real tile; the others are their conjugates.
-inline int64_t conv_frequencies(int tile) { return is_winograd(tile) ? tile * tile : int64_t(tile) * tile / 2 + 2; }
-
-// Floats per weight and frequency.
-inline int64_t conv_planes(int tile) { return is_winograd(tile) ? 1 : 3; }
-
-// Size of a spectrum: its values for each frequency and pair of channels, where each half of the output channels is
-// padded to the widest vector.
-inline int64_t conv_spectrum_floats(int64_t in_channels, int64_t out_channels, int tile) {
-  const int64_t half = ((out_channels + 1) / 2 + 15) / 16 * 16;
-  return conv_frequencies(tile) * conv_planes(tile) * in_channels * 2 * half;
-}
 
 }  // namespace deal

@@ -62,7 +62,7 @@ def kernels(report: str) -> list[Kernel]:
 
 
 def main(architectures: list[str]) -> int:
-    reports = [compiler_report(source, architectures) for source in sorted(ROOT.glob("csrc/cuda/*.cu"))]
+    reports = [compiler_report(source, architectures) for source in sorted(ROOT.glob("csrc/cuda/*/*.cu"))]
     all_kernels = [kernel for report in reports for kernel in kernels(report)]
     if not all_kernels:
         sys.exit("nvcc reported no kernels")

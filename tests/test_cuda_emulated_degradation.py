@@ -4,15 +4,10 @@ At every pixel both work out the same numbers in the same order, but for the mea
 sum in another order.
 """
 
-import ctypes
-
 import pytest
 import torch
-from cuda_emulation import DTYPES, Rooms, address, integers, library, run
+from cuda_emulation import HALVES, Compiled, Emulated, GuardedTensors, library
 from degradation_oracle import EVERY, case, output_gradient
-
-from deal_kernels.degradation import op
-from deal_kernels.degradation.op import Settings
 
 ALIKE = [name for name in EVERY if not name.startswith("contrast")]
 MOVES = [name for name in EVERY if not name.startswith("posterize")]
@@ -21,74 +16,69 @@ SHAPES = ((1, 3, 5, 5), (2, 1, 23, 32), (1, 3, 37, 41), (2, 1, 7, 140), (1, 1, 1
 SMALL = ((2, 1, 1, 1), (1, 3, 2, 9), (1, 1, 40, 2))
 FITS_SMALL = ("identity", "contrast_0.5", "saturation_0.7", "sharpness_0.3", "posterize_5", "stripe", "gain", "noise")
 
-compiled = pytest.importorskip("deal_kernels._C", reason="the extension is not built")
+compiled = Compiled(pytest.importorskip("deal_kernels._C", reason="the extension is not built"))
 
 
 @pytest.fixture(scope="module")
 def emulated():
-    return library()
+    return Emulated(library())
+
+
+def kind_and_strength(name):
+    kind, _, number = name.rpartition("_")
+    return (kind, float(number)) if number[0].isdigit() else (name, 0.0)
 
 
 class Call:
     """A mixture for both kernels."""
 
     def __init__(self, kernels, shape, ops, dtype=torch.float32, stages=2, straight_through=False, skew=0, x=None):
-        self.kernels, self.dtype, self.stages = kernels, dtype, stages
-        self.rooms = Rooms((skew, skew))
+        self.kernels, self.dtype, self.stages, self.ops = kernels, dtype, stages, ops
+        self.straight_through = straight_through
+        self.tensors = GuardedTensors((skew, skew))
         given, weights, params = case(*shape, ops=ops, stages=stages, dtype=dtype)
-        place = self.rooms.place
+        place = self.tensors.place
         self.x, self.weights = place(given if x is None else x), place(weights, skew=0)
         self.values = {name: place(value, skew=0) for name, value in params.items()}
-        operations = op._operations(
-            [self.values[name] for name in ops if name in params], Settings(ops, straight_through)
-        )
-        self.operations = [op._with_deviations(o, self.weights) for o in operations]  # they hold the deviations' memory
-        self.described = [op._described(o) for o in self.operations]
+        for name in ops:
+            if name.startswith("gaussian_blur_"):
+                self.values[name] = torch.full_like(self.weights[..., 0], kind_and_strength(name)[1])
 
-    def numbers(self, *rest):
-        """The arguments of tests/cuda_on_cpu/module.cpp."""
-        each = (number for kind, _, through, values in self.described for number in (kind, through, values))
-        sizes = DTYPES[self.dtype], *self.x.shape, self.stages, self.x.data_ptr(), self.weights.data_ptr()
-        strengths = [strength for _, strength, _, _ in self.described]
-        doubles = (ctypes.c_double * len(strengths))(*strengths)
-        return doubles, integers(*sizes, len(self.described), *each, *rest)
-
-    def workspace(self, backward):
-        self.kernels.mixture_workspace.restype = ctypes.c_int64
-        return self.rooms.result(self.kernels.mixture_workspace(*self.numbers(backward)), dtype=torch.uint8, skew=0)
-
-    def emulate(self, direction, *tensors, device=0):
-        room = self.workspace(direction == "backward")
-        numbers = self.numbers(*map(address, tensors), room.data_ptr(), device)
-        run(getattr(self.kernels, f"mixture_{direction}"), *numbers)
-        self.rooms.check()
-        return tensors
-
-    def compile(self, direction, *tensors):
-        arguments = DTYPES[self.dtype], *self.x.shape, self.stages, self.described
-        addresses = map(address, (self.x, self.weights, *tensors))
-        getattr(compiled, f"mixture_{direction}")(*arguments, *addresses, 1)
-        return tensors
+    def run(self, kernels, direction, **tensors):
+        ops = [
+            kernels.make(
+                "DegradationOp", kind=kind, strength=strength, straight_through=self.straight_through,
+                values=self.values.get(name),
+            )
+            for name, (kind, strength) in zip(self.ops, map(kind_and_strength, self.ops), strict=True)
+        ]  # fmt: skip
+        batch, channels, height, width = self.x.shape
+        kernels.run(
+            f"degradation_{direction}", dtype=self.dtype, batch=batch, channels=channels, height=height, width=width,
+            stages=self.stages, ops=ops, x=self.x, weights=self.weights, **tensors,
+        )  # fmt: skip
+        self.tensors.check()
+        return tuple(tensors.values())
 
     def result(self, *shape):
-        return self.rooms.result(*shape, dtype=self.dtype)
+        return self.tensors.result(*shape, dtype=self.dtype)
 
     def images(self):
-        """Room for the result, and for what the stages read."""
-        return self.result(*self.x.shape), self.result(self.stages - 1, *self.x.shape)
+        """Memory for the result, and for what the stages read."""
+        return {"y": self.result(*self.x.shape), "inputs": self.result(self.stages - 1, *self.x.shape)}
 
     def forward(self):
-        return self.emulate("forward", *self.images()), self.compile("forward", *self.images())
+        return self.run(self.kernels, "forward", **self.images()), self.run(compiled, "forward", **self.images())
 
     def gradients(self, wanted):
-        of_weights = self.rooms.result(*self.weights.shape, skew=0)
-        return self.result(*self.x.shape) if wanted[0] else None, of_weights if wanted[1] else None
+        of_x, of_weights = self.result(*self.x.shape), self.tensors.result(*self.weights.shape, skew=0)
+        return {"grad_x": of_x if wanted[0] else None, "grad_weights": of_weights if wanted[1] else None}
 
     def backward(self, wanted=(True, True)):
-        inputs = self.compile("forward", *self.images())[1]
-        grad = self.rooms.place(output_gradient(self.x))
-        found = self.emulate("backward", inputs, grad, *self.gradients(wanted))[2:]
-        return found, self.compile("backward", inputs, grad, *self.gradients(wanted))[2:]
+        given = {"inputs": self.run(compiled, "forward", **self.images())[1]}
+        given["grad"] = self.tensors.place(output_gradient(self.x))
+        found = self.run(self.kernels, "backward", **given, **self.gradients(wanted))
+        return found[2:], self.run(compiled, "backward", **given, **self.gradients(wanted))[2:]
 
 
 def fitting(ops, shape):
@@ -120,13 +110,13 @@ def test_gradients_of_each_operation(emulated, shape):
         check_close(found[1:], expected[1:], 1e-5)
 
 
-@pytest.mark.parametrize("dtype", list(DTYPES)[:3], ids=str)
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_stages(emulated, dtype):
     shape = (2, 3, 19, 45)
     call = Call(emulated, shape, ALIKE, dtype, stages=3, skew=1)
     found, expected = call.forward()
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
-    unkept = call.emulate("forward", call.images()[0], None)[0]
+    unkept = call.run(emulated, "forward", y=call.images()["y"])[0]
     assert torch.equal(unkept, expected[0])
     call = Call(emulated, shape, MOVES, dtype, stages=3)
     found, expected = call.forward()
@@ -186,9 +176,13 @@ def test_a_block_of_several_tiles(emulated):
 
 
 def test_errors_name_what_is_missing(emulated):
+    def run(ops=("identity",), dtype=torch.float32, kernels=emulated):
+        call = Call(kernels, (1, 1, 6, 6), ops, dtype)
+        call.run(kernels, "forward", **call.images())
+
     with pytest.raises(RuntimeError, match="float64"):
-        Call(emulated, (1, 1, 6, 6), ["identity"], torch.float64).emulate("forward", None, None)
+        run(dtype=torch.float64)
     with pytest.raises(RuntimeError, match="at most 48 operations"):
-        Call(emulated, (1, 1, 6, 6), ["identity"] * 49).emulate("backward", None, None, None, None)
+        run(["identity"] * 49)
     with pytest.raises(RuntimeError, match="invalid device"):
-        Call(emulated, (1, 1, 6, 6), ["identity"]).emulate("forward", None, None, device=5)
+        run(kernels=Emulated(emulated.module, device=5))

@@ -4,69 +4,58 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from cuda_emulation import DTYPES, Rooms, address, integers, library, run
+from cuda_emulation import HALVES, Compiled, Emulated, GuardedTensors, library
 
-HALVES = list(DTYPES)[:3]
 PLANES = ((1, 1, 1, 1), (4, 2, 3, 64), (3, 5, 7, 49), (2, 3, 40, 4), (1, 5, 1, 5000), (2, 3, 2, 4104))
 COLUMNS = ((2, 3, 5, 1), (1, 1, 8, 1), (4, 33, 64, 1), (2, 100, 136, 1), (3, 7, 131, 1), (4, 1300, 1, 1))
 SHAPES = PLANES + COLUMNS  # steps, rows, channels, inner
 
-compiled = pytest.importorskip("deal_kernels._C", reason="the extension is not built")
+compiled = Compiled(pytest.importorskip("deal_kernels._C", reason="the extension is not built"))
 
 
 @pytest.fixture(scope="module")
 def emulated():
-    return library()
+    return Emulated(library())
 
 
 def tensors(shape, dtype=torch.float32, *, offset=0.3, gap=0, skew=(0, 0)):
     """Random tensors; the steps of x have `gap` elements between them."""
     random = torch.Generator().manual_seed(sum(shape))
     steps, rows, channels, inner = shape
-    rooms = Rooms(skew)
+    placed = GuardedTensors(skew)
 
     def normal():
         return torch.randn(shape, generator=random) * 1.5
 
     def by_channel():
-        return rooms.place(torch.rand(channels, generator=random) + 0.5, 0)
+        return placed.place(torch.rand(channels, generator=random) + 0.5, 0)
 
-    room = rooms.place(torch.zeros(steps, rows * channels * inner + gap, dtype=dtype))
-    x = room[:, : rows * channels * inner].unflatten(1, shape[1:])
+    memory = placed.place(torch.zeros(steps, rows * channels * inner + gap, dtype=dtype))
+    x = memory[:, : rows * channels * inner].unflatten(1, shape[1:])
     x.copy_(normal() + offset)
     return SimpleNamespace(
-        shape=shape, dtype=dtype, rooms=rooms, x=x, grad=rooms.place(normal().to(dtype)), mean=by_channel(),
+        shape=shape, dtype=dtype, tensors=placed, x=x, grad=placed.place(normal().to(dtype)), mean=by_channel(),
         factors=[by_channel(), by_channel(), by_channel()],
     )  # fmt: skip
 
 
-def numbers(a):
+def inputs(a):
+    """The fields that every kernel has."""
     steps, rows, channels, inner = a.shape
-    neurons = rows * channels * inner
-    return DTYPES[a.dtype], steps, neurons, a.x.stride(0), channels, inner, address(a.x)
+    return {
+        "dtype": a.dtype, "steps": steps, "neurons": rows * channels * inner, "time_stride": a.x.stride(0),
+        "channels": channels, "inner": inner, "x": a.x,
+    }  # fmt: skip
 
 
-def workspace(kernels, shape):
-    steps, rows, channels, inner = shape
-    return kernels.channel_workspace(integers(steps, rows * channels * inner, channels, inner))
-
-
-def emulate(kernels, name, a, *tensors, device=0):
-    """Runs a kernel with the workspace that it asks for, if it takes one."""
-    addresses = [*map(address, tensors)]
-    if name in ("channel_moments", "channel_gradient_sums"):
-        addresses.append(address(a.rooms.result(workspace(kernels, a.shape))))
-    run(getattr(kernels, name), integers(*numbers(a), *addresses, device))
-    a.rooms.check()
-
-
-def run_compiled(name, a, *tensors):
-    getattr(compiled, name)(*numbers(a), *map(address, tensors), 1)
+def run(kernels, kernel, a, **tensors):
+    kernels.run(kernel, **inputs(a), **tensors)
+    a.tensors.check()
 
 
 def moments(kernels, a):
-    mean, variance = a.rooms.result(a.shape[2]), a.rooms.result(a.shape[2])
-    emulate(kernels, "channel_moments", a, mean, variance)
+    mean, variance = a.tensors.result(a.shape[2]), a.tensors.result(a.shape[2])
+    run(kernels, "tdbn_moments", a, mean=mean, variance=variance)
     return mean, variance
 
 
@@ -80,8 +69,8 @@ def check_moments(kernels, a):
 
 
 def check_sums(kernels, a):
-    sums = a.rooms.result(2, a.shape[2])
-    emulate(kernels, "channel_gradient_sums", a, a.grad, a.mean, sums)
+    sums = a.tensors.result(2, a.shape[2])
+    run(kernels, "tdbn_gradient_sums", a, grad=a.grad, mean=a.mean, sums=sums)
     grad = a.grad.double()
     products = grad * (a.x.double() - a.mean.double()[:, None])
     for ours, terms in zip(sums.double(), (grad, products), strict=True):
@@ -90,16 +79,17 @@ def check_sums(kernels, a):
 
 
 def check_elements(kernels, a, in_place):
-    out, expected = a.rooms.result(*a.shape, dtype=a.dtype), torch.empty(a.shape, dtype=a.dtype)
-    parameters = a.mean, *a.factors[:2]
-    emulate(kernels, "channel_normalise", a, *parameters, out)
-    run_compiled("channel_normalise", a, *parameters, expected)
+    out, expected = a.tensors.result(*a.shape, dtype=a.dtype), torch.empty(a.shape, dtype=a.dtype)
+    parameters = {"mean": a.mean, "scale": a.factors[0], "shift": a.factors[1]}
+    run(kernels, "tdbn_normalise", a, **parameters, out=out)
+    run(compiled, "tdbn_normalise", a, **parameters, out=expected)
     assert torch.equal(out, expected)
 
-    parameters = a.mean, *a.factors
-    run_compiled("channel_gradient", a, a.grad, *parameters, expected)
+    direct, by_variance, by_mean = a.factors
+    parameters = {"grad": a.grad, "mean": a.mean, "direct": direct, "by_variance": by_variance, "by_mean": by_mean}
+    run(compiled, "tdbn_gradient", a, **parameters, out=expected)
     out = a.grad if in_place else out
-    emulate(kernels, "channel_gradient", a, a.grad, *parameters, out)
+    run(kernels, "tdbn_gradient", a, **parameters, out=out)
     assert torch.equal(out, expected)
 
 
@@ -137,8 +127,10 @@ def test_a_value_far_from_all_others(emulated, place):
 
 def test_slices_grow_where_they_would_be_too_many(emulated):
     shape = (1, 33000, 100, 1)
-    assert workspace(emulated, shape) <= 3 * 100 * 1024
-    check_moments(emulated, tensors(shape))
+    a = tensors(shape)
+    call = emulated.call("tdbn_moments", **inputs(a), mean=a.mean, variance=a.mean)
+    assert emulated.module.cuda.workspace(call) <= 4 * 3 * 100 * 1024
+    check_moments(emulated, a)
 
 
 def test_nan_stays_in_its_channel(emulated):
@@ -156,4 +148,12 @@ def test_errors_name_what_is_missing(emulated):
         moments(emulated, a)
     a = tensors((1, 1, 1, 1))
     with pytest.raises(RuntimeError, match="invalid device"):
-        emulate(emulated, "channel_normalise", a, a.mean, *a.factors[:2], a.grad, device=5)
+        run(
+            Emulated(emulated.module, device=5),
+            "tdbn_normalise",
+            a,
+            mean=a.mean,
+            scale=a.mean,
+            shift=a.mean,
+            out=a.grad,
+        )

@@ -1,27 +1,23 @@
-// How Python calls kernels: one struct per call, made by keyword, in which pointers are integer addresses.
+// How Python calls kernels: with one struct per call.
 #pragma once
-#include <pybind11/pybind11.h>
-
 #include <stdexcept>
 
-#include "../cpu/kernels.h"
-#include "../cuda/kernels.h"
+#include "../cpu/common/kernels.h"
+#include "../cuda/common/kernels.h"
+#include "fields.h"
 
 namespace deal {
 namespace bindings {
 
-namespace py = pybind11;
-using namespace py::literals;
-using Address = std::uintptr_t;
 using ReleaseGil = py::call_guard<py::gil_scoped_release>;
 
-template <class T = void>
-T* pointer(Address address) {
-  return reinterpret_cast<T*>(address);
+inline void define_dtype(py::module_& m) {
+  py::enum_<DType>(m, "DType", py::module_local())
+      .value("float32", DType::float32)
+      .value("float16", DType::float16)
+      .value("bfloat16", DType::bfloat16)
+      .value("float64", DType::float64);
 }
-
-// Another extension in the same process may bind the same types, in another version.
-inline py::module_local local() { return py::module_local(); }
 
 // Defines kernel(call, threads). The instruction set is chosen by the first call.
 template <class Bound, class Call>
@@ -35,7 +31,8 @@ void define_cuda(py::module_& m, const char* name, const char* (*kernel)(const C
   m.def(
       name,
       [kernel](const Bound& call, Address workspace, int device, Address stream) {
-        const char* const error = kernel(call, pointer(workspace), device, pointer<CUstream_st>(stream));
+        const char* const error =
+            kernel(call, reinterpret_cast<void*>(workspace), device, reinterpret_cast<CUstream_st*>(stream));
         if (error) throw std::runtime_error(error);
       },
       ReleaseGil());

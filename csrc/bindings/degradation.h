@@ -2,7 +2,6 @@
 #pragma once
 #include <pybind11/stl.h>
 
-#include <memory>
 #include <vector>
 
 #include "call.h"
@@ -15,10 +14,7 @@ using DegradationOps = std::vector<DegradationOp>;
 // A call and the ops it points to.
 template <class Call>
 struct WithOps : Call {
-  WithOps(const Call& call, const DegradationOps& given) : Call(call), owned(given) {
-    Call::op_count = int(owned.size());
-    Call::ops = owned.data();
-  }
+  WithOps() = default;
   WithOps(const WithOps&) = delete;
   WithOps& operator=(const WithOps&) = delete;
 
@@ -27,13 +23,8 @@ struct WithOps : Call {
 using OwnedDegradationForward = WithOps<DegradationForward>;
 using OwnedDegradationBackward = WithOps<DegradationBackward>;
 
-inline DegradationInput degradation_input(DType dtype, int64_t batch, int64_t channels, int64_t height, int64_t width,
-                                          int64_t stages, Address x, Address weights) {
-  return {dtype, batch, channels, height, width, stages, 0, nullptr, pointer(x), pointer(weights)};
-}
-
 inline void define_degradation_kinds(py::module_& m) {
-  py::enum_<DegradationKind>(m, "Degradation", local())
+  py::enum_<DegradationKind>(m, "Degradation", py::module_local())
       .value("identity", DegradationKind::identity)
       .value("contrast", DegradationKind::contrast)
       .value("saturation", DegradationKind::saturation)
@@ -49,35 +40,43 @@ inline void define_degradation_kinds(py::module_& m) {
       .value("noise", DegradationKind::noise);
 }
 
+template <class Call>
+Fields<Call> degradation_fields(const char* name) {
+  return Fields<Call>(name)
+      .required("dtype", set<&Call::dtype>)
+      .required("batch", set<&Call::batch>)
+      .required("channels", set<&Call::channels>)
+      .required("height", set<&Call::height>)
+      .required("width", set<&Call::width>)
+      .required("stages", set<&Call::stages>)
+      .required("ops",
+                [](Call& call, py::handle value) {
+                  call.owned = value.cast<DegradationOps>();
+                  call.op_count = int(call.owned.size());
+                  call.ops = call.owned.data();
+                })
+      .required("x", set<&Call::x>)
+      .required("weights", set<&Call::weights>);
+}
+
 inline void define_degradation(py::module_& m) {
   define_degradation_kinds(m);
-  py::class_<DegradationOp>(m, "DegradationOp", local())
-      .def(py::init([](DegradationKind kind, double strength, bool straight_through, Address values) {
-             return DegradationOp{kind, strength, straight_through, pointer(values)};
-           }),
-           py::kw_only(), "kind"_a, "strength"_a = 0.0, "straight_through"_a = false, "values"_a = 0);
-  py::class_<OwnedDegradationForward>(m, "DegradationForward", local())
-      .def(py::init([](DType dtype, int64_t batch, int64_t channels, int64_t height, int64_t width, int64_t stages,
-                       const DegradationOps& ops, Address x, Address weights, Address y, Address inputs) {
-             const DegradationInput input =
-                 degradation_input(dtype, batch, channels, height, width, stages, x, weights);
-             return std::make_unique<OwnedDegradationForward>(DegradationForward{input, pointer(y), pointer(inputs)},
-                                                              ops);
-           }),
-           py::kw_only(), "dtype"_a, "batch"_a, "channels"_a, "height"_a, "width"_a, "stages"_a, "ops"_a, "x"_a,
-           "weights"_a, "y"_a, "inputs"_a = 0);
-  py::class_<OwnedDegradationBackward>(m, "DegradationBackward", local())
-      .def(py::init([](DType dtype, int64_t batch, int64_t channels, int64_t height, int64_t width, int64_t stages,
-                       const DegradationOps& ops, Address x, Address weights, Address inputs, Address grad,
-                       Address grad_x, Address grad_weights) {
-             const DegradationInput input =
-                 degradation_input(dtype, batch, channels, height, width, stages, x, weights);
-             return std::make_unique<OwnedDegradationBackward>(
-                 DegradationBackward{input, pointer(inputs), pointer(grad), pointer(grad_x), pointer(grad_weights)},
-                 ops);
-           }),
-           py::kw_only(), "dtype"_a, "batch"_a, "channels"_a, "height"_a, "width"_a, "stages"_a, "ops"_a, "x"_a,
-           "weights"_a, "inputs"_a = 0, "grad"_a, "grad_x"_a = 0, "grad_weights"_a = 0);
+  Fields<DegradationOp>("DegradationOp")
+      .required("kind", set<&DegradationOp::kind>)
+      .optional("strength", set<&DegradationOp::strength>)
+      .optional("straight_through", set<&DegradationOp::straight_through>)
+      .optional("values", set<&DegradationOp::values>)
+      .define(m);
+  degradation_fields<OwnedDegradationForward>("DegradationForward")
+      .required("y", set<&DegradationForward::y>)
+      .optional("inputs", set<&DegradationForward::inputs>)
+      .define(m);
+  degradation_fields<OwnedDegradationBackward>("DegradationBackward")
+      .optional("inputs", set<&DegradationBackward::inputs>)
+      .required("grad", set<&DegradationBackward::grad>)
+      .optional("grad_x", set<&DegradationBackward::grad_x>)
+      .optional("grad_weights", set<&DegradationBackward::grad_weights>)
+      .define(m);
 }
 
 inline void define_degradation_cpu(py::module_& cpu) {

@@ -5,43 +5,24 @@
 namespace deal {
 namespace bindings {
 
-inline Norm norm(Address mean, Address scale, Address shift, int64_t channels, int64_t inner, Address shortcut) {
-  const auto parameter = [=](Address data) { return Parameter{pointer(data), channels, inner}; };
-  return {parameter(mean), parameter(scale), parameter(shift), pointer(shortcut)};
-}
-
-inline LifInput lif_input(Neuron neuron, DType dtype, Output output, int64_t steps, int64_t neurons, int64_t time_stride,
-                          Address x, Address v0, Address decay, int64_t decay_channels, Address threshold,
-                          int64_t threshold_channels, int64_t inner, const Norm* norm) {
-  neuron.multiply = neuron.multiply && !decay;
-  return {neuron,
-          dtype,
-          output,
-          steps,
-          neurons,
-          time_stride,
-          pointer(x),
-          pointer(v0),
-          {pointer(decay), decay_channels, inner},
-          {pointer(threshold), threshold_channels, inner},
-          norm ? *norm : Norm{}};
-}
-
 inline void define_lif_enums(py::module_& m) {
-  py::enum_<Output>(m, "Output", local())
+  py::enum_<Output>(m, "Output", py::module_local())
       .value("spikes", Output::spikes)
       .value("mean", Output::mean)
       .value("packed", Output::packed);
-  py::enum_<Charge>(m, "Charge", local())
+  py::enum_<Charge>(m, "Charge", py::module_local())
       .value("decay_input", Charge::decay_input)
       .value("decay", Charge::decay)
       .value("beta", Charge::beta);
-  py::enum_<Fire>(m, "Fire", local()).value("ge", Fire::ge).value("gt", Fire::gt).value("levels", Fire::levels);
-  py::enum_<Reset>(m, "Reset", local())
+  py::enum_<Fire>(m, "Fire", py::module_local())
+      .value("ge", Fire::ge)
+      .value("gt", Fire::gt)
+      .value("levels", Fire::levels);
+  py::enum_<Reset>(m, "Reset", py::module_local())
       .value("hard", Reset::hard)
       .value("soft", Reset::soft)
       .value("none", Reset::none);
-  py::enum_<Surrogate>(m, "Surrogate", local())
+  py::enum_<Surrogate>(m, "Surrogate", py::module_local())
       .value("sigmoid", Surrogate::sigmoid)
       .value("atan", Surrogate::atan)
       .value("triangle", Surrogate::triangle)
@@ -50,51 +31,84 @@ inline void define_lif_enums(py::module_& m) {
       .value("erf", Surrogate::erf);
 }
 
+inline void define_neuron(py::module_& m) {
+  Fields<Neuron>("Neuron")
+      .required("charge", set<&Neuron::charge>)
+      .required("fire", set<&Neuron::fire>)
+      .required("reset", set<&Neuron::reset>)
+      .required("surrogate", set<&Neuron::surrogate>)
+      .required("detach_reset", set<&Neuron::detach_reset>)
+      .required("multiply", set<&Neuron::multiply>)
+      .required("decay", set<&Neuron::decay>)
+      .required("threshold", set<&Neuron::threshold>)
+      .required("rest", set<&Neuron::rest>)
+      .required("alpha", set<&Neuron::alpha>)
+      .required("height", set<&Neuron::height>)
+      .required("levels", set<&Neuron::levels>)
+      .define(m);
+}
+
+inline void define_norm(py::module_& m) {
+  Fields<Norm>("Norm")
+      .required("mean", [](Norm& norm, py::handle value) { norm.mean.data = pointer(value); })
+      .required("scale", [](Norm& norm, py::handle value) { norm.scale.data = pointer(value); })
+      .required("shift", [](Norm& norm, py::handle value) { norm.shift.data = pointer(value); })
+      .required("channels", [](Norm& norm, py::handle value) { norm.mean.channels = value.cast<int64_t>(); })
+      .required("inner", [](Norm& norm, py::handle value) { norm.mean.inner = value.cast<int64_t>(); })
+      .optional("shortcut", set<&Norm::shortcut>)
+      .define(m, [](Norm& norm) {
+        norm.scale.channels = norm.shift.channels = norm.mean.channels;
+        norm.scale.inner = norm.shift.inner = norm.mean.inner;
+      });
+}
+
+// What both directions are given.
+template <class Call>
+Fields<Call> lif_fields(const char* name) {
+  return Fields<Call>(name)
+      .required("neuron", set<&Call::neuron>)
+      .required("dtype", set<&Call::dtype>)
+      .required("output", set<&Call::output>)
+      .required("steps", set<&Call::steps>)
+      .required("neurons", set<&Call::neurons>)
+      .required("time_stride", set<&Call::time_stride>)
+      .required("x", set<&Call::x>)
+      .optional("v0", set<&Call::v0>)
+      .optional("decay", [](Call& call, py::handle value) { call.decay.data = pointer(value); })
+      .optional("decay_channels", [](Call& call, py::handle value) { call.decay.channels = value.cast<int64_t>(); })
+      .optional("threshold", [](Call& call, py::handle value) { call.threshold.data = pointer(value); })
+      .optional("threshold_channels",
+                [](Call& call, py::handle value) { call.threshold.channels = value.cast<int64_t>(); })
+      .optional("inner", [](Call& call, py::handle value) { call.decay.inner = value.cast<int64_t>(); })
+      .optional("norm", [](Call& call, py::handle value) {
+        if (!value.is_none()) call.norm = value.cast<Norm>();
+      });
+}
+
+// A decay that is a tensor need not be a power of two.
+inline void finish_lif(LifInput& call) {
+  call.threshold.inner = call.decay.inner;
+  call.neuron.multiply = call.neuron.multiply && !call.decay.data;
+}
+
 inline void define_lif(py::module_& m) {
   define_lif_enums(m);
-  py::class_<Neuron>(m, "Neuron", local())
-      .def(py::init([](Charge charge, Fire fire, Reset reset, Surrogate surrogate, bool detach_reset, bool multiply,
-                       double decay, double threshold, double rest, double alpha, double height, double levels) {
-             return Neuron{charge, fire,      reset, surrogate, detach_reset, multiply,
-                           decay,  threshold, rest,  alpha,     height,       levels};
-           }),
-           py::kw_only(), "charge"_a, "fire"_a, "reset"_a, "surrogate"_a, "detach_reset"_a, "multiply"_a, "decay"_a,
-           "threshold"_a, "rest"_a, "alpha"_a, "height"_a, "levels"_a);
-  py::class_<Norm>(m, "Norm", local())
-      .def(py::init(&norm), py::kw_only(), "mean"_a, "scale"_a, "shift"_a, "channels"_a, "inner"_a, "shortcut"_a = 0);
-  py::class_<LifForward>(m, "LifForward", local())
-      .def(py::init([](const Neuron& neuron, DType dtype, Output output, int64_t steps, int64_t neurons,
-                       int64_t time_stride, Address x, Address v0, Address decay, int64_t decay_channels,
-                       Address threshold, int64_t threshold_channels, int64_t inner, const Norm* norm, Address out,
-                       Address v) {
-             return LifForward{lif_input(neuron, dtype, output, steps, neurons, time_stride, x, v0, decay,
-                                         decay_channels, threshold, threshold_channels, inner, norm),
-                               pointer(out), pointer(v)};
-           }),
-           py::kw_only(), "neuron"_a, "dtype"_a, "output"_a, "steps"_a, "neurons"_a, "time_stride"_a, "x"_a, "v0"_a = 0,
-           "decay"_a = 0, "decay_channels"_a = 1, "threshold"_a = 0, "threshold_channels"_a = 1, "inner"_a = 1,
-           "norm"_a = py::none(), "out"_a, "v"_a = 0);
-  py::class_<LifBackward>(m, "LifBackward", local())
-      .def(py::init([](const Neuron& neuron, DType dtype, Output output, int64_t steps, int64_t neurons,
-                       int64_t time_stride, Address x, Address v0, Address decay, int64_t decay_channels,
-                       Address threshold, int64_t threshold_channels, int64_t inner, const Norm* norm, bool constant,
-                       Address grad, Address grad_v, Address grad_x, Address grad_v0, Address grad_decay,
-                       Address grad_threshold, Address norm_sums) {
-             return LifBackward{lif_input(neuron, dtype, output, steps, neurons, time_stride, x, v0, decay,
-                                          decay_channels, threshold, threshold_channels, inner, norm),
-                                constant,
-                                pointer(grad),
-                                pointer(grad_v),
-                                pointer(grad_x),
-                                pointer(grad_v0),
-                                pointer(grad_decay),
-                                pointer(grad_threshold),
-                                pointer(norm_sums)};
-           }),
-           py::kw_only(), "neuron"_a, "dtype"_a, "output"_a, "steps"_a, "neurons"_a, "time_stride"_a, "x"_a, "v0"_a = 0,
-           "decay"_a = 0, "decay_channels"_a = 1, "threshold"_a = 0, "threshold_channels"_a = 1, "inner"_a = 1,
-           "norm"_a = py::none(), "constant"_a = false, "grad"_a, "grad_v"_a = 0, "grad_x"_a, "grad_v0"_a = 0,
-           "grad_decay"_a = 0, "grad_threshold"_a = 0, "norm_sums"_a = 0);
+  define_neuron(m);
+  define_norm(m);
+  lif_fields<LifForward>("LifForward")
+      .required("out", set<&LifForward::out>)
+      .optional("v", set<&LifForward::v>)
+      .define(m, [](LifForward& call) { finish_lif(call); });
+  lif_fields<LifBackward>("LifBackward")
+      .optional("constant", set<&LifBackward::constant>)
+      .required("grad", set<&LifBackward::grad>)
+      .optional("grad_v", set<&LifBackward::grad_v>)
+      .required("grad_x", set<&LifBackward::grad_x>)
+      .optional("grad_v0", set<&LifBackward::grad_v0>)
+      .optional("grad_decay", set<&LifBackward::grad_decay>)
+      .optional("grad_threshold", set<&LifBackward::grad_threshold>)
+      .optional("norm_sums", set<&LifBackward::norm_sums>)
+      .define(m, [](LifBackward& call) { finish_lif(call); });
 }
 
 constexpr int64_t kSmall = 1 << 14;  // neurons times steps that take a few microseconds
@@ -103,8 +117,13 @@ constexpr int64_t kSmall = 1 << 14;  // neurons times steps that take a few micr
 // cost as much as the kernel there.
 inline void lif_spikes(const Neuron& neuron, DType dtype, int64_t steps, int64_t neurons, Address x, Address out,
                        int threads) {
-  const LifForward call{lif_input(neuron, dtype, Output::spikes, steps, neurons, neurons, x, 0, 0, 1, 0, 1, 1, nullptr),
-                        pointer(out), nullptr};
+  LifForward call{};
+  call.neuron = neuron;
+  call.dtype = dtype;
+  call.steps = steps;
+  call.neurons = call.time_stride = neurons;
+  call.x = reinterpret_cast<const void*>(x);
+  call.out = reinterpret_cast<void*>(out);
   if (steps * neurons < kSmall) return kernels().lif_forward(call, threads);
   py::gil_scoped_release released;
   kernels().lif_forward(call, threads);

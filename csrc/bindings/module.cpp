@@ -13,11 +13,7 @@ PYBIND11_MODULE(_C, m) {
 #else
   m.attr("openmp") = false;
 #endif
-  py::enum_<deal::DType>(m, "DType", local())
-      .value("float32", deal::DType::float32)
-      .value("float16", deal::DType::float16)
-      .value("bfloat16", deal::DType::bfloat16)
-      .value("float64", deal::DType::float64);
+  define_dtype(m);
   define_lif(m);
   define_tdbn(m);
   define_degradation(m);

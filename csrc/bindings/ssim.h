@@ -6,17 +6,26 @@ namespace deal {
 namespace bindings {
 
 inline void define_ssim(py::module_& m) {
-  py::class_<Ssim>(m, "Ssim", local())
-      .def(py::init([](DType dtype, int64_t planes, int64_t height, int64_t width, int64_t margin, double c1, double c2,
-                       Address a, Address b, Address map, double offset, double structure, double pixel, Address loss,
-                       Address grad, bool grad_of_map, Address grad_a, Address grad_b) {
-             return Ssim{dtype,       planes,       height,    width,           margin,          c1,
-                         c2,          pointer(a),   pointer(b), pointer(map),   offset,          structure,
-                         pixel,       pointer(loss), pointer(grad), grad_of_map, pointer(grad_a), pointer(grad_b)};
-           }),
-           py::kw_only(), "dtype"_a, "planes"_a, "height"_a, "width"_a, "margin"_a, "c1"_a, "c2"_a, "a"_a, "b"_a,
-           "map"_a = 0, "offset"_a, "structure"_a, "pixel"_a, "loss"_a = 0, "grad"_a = 0, "grad_of_map"_a = false,
-           "grad_a"_a = 0, "grad_b"_a = 0);
+  Fields<Ssim>("Ssim")
+      .required("dtype", set<&Ssim::dtype>)
+      .required("planes", set<&Ssim::planes>)
+      .required("height", set<&Ssim::height>)
+      .required("width", set<&Ssim::width>)
+      .required("margin", set<&Ssim::margin>)
+      .required("c1", set<&Ssim::c1>)
+      .required("c2", set<&Ssim::c2>)
+      .required("a", set<&Ssim::a>)
+      .required("b", set<&Ssim::b>)
+      .optional("map", set<&Ssim::map>)
+      .required("offset", set<&Ssim::offset>)
+      .required("structure", set<&Ssim::structure>)
+      .required("pixel", set<&Ssim::pixel>)
+      .optional("loss", set<&Ssim::loss>)
+      .optional("grad", set<&Ssim::grad>)
+      .optional("grad_of_map", set<&Ssim::grad_of_map>)
+      .optional("grad_a", set<&Ssim::grad_a>)
+      .optional("grad_b", set<&Ssim::grad_b>)
+      .define(m);
 }
 
 inline void define_ssim_cpu(py::module_& cpu) { define_cpu<Ssim>(cpu, "ssim", &Kernels::ssim); }

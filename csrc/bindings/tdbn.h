@@ -5,50 +5,42 @@
 namespace deal {
 namespace bindings {
 
-inline TdbnInput tdbn_input(DType dtype, int64_t steps, int64_t neurons, int64_t time_stride, int64_t channels,
-                            int64_t inner, Address x) {
-  return {dtype, steps, neurons, time_stride, channels, inner, pointer(x)};
+template <class Call>
+Fields<Call> tdbn_fields(const char* name) {
+  return Fields<Call>(name)
+      .required("dtype", set<&Call::dtype>)
+      .required("steps", set<&Call::steps>)
+      .required("neurons", set<&Call::neurons>)
+      .required("time_stride", set<&Call::time_stride>)
+      .required("channels", set<&Call::channels>)
+      .required("inner", set<&Call::inner>)
+      .required("x", set<&Call::x>);
 }
 
 inline void define_tdbn(py::module_& m) {
-  py::class_<TdbnMoments>(m, "TdbnMoments", local())
-      .def(py::init([](DType dtype, int64_t steps, int64_t neurons, int64_t time_stride, int64_t channels, int64_t inner,
-                       Address x, Address mean, Address variance) {
-             return TdbnMoments{tdbn_input(dtype, steps, neurons, time_stride, channels, inner, x), pointer(mean),
-                                pointer(variance)};
-           }),
-           py::kw_only(), "dtype"_a, "steps"_a, "neurons"_a, "time_stride"_a, "channels"_a, "inner"_a, "x"_a, "mean"_a,
-           "variance"_a);
-  py::class_<TdbnNormalise>(m, "TdbnNormalise", local())
-      .def(py::init([](DType dtype, int64_t steps, int64_t neurons, int64_t time_stride, int64_t channels, int64_t inner,
-                       Address x, Address mean, Address scale, Address shift, Address out) {
-             return TdbnNormalise{tdbn_input(dtype, steps, neurons, time_stride, channels, inner, x), pointer(mean),
-                                  pointer(scale), pointer(shift), pointer(out)};
-           }),
-           py::kw_only(), "dtype"_a, "steps"_a, "neurons"_a, "time_stride"_a, "channels"_a, "inner"_a, "x"_a, "mean"_a,
-           "scale"_a, "shift"_a, "out"_a);
-  py::class_<TdbnGradientSums>(m, "TdbnGradientSums", local())
-      .def(py::init([](DType dtype, int64_t steps, int64_t neurons, int64_t time_stride, int64_t channels, int64_t inner,
-                       Address x, Address grad, Address mean, Address sums) {
-             return TdbnGradientSums{tdbn_input(dtype, steps, neurons, time_stride, channels, inner, x), pointer(grad),
-                                     pointer(mean), pointer(sums)};
-           }),
-           py::kw_only(), "dtype"_a, "steps"_a, "neurons"_a, "time_stride"_a, "channels"_a, "inner"_a, "x"_a, "grad"_a,
-           "mean"_a, "sums"_a);
-  py::class_<TdbnGradient>(m, "TdbnGradient", local())
-      .def(py::init([](DType dtype, int64_t steps, int64_t neurons, int64_t time_stride, int64_t channels, int64_t inner,
-                       Address x, Address grad, Address mean, Address direct, Address by_variance, Address by_mean,
-                       Address out) {
-             return TdbnGradient{tdbn_input(dtype, steps, neurons, time_stride, channels, inner, x),
-                                 pointer(grad),
-                                 pointer(mean),
-                                 pointer(direct),
-                                 pointer(by_variance),
-                                 pointer(by_mean),
-                                 pointer(out)};
-           }),
-           py::kw_only(), "dtype"_a, "steps"_a, "neurons"_a, "time_stride"_a, "channels"_a, "inner"_a, "x"_a, "grad"_a,
-           "mean"_a, "direct"_a, "by_variance"_a, "by_mean"_a, "out"_a);
+  tdbn_fields<TdbnMoments>("TdbnMoments")
+      .required("mean", set<&TdbnMoments::mean>)
+      .required("variance", set<&TdbnMoments::variance>)
+      .define(m);
+  tdbn_fields<TdbnNormalise>("TdbnNormalise")
+      .required("mean", set<&TdbnNormalise::mean>)
+      .required("scale", set<&TdbnNormalise::scale>)
+      .required("shift", set<&TdbnNormalise::shift>)
+      .required("out", set<&TdbnNormalise::out>)
+      .define(m);
+  tdbn_fields<TdbnGradientSums>("TdbnGradientSums")
+      .required("grad", set<&TdbnGradientSums::grad>)
+      .required("mean", set<&TdbnGradientSums::mean>)
+      .required("sums", set<&TdbnGradientSums::sums>)
+      .define(m);
+  tdbn_fields<TdbnGradient>("TdbnGradient")
+      .required("grad", set<&TdbnGradient::grad>)
+      .required("mean", set<&TdbnGradient::mean>)
+      .required("direct", set<&TdbnGradient::direct>)
+      .required("by_variance", set<&TdbnGradient::by_variance>)
+      .required("by_mean", set<&TdbnGradient::by_mean>)
+      .required("out", set<&TdbnGradient::out>)
+      .define(m);
 }
 
 inline void define_tdbn_cpu(py::module_& cpu) {

@@ -1,20 +1,19 @@
-// The operations of a degradation mixture, a pixel at a time; deal_kernels/degradation/reference.py says the same in
-// Python.
+// The ops of a degradation mixture for a single pixel. deal_kernels/degradation/reference.py is the same in Python.
 #pragma once
 #include "platform.h"
 
 namespace deal {
 
-constexpr int kBlurReach = 4;  // pixels of the blur's window to each side of its own
+constexpr int kBlurReach = 4;  // half-width of the blur's window
 
-// To [0, 1]; NaN stays.
+// Clamps to [0, 1]. NaN stays NaN.
 template <class V>
 DEAL_INLINE V clamped(const V& v) {
   using S = scalar_t<V>;
   return at_most(S(1), at_least(S(0), v));
 }
 
-// The gradient of a clamped value, of which `v` is what was clamped.
+// The gradient of clamped(v), given the gradient of its result.
 template <class V>
 DEAL_INLINE V passed(const V& v, const V& grad) {
   using S = scalar_t<V>;
@@ -22,13 +21,13 @@ DEAL_INLINE V passed(const V& v, const V& grad) {
   return select(v >= S(0), select(v <= S(1), grad, none), none);
 }
 
-// Contrast, saturation and sharpness: the image and something flatter, to be clamped. `rest` is 1 - share.
+// Contrast, saturation and sharpness blend the image with a flatter one and clamp the result. `rest` is 1 - share.
 template <class V>
 DEAL_INLINE V blended(const V& image, const V& flat, scalar_t<V> share, scalar_t<V> rest) {
   return image * share + flat * rest;
 }
 
-// What a channel counts in the grey of an image.
+// The weight of a channel in the gray value.
 template <class S>
 DEAL_INLINE S gray_share(int64_t channel, int64_t channels) {
   return channels != 3 ? S(1) / S(channels) : channel == 0 ? S(0.2989) : channel == 1 ? S(0.587) : S(0.114);
@@ -40,38 +39,38 @@ DEAL_INLINE V gray(const V& red, const V& green, const V& blue) {
   return red * S(0.2989) + green * S(0.587) + blue * S(0.114);
 }
 
-// What sharpness blends with, of a pixel that is not on the border: the sum of the nine around it and its own value.
-// It is its own adjoint, with zeros in place of the gradients of the border.
+// The smooth image that sharpness blends with, at a pixel that is not on the border: from the sum of its 3 x 3
+// neighbourhood and its own value. The operator is self-adjoint if the gradients of border pixels are set to zero.
 template <class V>
 DEAL_INLINE V smoothed(const V& nine, const V& own) {
   using S = scalar_t<V>;
   return (nine + own * S(4)) * S(1.0 / 13);
 }
 
-// 2^(8 - bits), for posterized.
+// The argument `step` of posterized: 2^(8 - bits).
 template <class S>
 DEAL_INLINE S posterize_step(int bits) {
   return S(1 << (8 - bits));
 }
 
-// The levels of eight bits, of which multiples of `step` are left. NaN stays.
+// Rounds down to 8-bit levels that are multiples of `step`. NaN stays NaN.
 template <class V>
 DEAL_INLINE V posterized(const V& v, scalar_t<V> step) {
   using S = scalar_t<V>;
-  constexpr S whole = sizeof(S) == 8 ? S(1ll << 52) : S(1 << 23);  // a sum with it has no fraction
+  constexpr S whole = sizeof(S) == 8 ? S(1ll << 52) : S(1 << 23);  // adding it rounds to an integer
   const V level = clamped(v) * S(255) * (S(1) / step);
   const V nearest = (level + whole) - whole;
   return (nearest - select(nearest > level, S(1), S(0))) * step / S(255);
 }
 
-// The larger, and NaN if one of them is; of equal ones the first.
+// The larger of two values, the first if they are equal, NaN if either is NaN.
 template <class V>
 DEAL_INLINE V larger(const V& first, const V& second) {
   return select(second > first, second, select(second <= second, first, second));
 }
 
-// Whether a maximum is at the second of two places, where the second is in a later column or a later row: at the first
-// of equal values, at the last NaN.
+// Whether the maximum of a window is at the second of two positions, of which the second lies in a later column or row.
+// Of equal values the first one counts, of several NaNs the last.
 template <class V>
 DEAL_INLINE auto at_second(const V& first, const V& second, const V& first_row, const V& second_row) {
   const auto number = second <= second, known = first <= first;
@@ -79,7 +78,7 @@ DEAL_INLINE auto at_second(const V& first, const V& second, const V& first_row, 
          ((!number) & (known | (second_row >= first_row)));
 }
 
-// The window of the blur by distance from its middle.
+// The weights of the blur's window, by distance from its center.
 template <class S>
 struct Taps {
   S at[kBlurReach + 1];
@@ -94,7 +93,7 @@ DEAL_INLINE Taps<S> gaussian(double deviation) {
   return taps;
 }
 
-// The blur along one axis, where at(k) is the value k places away.
+// The blur along one axis. at(k) is the value k pixels away.
 template <class V, class At>
 DEAL_INLINE V blurred(const At& at, const Taps<scalar_t<V>>& taps) {
   const V four = (at(-4) + at(4)) * taps.at[4], three = (at(-3) + at(3)) * taps.at[3];
@@ -102,13 +101,13 @@ DEAL_INLINE V blurred(const At& at, const Taps<scalar_t<V>>& taps) {
   return (four + three) + (two + one) + at(0) * taps.at[0];
 }
 
-// The place in [0, count) whose value a place up to kBlurReach outside has.
+// Reflects an index that is at most kBlurReach outside of [0, count).
 DEAL_INLINE int64_t reflected(int64_t at, int64_t count) {
   return at < 0 ? -at : at >= count ? 2 * (count - 1) - at : at;
 }
 
-// What the blurred value at `from` takes of the one at `to` on its own side and by reflection: the adjoint of the blur
-// along an axis is the sum of these times the gradients at `from`, for all within kBlurReach of `to`.
+// The weight of the pixel `to` in the blurred pixel `from`, directly and by reflection. The adjoint of the blur along
+// an axis at `to` is the sum of these weights times the gradients at all `from` within kBlurReach.
 template <class S>
 DEAL_INLINE S reflected_tap(const Taps<S>& taps, int64_t from, int64_t to, int64_t count) {
   const int64_t apart = from < to ? to - from : from - to, low = from + to, high = 2 * (count - 1) - low;
@@ -118,14 +117,14 @@ DEAL_INLINE S reflected_tap(const Taps<S>& taps, int64_t from, int64_t to, int64
   return tap;
 }
 
-// Where the pixel `at` of a resized axis lies in the one it is made of; `scale` is the length of that one divided by
-// the length of the other.
+// The position in the source axis of pixel `at` of the resized axis. `scale` is the length of the source divided by the
+// length of the result.
 template <class S>
 DEAL_INLINE S source(int64_t at, S scale) {
   return scale * (S(at) + S(0.5)) - S(0.5);
 }
 
-// Linear interpolation: low's value times 1 - share and high's times share.
+// Linear interpolation: (1 - share) * value(low) + share * value(high).
 template <class S>
 struct Between {
   int64_t low, high;
@@ -139,7 +138,7 @@ DEAL_INLINE Between<S> between(int64_t at, S scale, int64_t count) {
   return {low, low + 1 < count ? low + 1 : low, place - S(low)};
 }
 
-// Cubic interpolation from four pixels, the first of which may lie outside: what is outside has the value at the edge.
+// Cubic interpolation from four pixels. Pixels outside of the image have the value at its edge.
 template <class S>
 struct Cubic {
   int64_t first;
@@ -156,7 +155,7 @@ DEAL_INLINE S cubic_far(S t) {
   return ((S(-0.75) * t + S(3.75)) * t - S(6)) * t + S(3);
 }
 
-// Of an image that shrinks, so that no place is below zero.
+// For images that shrink: no source position is negative.
 template <class S>
 DEAL_INLINE Cubic<S> cubic(int64_t at, S scale) {
   const S place = source(at, scale);

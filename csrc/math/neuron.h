@@ -1,11 +1,11 @@
-// The spiking neuron: charge, fire, reset, and the derivative of each. deal_kernels/lif/reference.py
-// says the same in Python; order of operations and true division are part of the definition.
+// The spiking neuron: charge, fire, reset, and their derivatives. deal_kernels/lif/reference.py is the same in Python.
+// The order of operations and the true division are part of the definition, because they decide the bits.
 #pragma once
 #include "surrogate.h"
 
 namespace deal {
 
-// One step of neurons with values V; their decay and threshold, P, may be one for all lanes.
+// One time step of a group of neurons. V holds one value per neuron; the decay and threshold, P, may be shared.
 template <class V, class P = V>
 struct Cell {
   using S = scalar_t<V>;
@@ -23,7 +23,7 @@ struct Cell {
     }
   }
 
-  // A mask: whether a spike of one level is due.
+  // Whether the neuron fires, where a spike has a single level.
   DEAL_INLINE auto fires(V h) const { return kind.fire == Fire::gt ? h > threshold : h >= threshold; }
 
   DEAL_INLINE V fire(V h) const {
@@ -41,15 +41,16 @@ struct Cell {
     }
   }
 
-  // ds/dh: the surrogate of the step, or the window in which the rounded ratio grows.
+  // ds/dh: the surrogate derivative; with several levels, the window in which the rounded ratio is not clamped.
   DEAL_INLINE V spike_slope(V h) const {
-    if (kind.fire != Fire::levels) return surrogate_slope<V>(kind.surrogate, S(kind.alpha), S(kind.height), h - threshold);
+    if (kind.fire != Fire::levels)
+      return surrogate_slope<V>(kind.surrogate, S(kind.alpha), S(kind.height), h - threshold);
     const V ratio = h / threshold;
     const V window = select(ratio >= S(0), S(1), S(0)) * select(ratio <= S(kind.levels), S(1), S(0));
     return window / threshold;
   }
 
-  // dv/ds: how the reset follows the spike.
+  // dv/ds through the reset.
   DEAL_INLINE V reset_slope(V h) const {
     switch (kind.reset) {
       case Reset::hard: return S(kind.rest) - h;
@@ -58,13 +59,13 @@ struct Cell {
     }
   }
 
-  // dv/dh where the spike stays as it is.
+  // dv/dh at a constant spike.
   DEAL_INLINE V kept(V h, V s) const {
     if (kind.reset != Reset::hard) return V{} + S(1);
     return kind.fire == Fire::levels ? S(1) - s : select(fires(h), S(0), S(1));
   }
 
-  // The gradient of h, from that of the spike and that of the state after the reset.
+  // The gradient of h, given the gradients of the spike and of the state after the reset.
   DEAL_INLINE V charge_gradient(V h, V s, V slope, V grad_s, V grad_v) const {
     if (kind.reset == Reset::none) return grad_s * slope + grad_v;
     V through = kept(h, s);
@@ -72,7 +73,7 @@ struct Cell {
     return grad_s * slope + grad_v * through;
   }
 
-  // The gradients of the input, and of the state that entered the step, are these shares of that of h.
+  // dh/dx and dh/dv: the gradients of the input and of the previous state are these factors times the gradient of h.
   DEAL_INLINE V input_share() const {
     const V all = V{} + S(1);
     return kind.charge == Charge::decay_input ? over_decay(all) : all;
@@ -83,7 +84,7 @@ struct Cell {
     return kind.charge == Charge::beta ? decay * all : all - over_decay(all);
   }
 
-  // v is the state that entered the step.
+  // v is the state before the step.
   DEAL_INLINE V decay_gradient(V x, V v, V grad_h) const {
     if (kind.charge == Charge::beta) return grad_h * v;
     const V pull = v - S(kind.rest);
@@ -105,7 +106,7 @@ struct Cell {
     return select(raised > S(kind.levels), V{} + S(kind.levels), raised);
   }
 
-  // Adding and subtracting 1.5 * 2^(mantissa bits) leaves the nearest integer, ties to even.
+  // Adding and subtracting 1.5 * 2^(mantissa bits) rounds to the nearest integer, ties to even.
   DEAL_INLINE static V round_half_even(V a) {
     constexpr S magic = sizeof(S) == 4 ? S(12582912.0) : S(6755399441055744.0);
     return (a + magic) - magic;

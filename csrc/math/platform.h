@@ -1,8 +1,8 @@
-// What the mathematics needs to know of the machine it is compiled for.
+// What the formulas need from the platform they are compiled for.
 //
-// The formulas are templates over a value type V: float or double for one neuron, Lanes of a few
-// (CUDA), or a Pack of many and several of those (CPU). All have arithmetic, comparisons that yield a
-// mask, select, absolute and exponential2 (of numbers up to zero), and all but Lanes at_least and at_most.
+// The formulas are templates over a value type V: float or double for one value, Lanes for the few values of a CUDA
+// thread, a Pack or a Pair of Packs for the SIMD vectors of a CPU. Each has arithmetic, comparisons that return a mask,
+// select, absolute, and exponential2 (for arguments up to zero); each but Lanes has at_least and at_most.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -12,7 +12,7 @@
 #else
 #define DEAL_INLINE inline __attribute__((always_inline))
 #endif
-#define DEAL_FLAT __attribute__((always_inline))  // of a lambda
+#define DEAL_FLAT __attribute__((always_inline))  // for lambdas
 
 namespace deal {
 
@@ -28,7 +28,7 @@ DEAL_INLINE S select(bool mask, S yes, S no) {
   return mask ? yes : no;
 }
 
-// The larger of a and the bound; NaN stays. And the smaller.
+// The larger and the smaller of a and the bound. NaN stays NaN.
 DEAL_INLINE float at_least(float bound, float a) { return a < bound ? bound : a; }
 DEAL_INLINE double at_least(double bound, double a) { return a < bound ? bound : a; }
 DEAL_INLINE float at_most(float bound, float a) { return a > bound ? bound : a; }

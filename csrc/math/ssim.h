@@ -1,15 +1,14 @@
-// Structural similarity at one pixel, and the window it is taken in; deal_kernels/ssim/reference.py says the
-// same in Python.
+// Structural similarity at one pixel, and its window. deal_kernels/ssim/reference.py is the same in Python.
 //
-// The two variances enter as their sum alone, so that four filtered images are enough: a, b, a^2 + b^2 and ab.
+// Only the sum of the two variances is needed, so four filtered images are enough: a, b, a^2 + b^2 and ab.
 #pragma once
 #include "platform.h"
 
 namespace deal {
 
-constexpr int kReach = 5;  // pixels of a window to each side of its own
+constexpr int kReach = 5;  // half-width of the window
 
-// The Gaussian of deviation 1.5 along one axis, where at(k) is the value k places away.
+// The Gaussian filter (standard deviation 1.5) along one axis. at(k) is the value k pixels away.
 template <class V, class At>
 DEAL_INLINE V filtered(const At& at) {
   using S = scalar_t<V>;
@@ -27,7 +26,7 @@ struct Moments {
 template <class V>
 struct Similarity {
   V value;
-  Moments<V> slope;  // how the value grows with each moment, times a weight
+  Moments<V> slope;  // derivatives with respect to the moments, times a weight
 };
 
 template <class V>
@@ -44,11 +43,12 @@ DEAL_INLINE Similarity<V> similarity(const Moments<V>& m, scalar_t<V> c1, scalar
   const V under = under1 * under2, value = (over1 * over2) / under;
   const V share = (weight + weight) / under, less = value * share;
   const V other = (over2 - over1) * share, same = (under1 - under2) * less;
-  // The factor 2 of the gradient of a square is in the slope of the squares already.
+  // The slope of the squares already has the factor 2 from the derivative of a square.
   return {value, {m.b * other + m.a * same, m.a * other + m.b * same, -(under1 * less), over1 * share}};
 }
 
-// What a pixel's gradient is, from the slopes around it, filtered; `mine` is that of the image asked about.
+// The gradient of a pixel of one image, given the filtered slopes; `mine` is the slope of the same image's moment, and
+// `own` and `other` are the pixels of this image and of the other one.
 template <class V>
 DEAL_INLINE V similarity_gradient(V mine, V squares, V product, V own, V other) {
   return (mine + own * squares) + other * product;

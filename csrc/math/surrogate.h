@@ -1,11 +1,11 @@
-// The derivative that stands in for the derivative of the step function, at u = h - threshold.
+// Surrogates for the derivative of the step function, at u = h - threshold.
 #pragma once
 #include "../types.h"
 #include "platform.h"
 
 namespace deal {
 
-// Comparisons are written so that NaN passes through, as it does in torch.
+// Comparisons are ordered such that NaN propagates, as in torch.
 template <class V>
 DEAL_INLINE V surrogate_slope(Surrogate kind, scalar_t<V> alpha, scalar_t<V> height, V u) {
   using S = scalar_t<V>;
@@ -13,7 +13,7 @@ DEAL_INLINE V surrogate_slope(Surrogate kind, scalar_t<V> alpha, scalar_t<V> hei
   constexpr S log2_e = S(1.44269504088896340736);
   switch (kind) {
     case Surrogate::sigmoid: {
-      // sigma(1 - sigma) is even in u; e <= 1 keeps it free of overflow and cancellation.
+      // sigma * (1 - sigma) is even in u; with e <= 1 there is neither overflow nor cancellation.
       const V e = exponential2((-log2_e * alpha) * absolute(u));
       const V d = S(1) + e;
       return alpha * (e / (d * d));

@@ -6,7 +6,8 @@
 #include <random>
 #include <vector>
 
-#include "../../csrc/cpu/kernels.h"
+#include "../../csrc/cpu/common/kernels.h"
+#include "../../csrc/math/spectrum.h"
 
 using namespace deal;
 
@@ -17,7 +18,8 @@ int failures = 0;
 using Floats = std::vector<float>;
 using Doubles = std::vector<double>;
 
-int64_t at(const ConvShape& a, int64_t n, int64_t c, int64_t y, int64_t x, int64_t channels, int64_t height, int64_t width) {
+int64_t at(const ConvShape& a, int64_t n, int64_t c, int64_t y, int64_t x, int64_t channels, int64_t height,
+           int64_t width) {
   if (a.channels_last) return ((n * height + y) * width + x) * channels + c;
   return ((n * channels + c) * height + y) * width + x;
 }
@@ -149,7 +151,8 @@ class Case {
   ConvBackward gradients(const Results& r) const {
     ConvShape shape = a_;
     shape.tile = backward_tile();
-    return {shape, x_.data(), grad_.data(), relu_ ? r.out.data() : nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+    return {shape,   x_.data(), grad_.data(), relu_ ? r.out.data() : nullptr, nullptr, nullptr,
+            nullptr, nullptr,   nullptr};
   }
 
   Results run(int threads) const {

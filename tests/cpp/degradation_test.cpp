@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "../../csrc/cpu/kernels.h"
+#include "../../csrc/cpu/common/kernels.h"
 #include "../../csrc/math/degradation.h"
 
 using namespace deal;
@@ -91,7 +91,8 @@ Image applied(const Image& x, const DegradationOp& o, int64_t place) {
   double mean = 0;
   for (int64_t i = 0; i < s.height; ++i)
     for (int64_t k = 0; k < s.width; ++k) mean += gray_at(x, i, k) / double(s.height * s.width);
-  if (o.kind == DegradationKind::max_pool_resize || o.kind == DegradationKind::average_pool_resize || o.kind == DegradationKind::bicubic_resize)
+  if (o.kind == DegradationKind::max_pool_resize || o.kind == DegradationKind::average_pool_resize ||
+      o.kind == DegradationKind::bicubic_resize)
     return resized(x, o);
   return filled(s, [&](int64_t c, int64_t i, int64_t k) {
     const double own = x(c, i, k);
@@ -127,9 +128,9 @@ Image applied(const Image& x, const DegradationOp& o, int64_t place) {
 }
 
 template <class T>
-struct Block {
-  explicit Block(int64_t count) : count(count), data(new T[size_t(count)]) {}
-  explicit Block(const std::vector<double>& values) : Block(int64_t(values.size())) {
+struct Exact {
+  explicit Exact(int64_t count) : count(count), data(new T[size_t(count)]) {}
+  explicit Exact(const std::vector<double>& values) : Exact(int64_t(values.size())) {
     std::copy(values.begin(), values.end(), get());
   }
   int64_t count;
@@ -158,15 +159,15 @@ struct Results {
 
 template <class T>
 Results run(const Case& a, DType dtype, int threads) {
-  std::vector<Block<T>> values;
+  std::vector<Exact<T>> values;
   std::vector<DegradationOp> operations = a.operations;
   for (size_t j = 0; j < operations.size(); ++j) {
     values.emplace_back(a.values[j]);
     operations[j].values = values[j].get();
   }
   const Shape& s = a.s;
-  const Block<T> x(a.x), weights(a.weights), grad(a.grad), y(x.count), inputs((s.stages - 1) * x.count), again(x.count);
-  const Block<T> grad_x(x.count), grad_weights(weights.count), alone(weights.count);
+  const Exact<T> x(a.x), weights(a.weights), grad(a.grad), y(x.count), inputs((s.stages - 1) * x.count), again(x.count);
+  const Exact<T> grad_x(x.count), grad_weights(weights.count), alone(weights.count);
   const DegradationInput mixture = {dtype, s.batch, s.channels, s.height, s.width, s.stages, int(operations.size()),
                            operations.data(), x.get(), weights.get()};
   kernels().degradation_forward({mixture, again.get(), nullptr}, threads);
@@ -176,7 +177,7 @@ Results run(const Case& a, DType dtype, int threads) {
   kernels().degradation_backward({mixture, inputs.get(), grad.get(), grad_x.get(), grad_weights.get()}, threads);
   for (int64_t i = 0; i < x.count; ++i) expect_near("without inputs", s, again.get()[i], y.get()[i], 0);
   for (int64_t i = 0; i < weights.count; ++i) expect_near("weights alone", s, alone.get()[i], grad_weights.get()[i], 0);
-  const auto all = [](const Block<T>& block) { return std::vector<double>(block.get(), block.get() + block.count); };
+  const auto all = [](const Exact<T>& block) { return std::vector<double>(block.get(), block.get() + block.count); };
   return {all(y), all(grad_x), all(grad_weights)};
 }
 
@@ -248,7 +249,9 @@ Case make(const Shape& s, const std::vector<std::pair<DegradationKind, double>>&
       a.values.push_back(drawn(random, places, 0.8, 2));
       continue;
     }
-    const int64_t each = kind == DegradationKind::noise ? s.image() : kind == DegradationKind::row_stripe ? s.height : s.width;
+    const int64_t each = kind == DegradationKind::noise        ? s.image()
+                         : kind == DegradationKind::row_stripe ? s.height
+                                                               : s.width;
     a.values.push_back(drawn(random, places * each, -0.2, 0.2));
   }
   return a;
@@ -257,8 +260,8 @@ Case make(const Shape& s, const std::vector<std::pair<DegradationKind, double>>&
 // Half types differ from float32 in how rows are read and written, which every length of a row's rest tries.
 void check_halves(DType dtype, int64_t width) {
   const int64_t count = 6 * width;
-  Block<uint16_t> x(count), y(count), inputs(count), grad_x(count);
-  const Block<float> weights(std::vector<double>{0.25, 0.75, 1, 0}), grad_weights(4);
+  Exact<uint16_t> x(count), y(count), inputs(count), grad_x(count);
+  const Exact<float> weights(std::vector<double>{0.25, 0.75, 1, 0}), grad_weights(4);
   for (int64_t i = 0; i < count; ++i) x.data[i] = uint16_t((dtype == DType::float16 ? 0x3000 : 0x3e00) + i % 64);
   const DegradationOp same = {DegradationKind::identity, 0, false, nullptr}, operations[] = {same, same};
   const DegradationInput mixture = {dtype, 1, 3, 2, width, 2, 2, operations, x.get(), weights.get()};

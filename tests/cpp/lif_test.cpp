@@ -7,7 +7,8 @@
 #include <random>
 #include <vector>
 
-#include "../../csrc/cpu/kernels.h"
+#include "../../csrc/cpu/common/kernels.h"
+#include "../../csrc/math/neuron.h"
 
 using namespace deal;
 
@@ -15,26 +16,26 @@ namespace {
 
 int failures = 0;
 
-// A block with no slack: one byte past it is somebody else's.
-struct Block {
-  explicit Block(size_t count) : count(count), data(new float[count]) {}
+// Values with no slack: a sanitizer sees any access past them.
+struct Exact {
+  explicit Exact(size_t count) : count(count), data(new float[count]) {}
   size_t count;
   std::unique_ptr<float[]> data;
 };
 
-Block random_block(size_t count, std::mt19937& random) {
-  Block block(count);
+Exact random_values(size_t count, std::mt19937& random) {
+  Exact values(count);
   std::normal_distribution<float> normal(0.3f, 1.2f);
-  for (size_t i = 0; i < count; ++i) block.data[i] = normal(random);
-  return block;
+  for (size_t i = 0; i < count; ++i) values.data[i] = normal(random);
+  return values;
 }
 
-void expect_near(const char* what, const Neuron& n, int64_t steps, int64_t neurons, const Block& got,
+void expect_near(const char* what, const Neuron& n, int64_t steps, int64_t neurons, const Exact& got,
                  const std::vector<float>& expected, float tolerance) {
   for (size_t i = 0; i < expected.size(); ++i) {
     if (std::fabs(got.data[i] - expected[i]) <= tolerance * (1 + std::fabs(expected[i]))) continue;
-    std::printf("%s: charge %d fire %d reset %d T %ld N %ld at %zu: %g, expected %g\n", what, int(n.charge), int(n.fire),
-                int(n.reset), long(steps), long(neurons), i, got.data[i], expected[i]);
+    std::printf("%s: charge %d fire %d reset %d T %ld N %ld at %zu: %g, expected %g\n", what, int(n.charge),
+                int(n.fire), int(n.reset), long(steps), long(neurons), i, got.data[i], expected[i]);
     ++failures;
     return;
   }
@@ -43,15 +44,15 @@ void expect_near(const char* what, const Neuron& n, int64_t steps, int64_t neuro
 void run(const Neuron& neuron, int64_t steps, int64_t neurons, int threads) {
   std::mt19937 random(unsigned(steps * 1000 + neurons));
   const size_t all = size_t(steps * neurons), one = size_t(neurons);
-  const Block x = random_block(all, random), grad = random_block(all, random), v0 = random_block(one, random);
-  const Block grad_v = random_block(one, random);
-  Block out(all), v(one), grad_x(all), grad_v0(one), grad_decay(one), grad_threshold(one);
+  const Exact x = random_values(all, random), grad = random_values(all, random), v0 = random_values(one, random);
+  const Exact grad_v = random_values(one, random);
+  Exact out(all), v(one), grad_x(all), grad_v0(one), grad_decay(one), grad_threshold(one);
 
   LifInput input{neuron, DType::float32, Output::spikes, steps, neurons, neurons, x.data.get(), v0.data.get(),
                  {nullptr, 1, 1}, {nullptr, 1, 1}, {}};
   kernels().lif_forward(LifForward{input, out.data.get(), v.data.get()}, threads);
-  kernels().lif_backward(LifBackward{input, false, grad.data.get(), grad_v.data.get(), grad_x.data.get(), grad_v0.data.get(),
-                                     grad_decay.data.get(), grad_threshold.data.get(), nullptr},
+  kernels().lif_backward(LifBackward{input, false, grad.data.get(), grad_v.data.get(), grad_x.data.get(),
+                                     grad_v0.data.get(), grad_decay.data.get(), grad_threshold.data.get(), nullptr},
                          threads);
 
   const Cell<float> cell{neuron, float(neuron.decay), float(neuron.threshold)};
@@ -87,7 +88,7 @@ void run(const Neuron& neuron, int64_t steps, int64_t neurons, int threads) {
 
   LifInput mean = input;
   mean.output = Output::mean;
-  Block rate(one);
+  Exact rate(one);
   kernels().lif_forward(LifForward{mean, rate.data.get(), nullptr}, threads);
   std::vector<float> rates(one);
   for (size_t i = 0; i < all; ++i) rates[i % one] += spikes[i];
@@ -115,14 +116,18 @@ int main() {
   for (const Charge charge : {Charge::decay_input, Charge::decay, Charge::beta})
     for (const Fire fire : {Fire::ge, Fire::gt, Fire::levels})
       for (const Reset reset : {Reset::hard, Reset::soft, Reset::none})
-        for (const Surrogate surrogate : {Surrogate::sigmoid, Surrogate::atan, Surrogate::triangle, Surrogate::rectangle})
+        for (const Surrogate surrogate : {Surrogate::sigmoid, Surrogate::atan, Surrogate::triangle,
+                                          Surrogate::rectangle, Surrogate::fast_sigmoid, Surrogate::erf})
           for (const bool detach : {false, true}) {
             const double decay = charge == Charge::beta ? 0.7 : 3.0;
-            const Neuron neuron{charge, fire, reset, surrogate, detach, false, decay, 0.9, reset == Reset::hard ? -0.2 : 0.0, 1.3, 4.0};
+            const Neuron neuron{
+                charge, fire, reset, surrogate, detach, false, decay, 0.9, reset == Reset::hard ? -0.2 : 0.0,
+                1.3,    0.8,  4.0};
             for (const int64_t steps : {1, 5, 37})
               for (const int64_t neurons : {1, 17, 530}) run(neuron, steps, neurons, 1);
           }
-  const Neuron plain{Charge::decay_input, Fire::ge, Reset::hard, Surrogate::sigmoid, false, true, 2.0, 1.0, 0.0, 4.0, 1.0};
+  const Neuron plain{
+      Charge::decay_input, Fire::ge, Reset::hard, Surrogate::sigmoid, false, true, 2.0, 1.0, 0.0, 4.0, 1.0, 1.0};
   for (const int threads : {1, 2, 3}) run(plain, 4, 100'003, threads);
   std::printf("%s: %d failures\n", kernels().isa, failures);
   return failures ? 1 : 0;

@@ -7,7 +7,7 @@
 #include <random>
 #include <vector>
 
-#include "../../csrc/cpu/kernels.h"
+#include "../../csrc/cpu/common/kernels.h"
 #include "../../csrc/math/ssim.h"
 
 using namespace deal;
@@ -26,7 +26,8 @@ struct Shape {
 using Image = std::vector<double>;
 
 // The sum under the window of every place of the result, whose first is `shift` pixels before the image's.
-Image filtered_image(const Image& image, int64_t planes, int64_t height, int64_t width, int64_t rows, int64_t columns, int64_t shift) {
+Image filtered_image(const Image& image, int64_t planes, int64_t height, int64_t width, int64_t rows, int64_t columns,
+                     int64_t shift) {
   double taps[2 * kReach + 1], total = 0;
   for (int k = -kReach; k <= kReach; ++k) total += taps[kReach + k] = std::exp(-k * k / 4.5);
   Image result(size_t(planes * rows * columns), 0);
@@ -37,7 +38,8 @@ Image filtered_image(const Image& image, int64_t planes, int64_t height, int64_t
           for (int k = -kReach; k <= kReach; ++k) {
             const int64_t at_y = y - shift + i, at_x = x - shift + k;
             if (at_y < 0 || at_y >= height || at_x < 0 || at_x >= width) continue;
-            result[size_t((p * rows + y) * columns + x)] += taps[kReach + i] * taps[kReach + k] / (total * total) * image[size_t((p * height + at_y) * width + at_x)];
+            result[size_t((p * rows + y) * columns + x)] += taps[kReach + i] * taps[kReach + k] / (total * total) *
+                                                            image[size_t((p * height + at_y) * width + at_x)];
           }
   return result;
 }
@@ -50,8 +52,8 @@ void expect_near(const char* what, const Shape& s, double got, double expected, 
 }
 
 template <class T>
-struct Block {
-  explicit Block(int64_t count) : count(count), data(new T[size_t(count)]) {}
+struct Exact {
+  explicit Exact(int64_t count) : count(count), data(new T[size_t(count)]) {}
   int64_t count;
   std::unique_ptr<T[]> data;
   T* get() const { return data.get(); }
@@ -59,12 +61,13 @@ struct Block {
 
 template <class T>
 void check(const Shape& s, DType dtype, bool of_map, int threads) {
-  const double c1 = 1e-4, c2 = 9e-4, structure = of_map ? 1 : -1.1, pixel = of_map ? 0 : 0.75, factor = of_map ? 1 : 0.5;
+  const double c1 = 1e-4, c2 = 9e-4, structure = of_map ? 1 : -1.1, pixel = of_map ? 0 : 0.75,
+               factor = of_map ? 1 : 0.5;
   const double tolerance = dtype == DType::float64 ? 1e-11 : 2e-3;
   std::mt19937 random(unsigned(s.height * 1000 + s.width));
   std::uniform_real_distribution<double> uniform(0, 1);
   const int64_t values = s.planes * s.map_height() * s.map_width();
-  Block<T> a(s.pixels()), b(s.pixels()), map(values), grad(of_map ? values : 1), grad_a(s.pixels()), grad_b(s.pixels());
+  Exact<T> a(s.pixels()), b(s.pixels()), map(values), grad(of_map ? values : 1), grad_a(s.pixels()), grad_b(s.pixels());
   T loss = 0;
   for (int64_t i = 0; i < s.pixels(); ++i) {
     a.data[i] = T(uniform(random));
@@ -111,15 +114,18 @@ void check(const Shape& s, DType dtype, bool of_map, int threads) {
       slopes[n][i] = n == 2 ? 2 * claimed[n] : claimed[n];
     }
   }
-  for (Image& slope : slopes) slope = filtered_image(slope, s.planes, s.map_height(), s.map_width(), s.height, s.width, s.margin);
+  for (Image& slope : slopes)
+    slope = filtered_image(slope, s.planes, s.map_height(), s.map_width(), s.height, s.width, s.margin);
   double largest = 0;
   for (const Image& slope : slopes)
     for (double each : slope) largest = std::fabs(each) > largest ? std::fabs(each) : largest;
   for (size_t i = 0; i < one.size(); ++i) {
     total += pixel * std::fabs(one[i] - other[i]);
     const double apart = factor * pixel * ((one[i] > other[i]) - (one[i] < other[i]));
-    expect_near("gradient of a", s, grad_a.data[i], slopes[0][i] + one[i] * slopes[2][i] + other[i] * slopes[3][i] + apart, tolerance * largest);
-    expect_near("gradient of b", s, grad_b.data[i], slopes[1][i] + other[i] * slopes[2][i] + one[i] * slopes[3][i] - apart, tolerance * largest);
+    expect_near("gradient of a", s, grad_a.data[i],
+                slopes[0][i] + one[i] * slopes[2][i] + other[i] * slopes[3][i] + apart, tolerance * largest);
+    expect_near("gradient of b", s, grad_b.data[i],
+                slopes[1][i] + other[i] * slopes[2][i] + one[i] * slopes[3][i] - apart, tolerance * largest);
   }
   expect_near("loss", s, loss, total, tolerance * double(s.pixels()));
 }
@@ -127,9 +133,10 @@ void check(const Shape& s, DType dtype, bool of_map, int threads) {
 // Half types differ from float32 in how rows are read and written, which every length of a row's rest tries.
 void check_halves(DType dtype, int64_t width) {
   const int64_t count = 3 * width;
-  Block<uint16_t> a(count), map(count), grad_a(count), grad_b(count);
+  Exact<uint16_t> a(count), map(count), grad_a(count), grad_b(count);
   for (int64_t i = 0; i < count; ++i) a.data[i] = uint16_t((dtype == DType::float16 ? 0x3000 : 0x3e00) + i % 64);
-  const Ssim call = {dtype, 1, 3, width, 0, 1e-4, 9e-4, a.get(), a.get(), map.get(), 0, 1, 0, nullptr, nullptr, false, grad_a.get(), grad_b.get()};
+  const Ssim call = {dtype,     1, 3, width, 0,       1e-4,    9e-4,  a.get(),      a.get(),
+                     map.get(), 0, 1, 0,     nullptr, nullptr, false, grad_a.get(), grad_b.get()};
   kernels().ssim(call, 1);
   for (int64_t i = 0; i < count; ++i)
     expect_near("map of equal halves", {1, 3, width, 0}, map.data[i], dtype == DType::float16 ? 0x3c00 : 0x3f80, 0);

@@ -6,7 +6,7 @@
 #include <random>
 #include <vector>
 
-#include "../../csrc/cpu/kernels.h"
+#include "../../csrc/cpu/common/kernels.h"
 #include "../../csrc/math/norm.h"
 
 using namespace deal;
@@ -15,19 +15,19 @@ namespace {
 
 int failures = 0;
 
-// A block with no slack: one byte past it is somebody else's.
-struct Block {
-  explicit Block(int64_t count) : count(count), data(new float[size_t(count)]) {}
+// Values with no slack: a sanitizer sees any access past them.
+struct Exact {
+  explicit Exact(int64_t count) : count(count), data(new float[size_t(count)]) {}
   int64_t count;
   std::unique_ptr<float[]> data;
   float* get() const { return data.get(); }
 };
 
-Block random_block(int64_t count, std::mt19937& random) {
-  Block block(count);
+Exact random_values(int64_t count, std::mt19937& random) {
+  Exact values(count);
   std::normal_distribution<float> normal(0.3f, 1.2f);
-  for (int64_t i = 0; i < count; ++i) block.data[i] = normal(random);
-  return block;
+  for (int64_t i = 0; i < count; ++i) values.data[i] = normal(random);
+  return values;
 }
 
 struct Layout {
@@ -51,7 +51,8 @@ std::vector<double> sums_of(const Layout& l, int64_t count, const Of& of) {
   return sums;
 }
 
-void expect_sums(const Layout& l, int64_t count, const Block& grad, const Block& x, const Block& mean, const Block& got) {
+void expect_sums(const Layout& l, int64_t count, const Exact& grad, const Exact& x, const Exact& mean,
+                 const Exact& got) {
   const auto totals = sums_of(l, count, [&](int64_t i, int64_t) { return double(grad.data[i]); });
   const auto products =
       sums_of(l, count, [&](int64_t i, int64_t c) { return double(grad.data[i]) * (x.data[i] - mean.data[c]); });
@@ -64,10 +65,10 @@ void expect_sums(const Layout& l, int64_t count, const Block& grad, const Block&
 void check_norm(const Layout& l, int threads) {
   std::mt19937 random(unsigned(l.steps * 100 + l.inner));
   const int64_t all = l.steps * l.neurons(), values = all / l.channels;
-  const Block x = random_block(all, random), grad = random_block(all, random);
-  const Block scale = random_block(l.channels, random), shift = random_block(l.channels, random);
-  const Block factor = random_block(l.channels, random);
-  Block mean(l.channels), variance(l.channels), y(all), sums(2 * l.channels), grad_x(all);
+  const Exact x = random_values(all, random), grad = random_values(all, random);
+  const Exact scale = random_values(l.channels, random), shift = random_values(l.channels, random);
+  const Exact factor = random_values(l.channels, random);
+  Exact mean(l.channels), variance(l.channels), y(all), sums(2 * l.channels), grad_x(all);
   const TdbnInput channels = {DType::float32, l.steps, l.neurons(), l.neurons(), l.channels, l.inner, x.get()};
   const Kernels& k = kernels();
   k.tdbn_moments({channels, mean.get(), variance.get()}, threads);
@@ -95,24 +96,26 @@ void check_norm(const Layout& l, int threads) {
 void check_neuron(const Layout& l, bool constant, int threads) {
   std::mt19937 random(unsigned(l.steps * 100 + l.outer));
   const int64_t neurons = l.neurons(), all = l.steps * neurons, given = constant ? neurons : all;
-  const Block x = random_block(given, random), grad = random_block(all, random), shortcut = random_block(given, random);
-  const Block mean = random_block(l.channels, random), scale = random_block(l.channels, random);
-  const Block shift = random_block(l.channels, random);
-  Block y(given), out(all), expected(all), grad_x(given), expected_grad(given), sums(2 * l.channels);
+  const Exact x = random_values(given, random), grad = random_values(all, random),
+              shortcut = random_values(given, random);
+  const Exact mean = random_values(l.channels, random), scale = random_values(l.channels, random);
+  const Exact shift = random_values(l.channels, random);
+  Exact y(given), out(all), expected(all), grad_x(given), expected_grad(given), sums(2 * l.channels);
   for (int64_t i = 0; i < given; ++i) {
     const int64_t c = l.channel(i);
     y.data[i] = normalised(x.data[i], mean.data[c], scale.data[c], shift.data[c]) + shortcut.data[i];
   }
-  const Neuron neuron = {Charge::decay_input, Fire::ge, Reset::soft, Surrogate::atan, false, true, 2, 0.7, 0, 2, 1};
-  const auto of_channel = [&](const Block& b) { return Parameter{b.get(), l.channels, l.inner}; };
-  const LifInput plain = {neuron, DType::float32, Output::spikes, l.steps, neurons, constant ? 0 : neurons, y.get(), nullptr,
-                          {nullptr, 1, 1}, {nullptr, 1, 1}, {}};
+  const Neuron neuron = {Charge::decay_input, Fire::ge, Reset::soft, Surrogate::atan, false, true, 2, 0.7, 0, 2, 1, 1};
+  const auto of_channel = [&](const Exact& b) { return Parameter{b.get(), l.channels, l.inner}; };
+  const LifInput plain = {neuron,  DType::float32, Output::spikes,  l.steps,         neurons, constant ? 0 : neurons,
+                          y.get(), nullptr,        {nullptr, 1, 1}, {nullptr, 1, 1}, {}};
   LifInput normed = plain;
   normed.x = x.get();
   normed.norm = {of_channel(mean), of_channel(scale), of_channel(shift), shortcut.get()};
-  const auto run = [&](const LifInput& input, const Block& spikes, const Block& gradient, float* norm_sums) {
+  const auto run = [&](const LifInput& input, const Exact& spikes, const Exact& gradient, float* norm_sums) {
     kernels().lif_forward({input, spikes.get(), nullptr}, threads);
-    kernels().lif_backward({input, constant, grad.get(), nullptr, gradient.get(), nullptr, nullptr, nullptr, norm_sums}, threads);
+    kernels().lif_backward({input, constant, grad.get(), nullptr, gradient.get(), nullptr, nullptr, nullptr, norm_sums},
+                           threads);
   };
   run(plain, expected, expected_grad, nullptr);
   run(normed, out, grad_x, sums.get());

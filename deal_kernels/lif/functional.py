@@ -109,7 +109,7 @@ def lif(
     settings = (tau, beta, decay_input, v_threshold, v_reset, reset, detach_reset, surrogate, fire, levels)
     neuron = neuron_of(*settings)
     if v0 is steps is out is decay is threshold is reduce is None and not (return_state or pack):
-        quick = None if torch.compiler.is_dynamo_compiling() else op.spikes_at_once(neuron, x, backend)
+        quick = op.spikes_at_once(neuron, x, backend)
         if quick is not None:
             return quick
     check_input(x, steps)

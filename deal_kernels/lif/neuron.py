@@ -151,7 +151,7 @@ def neuron_of(
 ) -> Neuron:  # fmt: skip
     """The neuron of these settings, the same object each time, unless its surrogate is a function of the caller's."""
     settings = (tau, beta, decay_input, v_threshold, v_reset, reset, detach_reset, surrogate, fire, levels)
-    if torch.compiler.is_dynamo_compiling() or not isinstance(surrogate, (str, Surrogate)):
+    if not isinstance(surrogate, (str, Surrogate)) or torch.compiler.is_dynamo_compiling():
         return checked(*settings)
     try:
         return _known(*settings)

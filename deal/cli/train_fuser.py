@@ -1,8 +1,7 @@
 """Train a network that fuses infrared with visible images, for deal evaluate --pairs.
 
 It needs no reference fused images: at every pixel, the loss prefers the structure of the image with more local contrast
-    and
-the value of the brighter image.
+and the value of the brighter image.
 """
 
 from __future__ import annotations

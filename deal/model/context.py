@@ -129,8 +129,7 @@ def _agreed(differences: Tensor, weights: Tensor) -> Tensor:
 
     The search starts from the mean and from both quartiles, and the value with the largest support is kept. Then rows
     that disagree at the neighbouring columns are given a low weight: an upright edge lies there, which may cover half
-        of
-    a column.
+    of a column.
     """
     ordered = differences[:, ::SORT_STRIDE].sort(1).values
     best, most = torch.zeros_like(ordered[:, :1]), torch.zeros_like(ordered[:, :1])

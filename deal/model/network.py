@@ -149,8 +149,7 @@ class DEAL(nn.Module):
         """A copy of this network for images with one or three channels.
 
         From three channels to one: the result for a grey image is the mean of the three channels that this network
-            gives
-        for three copies of it, exactly if they are equal, and else up to the curvature of the tanh.
+        gives for three copies of it, exactly if they are equal, and else up to the curvature of the tanh.
         From one channel to three: each channel of the result is the result of this network.
         """
         if self.fused:

@@ -17,8 +17,7 @@ class Crops:
     """An endless sequence of random crops of clean images.
 
     A crop depends only on the seed and on its position in the sequence: a resumed run continues with the same crops,
-        and
-    several processes can share the sequence. Every image of the source is used once before any is used again.
+    and several processes can share the sequence. Every image of the source is used once before any is used again.
 
     Args:
         source: the images.

@@ -52,7 +52,7 @@ def in_whole(network, frame):
 @pytest.mark.parametrize(("low", "high"), [(7000, 9000), (7500.5, 8000), (0, 65535)])
 def test_16_bits(network, low, high):
     frame = Frame(counts(), low, high)
-    result = Enhancer(network)(frame)
+    result = Enhancer(network, radiometric=False)(frame)
     assert result.dtype == numpy.uint16
     expected = in_whole(network.with_channels(1).eval(), frame).round().clip(0, 65535)
     assert not numpy.array_equal(result, frame.pixels)

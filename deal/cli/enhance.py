@@ -1,12 +1,13 @@
 """Enhance images: a file, a folder, a pattern, or a .txt file that lists them.
 
 Bit depth and metadata are preserved. Frames of 16 bits are mapped to the range of the network by --window; the change
-that the network makes is mapped back and added to the original values.
+that the network makes is mapped back and added to the original values. They keep their temperatures, see --radiometric.
 """
 
 from __future__ import annotations
 
 import os
+from argparse import BooleanOptionalAction
 from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
@@ -32,6 +33,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--tile-overlap", type=int | None, default=None,
         help="pixels that tiles extend to each side, at least the network's receptive radius; tiles are blended",
     )  # fmt: skip
+    parser.add_argument(
+        "--radiometric", action=BooleanOptionalAction, default=None,
+        help="keep temperatures: only stripes and noise are removed, the mean of the frame stays, and rows of telemetry "
+        "stay as they are; this is the default for 16-bit and float32 images",
+    )  # fmt: skip
     options.add_device(parser)
     options.add_precision(parser)
     options.add_threads(parser)
@@ -48,7 +54,7 @@ def run(parsed: Namespace) -> int:
     jobs, window = options.plan(parsed), options.parse_window(parsed.window)
     enhancer = Enhancer(
         load(parsed.model), scale=parsed.scale, tile=parsed.tile, overlap=parsed.tile_overlap, device=parsed.device,
-        precision=parsed.precision,
+        precision=parsed.precision, radiometric=parsed.radiometric,
     )  # fmt: skip
     with options.open_batch(parsed, jobs) as batch:
         for job in batch:

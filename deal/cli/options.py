@@ -28,7 +28,7 @@ def add_files(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--window", nargs="+", type=str, default=["auto"], metavar="VALUE",
         help="values that mean black and white: two numbers; full, which is 0 and 255, or 0 and 65535; or auto, which "
-        "is full for 8 bits and else the 0.1 and 99.9 percentiles",
+        "is full for 8 bits and else the range of the scene, without telemetry, dead pixels and very hot spots",
     )  # fmt: skip
     parser.add_argument(
         "--manifest", type=str | None, default=None, metavar="FILE",

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from deal.inference import tiling
 from deal.io.images import Frame, Location, UnusableImage, Window, to_frame
+from deal.io.scene import scene_rows, without_dead_pixels
 from deal.model.device import choose_device
 from deal.model.network import DEAL
 from deal.model.pretrained import load
@@ -45,6 +46,9 @@ class Enhancer:
         overlap: pixels that tiles extend to each side, at least the network's receptive radius. None adds some for
             blending. Tiled and untiled results are equal up to rounding.
         device: "cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if it is available.
+        radiometric: keeps temperatures. Only stripes and noise are removed, not contrast changed or detail added; the
+            mean of the frame stays; rows of telemetry stay as they are, and dead pixels do not disturb their
+            neighbours. None does so for 16-bit and float32 images.
         precision: "bf16" computes in bfloat16, and repeats an image in float32 if the result is not finite; "auto" uses
             it on CUDA for 8-bit images.
     """
@@ -52,7 +56,9 @@ class Enhancer:
     def __init__(
         self, network: DEAL | None = None, *, scale: int = 1, tile: int | Literal["auto"] = "auto",
         overlap: int | None = None, device: str | torch.device = "auto", precision: Precision = "auto",
+        radiometric: bool | None = None,
     ) -> None:  # fmt: skip
+        one_of("radiometric", radiometric, (None, False, True))
         one_of("scale", scale, (1, 2, 4))
         one_of("precision", precision, ("auto", "fp32", "bf16"))
         if tile != "auto" and (isinstance(tile, bool) or not isinstance(tile, int) or tile < 0):
@@ -62,6 +68,7 @@ class Enhancer:
         if self.overlap < network.reach:
             raise ValueError(f"overlap must be at least {network.reach}, the receptive radius; got {overlap}")
         self.device, self.scale, self.precision = choose_device(device), scale, precision
+        self.radiometric = radiometric
         self.tile = tiling.automatic_tile(network, self.device, self.overlap) if tile == "auto" else tile
         self._min_tile = tiling.MIN_TILE if tile == "auto" else tile
         self._network = network.with_channels(network.channels).eval()
@@ -82,35 +89,49 @@ class Enhancer:
         frame = image if isinstance(image, Frame) else to_frame(image, window)
         if not numpy.isfinite(frame.pixels).all():
             raise UnusableImage(f"{frame.name} has pixels that are not finite")
+        eight_bits = frame.pixels.dtype == numpy.uint8
+        radiometric = not eight_bits if self.radiometric is None else self.radiometric
         values = frame.values()[None]
-        if self.scale > 1:
-            size = [self.scale * side for side in values.shape[2:]]
-            values = functional.interpolate(values, size, mode="bicubic")
-        x = frame.normalise(values)
-        bf16 = self.precision == "bf16" or (
-            self.precision == "auto" and self.device.type == "cuda" and frame.pixels.dtype == numpy.uint8
-        )
-        change = self.enhance_tensor(x, bf16=bf16) - x
+        rows = scene_rows(values) if radiometric else slice(None)
+        scene = without_dead_pixels(values[:, :, rows]) if radiometric else values
+        x = frame.normalise(self._enlarged(scene))
+        bf16 = self.precision == "bf16" or (self.precision == "auto" and self.device.type == "cuda" and eight_bits)
+        change = self.enhance_tensor(x, bf16=bf16, radiometric=radiometric) - x
         if not change.isfinite().all():
             raise UnusableImage(f"{frame.name}: the network gives values that are not finite")
-        return frame.to_pixels((values + (frame.high - frame.low) * change)[0])
+        values = self._enlarged(values)
+        values[:, :, self._enlarged_rows(rows)] += (frame.high - frame.low) * change
+        return frame.to_pixels(values[0])
 
-    def enhance_tensor(self, x: Tensor, *, bf16: bool = False) -> Tensor:
-        """Enhances images [B, C, H, W] in [0, 1]. The result is float32 on the CPU, and values may leave [0, 1]."""
-        result = self._enhanced(x, bf16)
+    def _enlarged(self, values: Tensor) -> Tensor:
+        if self.scale == 1:
+            return values
+        return functional.interpolate(values, [self.scale * side for side in values.shape[2:]], mode="bicubic")
+
+    def _enlarged_rows(self, rows: slice) -> slice:
+        return slice(*(None if end is None else self.scale * end for end in (rows.start, rows.stop)))
+
+    def enhance_tensor(self, x: Tensor, *, bf16: bool = False, radiometric: bool = False) -> Tensor:
+        """Enhances images [B, C, H, W] in [0, 1]. The result is float32 on the CPU, and values may leave [0, 1].
+
+        If radiometric, the mean of each channel stays, and only stripes and noise are removed.
+        """
+        result = self._enhanced(x, bf16, radiometric)
         if bf16 and not result.isfinite().all():
             warnings.warn("the result in bfloat16 is not finite: computed again in float32", stacklevel=2)
-            result = self._enhanced(x, False)
+            result = self._enhanced(x, False, radiometric)
+        if radiometric:
+            result = result + (x - result).mean((2, 3), keepdim=True)
         return result
 
     @torch.inference_mode()
-    def _enhanced(self, x: Tensor, bf16: bool) -> Tensor:
+    def _enhanced(self, x: Tensor, bf16: bool, radiometric: bool) -> Tensor:
         network = self._network_for(x.shape[1])
         height, width = x.shape[2:]
         missing = max(0, network.min_size - width), max(0, network.min_size - height)
         padded = functional.pad(x, (0, missing[0], 0, missing[1]), mode="replicate")
         if network.context is not None:
-            padded = network.context(padded.to(self.device)).cpu()
+            padded = network.context(padded.to(self.device), radiometric).cpu()
         while True:
             try:
                 tile = self.tile or max(padded.shape[2:])

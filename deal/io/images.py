@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from deal.io.metadata import Metadata, read_metadata
+from deal.io.scene import scene_range
 from deal_kernels._common.checks import is_integer, number, one_of
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
@@ -101,8 +102,8 @@ def read_frame(path: Location, window: Window = "auto") -> Frame:
         path: a PNG, TIFF, JPEG or BMP file. Only the first page is read. Colours of 16 bits are reduced to 8 bits, with
             a warning.
         window: which values mean black and white. A pair gives both. "full" is 0 and 255, or 0 and 65535. "auto" is the
-            same as "full" for 8 bits, and else the 0.1 and 99.9 percentiles, because 14-bit cameras and temperatures do
-            not fill the range of their type.
+            same as "full" for 8 bits, and else the range of the scene, see `deal.io.scene`, because 14-bit cameras and
+            temperatures do not fill the range of their type.
 
     Raises:
         UnusableImage: if the file is not a complete image.
@@ -195,8 +196,8 @@ def _frame(pixels: numpy.ndarray, window: Window, name: str) -> Frame:
         raise UnusableImage(f"{name} has floating-point values, which have no full range: give a window of two numbers")
     if not numpy.isfinite(pixels).all():
         raise UnusableImage(f"{name} has pixels that are not finite")
-    low, high = map(float, numpy.percentile(pixels, (0.1, 99.9)))
-    return Frame(pixels, low, high if low < high else low + 1, name)
+    low, high = scene_range(Frame(pixels, 0.0, 1.0).values())
+    return Frame(pixels, low, high, name)
 
 
 def to_uint8(x: Tensor) -> numpy.ndarray:

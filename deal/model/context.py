@@ -47,10 +47,11 @@ class Context(nn.Module):
         super().__init__()
         self.columns, self.contrast, self.sharpness = Columns(), Contrast(), Sharpness()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W]."""
+    def forward(self, x: Tensor, radiometric: bool = False) -> Tensor:
+        """x [B, C, H, W]. If radiometric, only stripes are removed."""
         with torch.autocast(x.device.type, enabled=False):
-            return self.sharpness(self.contrast(self.columns(x)))
+            x = self.columns(x)
+            return x if radiometric else self.sharpness(self.contrast(x))
 
 
 class Steps(NamedTuple):

@@ -35,8 +35,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--radiometric", action=BooleanOptionalAction, default=None,
-        help="keep temperatures: only stripes and noise are removed, the mean of the frame stays, and rows of telemetry "
-        "stay as they are; this is the default for 16-bit and float32 images",
+        help="keep temperatures: only stripes and noise are removed, and the mean of the frame and rows of telemetry "
+        "stay; this is the default for 16-bit and float32 images",
     )  # fmt: skip
     options.add_device(parser)
     options.add_precision(parser)

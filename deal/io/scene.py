@@ -45,9 +45,9 @@ def fence_of(pixels: Tensor) -> Fence:
 
 
 def scene_rows(pixels: Tensor) -> slice:
-    """The rows of pixels [..., H, W] without those of telemetry: at the upper and lower border, mostly outside the fence.
+    """The rows of pixels [..., H, W] without telemetry: the first and last rows that lie mostly outside the fence.
 
-    More than a few such rows are a part of the scene, for instance a cold sky.
+    More than a few of them are a part of the scene, for instance a cold sky.
     """
     kept = fence_of(pixels).keeps(pixels).float().mean(-1)
     inside = (kept.reshape(-1, kept.shape[-1]).mean(0) >= 0.5).nonzero().flatten().tolist()
@@ -57,7 +57,7 @@ def scene_rows(pixels: Tensor) -> slice:
 
 
 def without_dead_pixels(pixels: Tensor) -> Tensor:
-    """Pixels [..., H, W], each outside the fence replaced by the median of its row's neighbourhood if that is inside."""
+    """Pixels [..., H, W]. One outside the fence becomes the median of its neighbours in the row, if that is inside."""
     fence = fence_of(pixels)
     outside = (~fence.keeps(pixels)).nonzero(as_tuple=True)
     if not len(outside[0]):

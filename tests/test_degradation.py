@@ -12,11 +12,18 @@ import deal_kernels
 from deal_kernels.degradation import DEAL_OPS, Mixture, apply, mixture, op, sample_params
 from deal_kernels.degradation.op import Settings
 
-# The smallest image the blur takes, a trailing remainder for every factor, rows of many vectors, many rows.
-SHAPES = ((2, 1, 23, 37), (1, 3, 5, 5), (2, 3, 13, 8), (1, 1, 7, 300), (1, 3, 290, 6))
+# The smallest images the blurs take, a trailing remainder for every factor, rows of many vectors, many rows.
+SHAPES = (
+    (2, 1, 23, 37), (1, 3, 5, 5), (2, 3, 13, 8), (1, 1, 7, 300), (1, 3, 290, 6), (1, 3, 10, 10), (1, 1, 10, 300),
+    (1, 1, 290, 11),
+)  # fmt: skip
 SMALL = ((2, 1, 1, 1), (1, 3, 2, 9), (1, 1, 4, 2))
-FITS_SMALL = ("identity", "contrast_0.5", "saturation_0.7", "sharpness_0.3", "posterize_5", "stripe", "gain", "noise")
-MOVES = [name for name in EVERY if not name.startswith("posterize")]
+FITS_SMALL = (
+    "identity", "contrast_0.5", "saturation_0.7", "sharpness_0.3", "posterize_5", "stripe", "gain", "noise", "row_gain",
+    "tone", "dead", "glow", "shading", "partial_stripe", "quantise_3", "clip",
+)  # fmt: skip
+LEVELS = ("posterize", "quantise")
+MOVES = [name for name in EVERY if not name.startswith(LEVELS)]
 BACKENDS = [name for name, state in deal_kernels.info()["backends"].items() if state == "live" and name != "triton"]
 
 
@@ -48,7 +55,8 @@ def arguments(shape, ops=EVERY, **options):
 
 
 def fitting(ops, shape):
-    return [name for name in ops if "resize" not in name or int(name[-1]) <= min(shape[2:])]
+    least = lambda name: int(name[-1]) if "resize" in name else 10 if name == "wide_blur" else 0  # noqa: E731
+    return [name for name in ops if least(name) <= min(shape[2:])]
 
 
 def recorded_operations(recorded):
@@ -91,7 +99,7 @@ def test_each_operation(backend, device, shape):
         # The place of a pixel in another image has the rounding of a number as large as the image.
         tolerance = 2e-6 + 1.2e-7 * max(shape) * ("resize" in name)
         # A level that rounding has reached is one, so that the oracle has to round alike.
-        exact = torch.float32 if name.startswith("posterize") else torch.float64
+        exact = torch.float32 if name.startswith(LEVELS) else torch.float64
         check_case(arguments(shape, [name], stages=1, device=device), [name], backend, tolerance, exact=exact)
 
 
@@ -191,6 +199,18 @@ LITERALS = (
     ("row_stripe", [[0.5, -1.0]], [[1.0, 1.0], [2.0, 2.0]], [[1.5, 1.5], [1.0, 1.0]]),
     ("gain", [[0.5, -1.0]], [[1.0, 1.0], [2.0, 2.0]], [[0.5, -1.0], [1.0, -2.0]]),
     ("noise", [[[[1.0, 2.0], [3.0, 4.0]]]], [[1.0, 1.0], [2.0, 2.0]], [[2.0, 3.0], [5.0, 6.0]]),
+    ("row_gain", [[0.5, -1.0]], [[1.0, 1.0], [2.0, 2.0]], [[0.5, 0.5], [-2.0, -2.0]]),
+    ("tone", [[0.5, 0.25]], [[1.0, -1.0]], [[0.75, -0.25]]),
+    ("dead", [[[[math.nan, 7.0], [0.0, math.nan]]]], [[1.0, 1.0], [2.0, 2.0]], [[1.0, 7.0], [0.0, 2.0]]),
+    ("glow", [[0.5, 0.25, 0.5, 0.0]], [[1.0, 1.0]], [[1.5, 1.0]]),
+    ("glow", [[0.5, 0.25, 0.0, 0.5]], [[1.0, 1.0]], [[1.0, 1.5]]),
+    ("glow", [[0.5, 0.5, 0.5, 0.25]], [[1.0]], [[1.5]]),
+    ("shading", [[[1.0, 1.0, 0, 0], [1.0, 0, 0, 0], [0] * 4, [0] * 4]], [[0.0] * 2] * 2,
+     [[1 + 2**0.5, 1.0], [1.0, 1 - 2**0.5]]),
+    ("partial_stripe", [[[0.5, -1.0], [0.0, 0.5], [0.5, 1.0]]], [[1.0, 1.0], [2.0, 2.0]], [[1.5, 1.0], [2.0, 1.0]]),
+    ("quantise_1", None, [[-3.0, 0.25, 0.5, 0.501, 7.0]], [[0.0, 0.0, 0.0, 1.0, 1.0]]),
+    ("quantise_2", None, [[0.1, 0.2, 0.5, 0.9]], [[0.0, 1 / 3, 2 / 3, 1.0]]),
+    ("clip", None, [[-3.0, 0.25, 7.0]], [[0.0, 0.25, 1.0]]),
 )  # fmt: skip
 
 
@@ -227,6 +247,8 @@ def test_gradients_pass_a_clamp_at_its_ends(backend, device):
     passes = image([0.0, 1.0, 1.0, 1.0, 0.0], device=device)
     assert torch.equal(gradient("contrast_1", x, torch.ones_like(x), backend), passes)
     assert torch.equal(gradient("posterize_3", x, torch.ones_like(x), backend, straight_through=True), passes)
+    for name in ("clip", "quantise_8", "quantise_1"):
+        assert torch.equal(gradient(name, x, torch.ones_like(x), backend), passes)
     assert torch.equal(gradient("posterize_3", x, torch.ones_like(x), backend), torch.zeros_like(x))
 
 
@@ -240,6 +262,36 @@ def test_the_blur_of_a_line_is_the_window(backend, device):
         expected = torch.tensor([tap / sum(taps) for tap in taps], device=device)
         assert close(found[11:20], expected, 1e-6) and found[:11].abs().max() == 0 and found[20:].abs().max() == 0
     assert torch.equal(y[1:], apply("gaussian_blur_1.5", x[1:], backend=backend))
+
+
+def test_a_dead_pixel_has_no_gradient(backend, device):
+    x, value = image([0.5, math.nan, 0.5], device=device), image([math.nan, 1.0, -1.0], device=device)
+    found = torch.autograd.grad(apply("dead", x.requires_grad_(), value, backend=backend).sum(), x)[0]
+    assert torch.equal(found, image([1.0, 0.0, 0.0], device=device))
+
+
+def test_the_wide_blur_of_a_line_is_the_window(backend, device):
+    x = torch.zeros(2, 1, 31, 41, device=device)
+    x[:, :, :, 20] = 1
+    deviations = torch.tensor([1.0, 3.0], device=device)
+    y = apply("wide_blur", x, deviations, backend=backend)
+    for found, deviation in zip(y[:, 0, 7], (1.0, 3.0), strict=True):
+        taps = [math.exp(-((k / deviation) ** 2) / 2) for k in range(-9, 10)]
+        expected = torch.tensor([tap / sum(taps) for tap in taps], device=device)
+        assert close(found[11:30], expected, 1e-6) and found[:11].abs().max() == 0 and found[30:].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["glow", "shading", "partial_stripe", "tone", "row_gain", "dead", "quantise_5", "clip"]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_bits_of_the_reference(device, name, dtype):
+    """Operations on single pixels have the same bits on every backend, and so have their gradients."""
+    backends = [each for each in BACKENDS if each != "cuda" or dtype != torch.float64]
+    given = arguments((2, 3, 13, 37), [name], stages=1, dtype=dtype, device=device)
+    results = [result_and_gradients(mixture, *given, backend=each) for each in backends]
+    for found in results[1:]:
+        assert torch.equal(found[0], results[0][0]) and torch.equal(found[1], results[0][1])
 
 
 def laid_out(x, layout):
@@ -295,7 +347,7 @@ def test_many_operations_of_a_kind(backend, device):
     ]
     ops += [f"max_pool_resize_{factor}" for factor in (2, 3, 4, 5)] + ["gaussian_blur", "gaussian_blur_0.8"]
     ops += ["stripe", "identity", "stripe", "average_pool_resize_5", "average_pool_resize_4", "bicubic_resize_4"]
-    ops += ["noise", "noise", "row_stripe", "gain"]
+    ops += ["noise", "noise", "row_stripe", "gain", "wide_blur", "wide_blur", "glow", "dead", "shading", "glow"]
     assert len(ops) >= 32
     for shape in ((2, 3, 17, 26), (1, 1, 19, 40)):
         check_case(arguments(shape, ops, stages=2, device=device), None, backend, 1e-5)
@@ -362,6 +414,61 @@ def test_module(backend, device):
     assert torch.equal(layer(x, weights), first)
     plain = Mixture(["identity", "contrast_0.5"], backend=backend)
     assert torch.equal(plain(x, weights[..., :2]), mixture(x, weights[..., :2], plain.ops, backend=backend))
+
+
+def test_drawn_params_of_thermal_images():
+    ops = ("wide_blur", "row_gain", "tone", "dead", "glow", "shading", "partial_stripe")
+    x = torch.zeros(200, 1, 12, 10)
+    drawn = sample_params(ops, x, 7, generator=torch.Generator().manual_seed(0))
+    shapes = {
+        "wide_blur": (), "row_gain": (12,), "tone": (2,), "dead": (1, 12, 10), "glow": (4,), "shading": (4, 4),
+        "partial_stripe": (3, 10),
+    }  # fmt: skip
+    assert {name: tuple(value.shape) for name, value in drawn.items()} == {k: (200, 7, *v) for k, v in shapes.items()}
+    again = sample_params(ops, x, 7, generator=torch.Generator().manual_seed(0))
+    for name, value in drawn.items():
+        assert value.dtype == torch.float32 and torch.equal(value.nan_to_num(9), again[name].nan_to_num(9)), name
+
+    def uniform(values, low, high):
+        assert low <= values.min() and values.max() <= high
+        assert abs(values.mean() - (low + high) / 2) < 0.05 * (high - low)
+
+    def deviation(values, mean, low, high):
+        variance = (high**3 - low**3) / (3 * (high - low))  # the mean square of a uniform deviation
+        assert abs(values.mean() - mean) < 0.1 * high and abs(values.var() / variance - 1) < 0.15
+
+    uniform(drawn["wide_blur"], 1, 3)
+    deviation(drawn["row_gain"], 1, 0.03, 0.1)
+    uniform(drawn["tone"][..., 0], 0.2, 0.8), uniform(drawn["tone"][..., 1], 0.2, 0.4)
+    replaced = drawn["dead"][~drawn["dead"].isnan()]
+    assert abs(len(replaced) / drawn["dead"].numel() - 0.005) < 0.0005
+    assert set(replaced.tolist()) == {0.0, 1.0} and abs(replaced.mean() - 0.5) < 0.05
+    near, far = drawn["glow"][..., 2], drawn["glow"][..., 3]
+    uniform(drawn["glow"][..., :2], 0, 1), uniform(near + far, 15 / 255, 75 / 255)
+    assert (near * far == 0).all() and abs((near > 0).float().mean() - 0.5) < 0.05
+    shading = drawn["shading"]
+    assert (shading[..., 0, 0] == 0).all()
+    deviation(shading[..., 0, 1], 0, 0.02, 0.1), deviation(2 * shading[..., 1, 1], 0, 0.02, 0.1)
+    offset, first, end = drawn["partial_stripe"].unbind(2)
+    deviation(offset, 0, 0, 5 / 255)
+    assert (first <= end).all() and first.min() >= 0 and end.max() <= 1 and abs((end - first).mean() - 1 / 3) < 0.02
+    fixed = sample_params(["tone"], x, 2, tone=(0.5, 0.5), tone_offset=(-0.25, -0.25))["tone"]
+    assert torch.equal(fixed, torch.tensor([0.5, -0.25]).expand_as(fixed))
+
+
+def test_draws_do_not_depend_on_other_operations():
+    """One number a sample and stage, then the values, operation by operation."""
+    x, generator = torch.zeros(2, 3, 6, 9), torch.Generator().manual_seed(5)
+    expected = {"gaussian_blur": 1 + 0.5 * torch.rand(2, 4, generator=generator)}
+    for name, mean, low, high, shape in (
+        ("stripe", 0, 0, 0.51, (9,)), ("row_stripe", 0, 0, 0.51, (6,)), ("gain", 1, 0.05, 0.15, (9,)),
+        ("noise", 0, 5 / 255, 25 / 255, (3, 6, 9)),
+    ):  # fmt: skip
+        deviation = low + (high - low) * torch.rand(2, 4, generator=generator)
+        normal = torch.randn(2, 4, *shape, generator=generator)
+        expected[name] = mean + deviation.reshape(2, 4, *[1] * len(shape)) * normal
+    drawn = sample_params([*expected, "glow", "dead"], x, 4, generator=torch.Generator().manual_seed(5))
+    assert all(torch.equal(drawn[name], value) for name, value in expected.items())
 
 
 def test_drawn_params():

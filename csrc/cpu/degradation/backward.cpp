@@ -93,7 +93,7 @@ class BackwardWorker {
 
   void work(int64_t begin, int64_t end) {
     mean_ = plan_.contrast ? mean_of_gray<S>(a_, sums_) : S(0);
-    const int soft = plan_.sharpness ? 1 : 0, reach = plan_.blur ? kBlurReach : soft;
+    const int soft = plan_.sharpness ? 1 : 0, reach = plan_.blur_reach ? plan_.blur_reach : soft;
     images_.start(image_, begin - 2 * soft);
     grads_.start(grad_, begin - reach);
     for (int64_t y = begin - soft; y < begin + soft; ++y) prepare(y, begin, end, reach);
@@ -225,7 +225,8 @@ class BackwardWorker {
       case DegradationKind::contrast: return add_contrast(step, weight, c, y);
       case DegradationKind::saturation: return add_saturation(step, weight, c, y);
       case DegradationKind::sharpness: return 0;  // see prepare()
-      case DegradationKind::gaussian_blur: return add_blur(held, c, y);
+      case DegradationKind::gaussian_blur: return add_blur<kBlurReach>(held, c, y);
+      case DegradationKind::wide_blur: return add_blur<kWideReach>(held, c, y);
       case DegradationKind::max_pool_resize:
       case DegradationKind::average_pool_resize:
       case DegradationKind::bicubic_resize: add_resize(step, weight, c, y); return 0;
@@ -234,12 +235,32 @@ class BackwardWorker {
         const S offset = held.values[y];
         return add_through(x, g, weight, to, [=](const V& v, int) DEAL_FLAT { return v + offset; });
       }
-      case DegradationKind::gain: return add_gain(held, x, g, to);
+      case DegradationKind::gain: {
+        const S* const values = read_values(step.kind, held, c, y);
+        const auto gain = [=](int i) DEAL_FLAT { return read<V>(values + i); };
+        return add_gained(x, g, weight, to, gain, [=](const V& v, int i) DEAL_FLAT { return v * read<V>(values + i); });
+      }
+      case DegradationKind::row_gain: {
+        const S gain = held.values[y];
+        const auto result = [=](const V& v, int) DEAL_FLAT { return v * gain; };
+        return add_gained(x, g, weight, to, [=](int) DEAL_FLAT { return gain; }, result);
+      }
+      case DegradationKind::tone: {
+        const S gain = held.values[0], offset = held.values[1];
+        const auto result = [=](const V& v, int) DEAL_FLAT { return v * gain + offset; };
+        return add_gained(x, g, weight, to, [=](int) DEAL_FLAT { return gain; }, result);
+      }
+      case DegradationKind::dead: return add_replaced(read_values(step.kind, held, c, y), x, g, weight, to);
+      case DegradationKind::quantise: {
+        const S levels = step.level;
+        return add_clamped(x, g, weight, to, [=](const V& v) DEAL_FLAT { return quantised(v, levels); });
+      }
+      case DegradationKind::clip:
+        return add_clamped(x, g, weight, to, [](const V& v) DEAL_FLAT { return clamped(v); });
       case DegradationKind::stripe:
+      case DegradationKind::pattern:
       case DegradationKind::noise: {
-        const bool noise = step.kind == DegradationKind::noise;
-        const S* const values = scratch_.values;
-        read_row(held.values + (noise ? (c * a_.height + y) * a_.width : 0), scratch_.values, plan_.width);
+        const S* const values = read_values(step.kind, held, c, y);
         return add_through(x, g, weight, to, [=](const V& v, int i) DEAL_FLAT { return v + read<V>(values + i); });
       }
     }
@@ -258,28 +279,52 @@ class BackwardWorker {
     return sum_of_lanes(dot);
   }
 
-  double add_gain(const OpState<S>& held, const S* x, const S* g, S* to) const {
-    const S *const values = scratch_.values, weight = held.weight;
-    read_row(held.values, scratch_.values, plan_.width);
+  // For ops that multiply the image by the gain of a column.
+  template <class Gain, class Body>
+  DEAL_INLINE double add_gained(const S* x, const S* g, S weight, S* to, const Gain& gain, const Body& body) const {
     V dot{};
     each_value([&](int i) DEAL_FLAT {
-      const V grad = read<V>(g + i), gain = read<V>(values + i);
-      dot = dot + grad * (read<V>(x + i) * gain);
-      store(to + i, read<V>(to + i) + grad * gain * weight);
+      const V grad = read<V>(g + i);
+      dot = dot + grad * body(read<V>(x + i), i);
+      store(to + i, read<V>(to + i) + grad * gain(i) * weight);
+    });
+    return sum_of_lanes(dot);
+  }
+
+  // For ops whose gradient is that of the clamp in them.
+  template <class Body>
+  DEAL_INLINE double add_clamped(const S* x, const S* g, S weight, S* to, const Body& body) const {
+    V dot{};
+    each_value([&](int i) DEAL_FLAT {
+      const V own = read<V>(x + i), grad = read<V>(g + i);
+      dot = dot + grad * body(own);
+      store(to + i, read<V>(to + i) + passed(own, grad) * weight);
     });
     return sum_of_lanes(dot);
   }
 
   double add_posterized(const Step<S>& step, S weight, const S* x, const S* g, S* to) const {
     const S level = step.level;
-    const bool through = step.straight_through;
+    if (step.straight_through)
+      return add_clamped(x, g, weight, to, [=](const V& v) DEAL_FLAT { return posterized(v, level); });
+    V dot{};
+    each_value([&](int i) DEAL_FLAT { dot = dot + read<V>(g + i) * posterized(read<V>(x + i), level); });
+    return sum_of_lanes(dot);
+  }
+
+  double add_replaced(const S* values, const S* x, const S* g, S weight, S* to) const {
     V dot{};
     each_value([&](int i) DEAL_FLAT {
-      const V own = read<V>(x + i), grad = read<V>(g + i);
-      dot = dot + grad * posterized(own, level);
-      if (through) store(to + i, read<V>(to + i) + passed(own, grad) * weight);
+      const V grad = read<V>(g + i), value = read<V>(values + i);
+      dot = dot + grad * replaced(read<V>(x + i), value);
+      store(to + i, read<V>(to + i) + select(value <= value, V{}, grad) * weight);
     });
     return sum_of_lanes(dot);
+  }
+
+  const S* read_values(DegradationKind kind, const OpState<S>& held, int64_t c, int64_t y) const {
+    read_row(value_row(plan_, kind, held, c, y), scratch_.values, plan_.width);
+    return scratch_.values;
   }
 
   double add_contrast(const Step<S>& step, S weight, int64_t c, int64_t y) const {
@@ -315,24 +360,25 @@ class BackwardWorker {
   }
 
   // The blur is linear: the dot product of the gradient and the blurred image equals that of the adjoint and the image.
+  template <int reach>
   double add_blur(const OpState<S>& held, int64_t c, int64_t y) const {
     const Taps<S> taps = held.taps;
     S *const row = scratch_.row, *const to = result(c, y);
     const S *const x = images_.row(c, y), weight = held.weight;
     const auto at = [&](int64_t k) { return grads_.row(c, k); };
-    if (y > kBlurReach && y < a_.height - 1 - kBlurReach) blur_down(plan_, taps, y, at, row);
-    else blur_down_border(taps, y, at, row);
-    clear(row, -2 * kBlurReach, 0);
-    clear(row, plan_.width, plan_.count + 2 * kBlurReach);
+    if (y > reach && y < a_.height - 1 - reach) blur_down<reach>(plan_, taps, y, at, row);
+    else blur_down_border<reach>(taps, y, at, row);
+    clear(row, -reach, 0);
+    clear(row, plan_.width, plan_.count + reach);
     V total{};
     each_value([&](int i) DEAL_FLAT {
-      const V part = blurred_along<V>(row + i, taps);
+      const V part = blurred_along<V, reach>(row + i, taps);
       total = total + part * read<V>(x + i);
       store(to + i, read<V>(to + i) + part * weight);
     });
     double dot = sum_of_lanes(total);
-    for (int k = 1; k <= kBlurReach; ++k)
-      for (int from = 0; from + k <= kBlurReach; ++from) {
+    for (int k = 1; k <= reach; ++k)
+      for (int from = 0; from + k <= reach; ++from) {
         const int last = plan_.width - 1;
         const S low = row[from] * taps.at[from + k], high = row[last - from] * taps.at[from + k];
         to[k] += low * weight;
@@ -343,10 +389,10 @@ class BackwardWorker {
   }
 
   // The adjoint of the vertical blur, in a row that contributes to others by reflection.
-  template <class At>
+  template <int reach, class At>
   void blur_down_border(const Taps<S>& taps, int64_t y, const At& at, S* to) const {
     clear(to, 0, plan_.count);
-    for (int64_t from = y - kBlurReach; from <= y + kBlurReach; ++from) {
+    for (int64_t from = y - reach; from <= y + reach; ++from) {
       if (from < 0 || from >= a_.height) continue;
       const S tap = reflected_tap(taps, from, y, a_.height);
       const S* const g = at(from);

@@ -79,7 +79,7 @@ def test_an_unknown_name_comes_with_the_known_ones(name):
         ("bicubic_resize_2.5", "bicubic_resize needs an integer factor of at least 2"),
         ("gaussian_blur_0", "gaussian_blur needs a positive, finite deviation; got 'gaussian_blur_0' in ops"),
         ("contrast_" + "9" * 400, "contrast needs a finite share of the image"),
-        ("average_pool_resize_" + "9" * 400, "average_pool_resize needs a whole factor"),
+        ("average_pool_resize_" + "9" * 400, "average_pool_resize needs an integer factor of at least 2"),
     ],
 )
 def test_a_strength_that_an_operation_does_not_have(name, message):

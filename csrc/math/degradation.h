@@ -100,12 +100,11 @@ struct Taps {
 };
 
 template <class S>
-DEAL_INLINE Taps<S> gaussian(double deviation, int reach) {
-  double value[kWideReach + 1] = {1}, total = 1;
-  for (int k = 1; k <= reach; ++k) total += 2 * (value[k] = exp(-0.5 * (k / deviation) * (k / deviation)));
-  Taps<S> taps;
-  for (int k = 0; k <= kWideReach; ++k) taps.at[k] = S(value[k] / total);
-  return taps;
+DEAL_INLINE void gaussian(double deviation, int reach, Taps<S>& taps) {
+  const auto bell = [=](int k) { return exp(-0.5 * (k / deviation) * (k / deviation)); };
+  double total = 1;
+  for (int k = 1; k <= reach; ++k) total += 2 * bell(k);
+  for (int k = 0; k <= kWideReach; ++k) taps.at[k] = k <= reach ? S(bell(k) / total) : S(0);
 }
 
 // The part of the two pixels at a distance k in a blurred one.

@@ -25,15 +25,14 @@ def glow(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     down, across = rows[:, None] - row * len(rows), columns - column * len(columns)
     distance = (down.square() + across.square()).sqrt()
     largest = distance.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-    share = torch.cos(distance / largest * (torch.pi / 2)).square().square()
-    return near * share + far * (1 - share)
+    share = torch.cos(distance * (torch.pi / 2 / largest)).square().square()
+    return far + (near - far) * share
 
 
 def shading(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The sum over u and v of values[u, v] cos(pi u row / H) cos(pi v column / W), at the centres of pixels."""
     down, across = ([torch.cos(torch.pi * k / len(at) * at) for k in range(TERMS)] for at in (rows, columns))
-    lines = sum(values[..., k, None] * across[k] for k in range(TERMS))  # [B, S, u, W]
-    return sum(lines[..., k, None, :] * down[k][:, None] for k in range(TERMS))  # type: ignore[index, return-value]
+    return torch.stack(down, -1) @ (values @ torch.stack(across))
 
 
 def partial_stripe(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

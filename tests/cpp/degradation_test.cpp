@@ -109,7 +109,8 @@ Image applied(const Image& x, const DegradationOp& o, int64_t place) {
       case DegradationKind::gaussian_blur:
       case DegradationKind::wide_blur: {
         const int reach = o.kind == DegradationKind::wide_blur ? kWideReach : kBlurReach;
-        const auto taps = gaussian<double>(values[place], reach);
+        Taps<double> taps;
+        gaussian(values[place], reach, taps);
         for (int a = -reach; a <= reach; ++a)
           for (int b = -reach; b <= reach; ++b)
             total += taps.at[std::abs(a)] * taps.at[std::abs(b)] *

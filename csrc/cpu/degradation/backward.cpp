@@ -2,7 +2,7 @@
 // their gradients. The second keeps the last rows of the image and of the gradient of the result, and adds the
 // contributions of all ops to one row of the gradient of the image. The contribution through the mean is the same for
 // all pixels of a channel: it is added where that gradient is read.
-#include "row_ops.h"
+#include "pixel_adjoints.h"
 #include "../common/kernels.h"
 
 namespace deal {
@@ -218,10 +218,10 @@ class BackwardWorker {
   double add(int j, int64_t c, int64_t y) const {
     const Step<S>& step = plan_.steps[j];
     const OpState<S>& held = held_[j];
-    const S *const x = images_.row(c, y), *const g = grads_.row(c, y), weight = held.weight;
-    S* const to = result(c, y);
+    const S weight = held.weight;
+    const AdjointRow<S> row{images_.row(c, y), grads_.row(c, y), weight, result(c, y), plan_.count};
     switch (step.kind) {
-      case DegradationKind::identity: return add_through(x, g, weight, to, [](const V& v, int) DEAL_FLAT { return v; });
+      case DegradationKind::identity: return row.add_through([](const V& v, int) DEAL_FLAT { return v; });
       case DegradationKind::contrast: return add_contrast(step, weight, c, y);
       case DegradationKind::saturation: return add_saturation(step, weight, c, y);
       case DegradationKind::sharpness: return 0;  // see prepare()
@@ -230,96 +230,25 @@ class BackwardWorker {
       case DegradationKind::max_pool_resize:
       case DegradationKind::average_pool_resize:
       case DegradationKind::bicubic_resize: add_resize(step, weight, c, y); return 0;
-      case DegradationKind::posterize: return add_posterized(step, weight, x, g, to);
+      case DegradationKind::posterize: return row.add_posterized(step.level, step.straight_through);
+      case DegradationKind::quantise: return row.add_quantised(step.level);
+      case DegradationKind::clip: return row.add_clamped([](const V& v, int) DEAL_FLAT { return clamped(v); });
       case DegradationKind::row_stripe: {
         const S offset = held.values[y];
-        return add_through(x, g, weight, to, [=](const V& v, int) DEAL_FLAT { return v + offset; });
+        return row.add_through([=](const V& v, int) DEAL_FLAT { return v + offset; });
       }
-      case DegradationKind::gain: {
-        const S* const values = read_values(step.kind, held, c, y);
-        const auto gain = [=](int i) DEAL_FLAT { return read<V>(values + i); };
-        return add_gained(x, g, weight, to, gain, [=](const V& v, int i) DEAL_FLAT { return v * read<V>(values + i); });
-      }
-      case DegradationKind::row_gain: {
-        const S gain = held.values[y];
-        const auto result = [=](const V& v, int) DEAL_FLAT { return v * gain; };
-        return add_gained(x, g, weight, to, [=](int) DEAL_FLAT { return gain; }, result);
-      }
-      case DegradationKind::tone: {
-        const S gain = held.values[0], offset = held.values[1];
-        const auto result = [=](const V& v, int) DEAL_FLAT { return v * gain + offset; };
-        return add_gained(x, g, weight, to, [=](int) DEAL_FLAT { return gain; }, result);
-      }
-      case DegradationKind::dead: return add_replaced(read_values(step.kind, held, c, y), x, g, weight, to);
-      case DegradationKind::quantise: {
-        const S levels = step.level;
-        return add_clamped(x, g, weight, to, [=](const V& v) DEAL_FLAT { return quantised(v, levels); });
-      }
-      case DegradationKind::clip:
-        return add_clamped(x, g, weight, to, [](const V& v) DEAL_FLAT { return clamped(v); });
+      case DegradationKind::gain: return row.add_gain(read_values(step.kind, held, c, y));
+      case DegradationKind::row_gain: return row.add_row_gain(held.values[y]);
+      case DegradationKind::tone: return row.add_tone(held.values[0], held.values[1]);
+      case DegradationKind::dead: return row.add_replaced(read_values(step.kind, held, c, y));
       case DegradationKind::stripe:
       case DegradationKind::pattern:
       case DegradationKind::noise: {
         const S* const values = read_values(step.kind, held, c, y);
-        return add_through(x, g, weight, to, [=](const V& v, int i) DEAL_FLAT { return v + read<V>(values + i); });
+        return row.add_through([=](const V& v, int i) DEAL_FLAT { return v + read<V>(values + i); });
       }
     }
     return 0;
-  }
-
-  // For ops that only add something to the image.
-  template <class Body>
-  DEAL_INLINE double add_through(const S* x, const S* g, S weight, S* to, const Body& body) const {
-    V dot{};
-    each_value([&](int i) DEAL_FLAT {
-      const V grad = read<V>(g + i);
-      dot = dot + grad * body(read<V>(x + i), i);
-      store(to + i, read<V>(to + i) + grad * weight);
-    });
-    return sum_of_lanes(dot);
-  }
-
-  // For ops that multiply the image by the gain of a column.
-  template <class Gain, class Body>
-  DEAL_INLINE double add_gained(const S* x, const S* g, S weight, S* to, const Gain& gain, const Body& body) const {
-    V dot{};
-    each_value([&](int i) DEAL_FLAT {
-      const V grad = read<V>(g + i);
-      dot = dot + grad * body(read<V>(x + i), i);
-      store(to + i, read<V>(to + i) + grad * gain(i) * weight);
-    });
-    return sum_of_lanes(dot);
-  }
-
-  // For ops whose gradient is that of the clamp in them.
-  template <class Body>
-  DEAL_INLINE double add_clamped(const S* x, const S* g, S weight, S* to, const Body& body) const {
-    V dot{};
-    each_value([&](int i) DEAL_FLAT {
-      const V own = read<V>(x + i), grad = read<V>(g + i);
-      dot = dot + grad * body(own);
-      store(to + i, read<V>(to + i) + passed(own, grad) * weight);
-    });
-    return sum_of_lanes(dot);
-  }
-
-  double add_posterized(const Step<S>& step, S weight, const S* x, const S* g, S* to) const {
-    const S level = step.level;
-    if (step.straight_through)
-      return add_clamped(x, g, weight, to, [=](const V& v) DEAL_FLAT { return posterized(v, level); });
-    V dot{};
-    each_value([&](int i) DEAL_FLAT { dot = dot + read<V>(g + i) * posterized(read<V>(x + i), level); });
-    return sum_of_lanes(dot);
-  }
-
-  double add_replaced(const S* values, const S* x, const S* g, S weight, S* to) const {
-    V dot{};
-    each_value([&](int i) DEAL_FLAT {
-      const V grad = read<V>(g + i), value = read<V>(values + i);
-      dot = dot + grad * replaced(read<V>(x + i), value);
-      store(to + i, read<V>(to + i) + select(value <= value, V{}, grad) * weight);
-    });
-    return sum_of_lanes(dot);
   }
 
   const S* read_values(DegradationKind kind, const OpState<S>& held, int64_t c, int64_t y) const {

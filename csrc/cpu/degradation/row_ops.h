@@ -22,7 +22,7 @@ void hold(OpState<S>& held, const Step<S>& step, S weight, const Plan<S>& plan, 
   held = {weight, {}, step.values, {-1, -1}};
   switch (step.kind) {
     case DegradationKind::gaussian_blur:
-    case DegradationKind::wide_blur: held.taps = gaussian<S>(double(step.values[place]), step.reach); break;
+    case DegradationKind::wide_blur: gaussian(double(step.values[place]), step.reach, held.taps); break;
     case DegradationKind::stripe:
     case DegradationKind::gain: held.values += place * a.width; break;
     case DegradationKind::row_stripe:

@@ -82,8 +82,7 @@ __device__ __forceinline__ void each_reflection(const Taps<float>& taps, int pla
 // The adjoint of a wide blur along an axis, at a place on it. at(k) is the gradient k pixels away.
 template <class At>
 __device__ __forceinline__ float wide_adjoint(const Taps<float>& taps, int place, int count, const At& at) {
-  float total = blurred<float, kWideReach>(
-      [&](int k) { return place + k >= 0 && place + k < count ? at(k) : 0.0f; }, taps);
+  float total = wide_blurred([&](int k) { return place + k >= 0 && place + k < count ? at(k) : 0.0f; }, taps);
   each_reflection<kWideReach>(taps, place, count, [&](int away, float tap) { total += at(away) * tap; });
   return total;
 }

@@ -18,7 +18,7 @@ __global__ void __launch_bounds__(kBlock) find_taps(const Stage s) {
   if (number >= s.batch * s.stages) return;
   for (int j = 0; j < s.operations; ++j)
     if (s.step[j].reach)
-      s.taps[number * s.operations + j] = gaussian<float>(double(s.step[j].values[number]), s.step[j].reach);
+      gaussian(double(s.step[j].values[number]), s.step[j].reach, s.taps[number * s.operations + j]);
 }
 
 // The maximum of a window; NaN if any value is NaN.
@@ -57,7 +57,7 @@ __device__ __forceinline__ float bicubic(const Stage& s, const Step& step, int64
 
 __device__ __forceinline__ float wide_blur_down(const Stage& s, const Taps<float>& taps, int64_t plane, int row,
                                                 int column) {
-  return blurred<float, kWideReach>(
+  return wide_blurred(
       [&](int k) { return value_at(s.image, plane + reflected(row + k, s.height) * s.width + column); }, taps);
 }
 
@@ -142,7 +142,7 @@ __device__ __forceinline__ void add_wide_blur(const Stage& s, const float* plane
 #pragma unroll 1
   for (int k = 0; k < kRows; ++k) {
     const float* const row = plane + int64_t(within(at.y + k, s.height)) * s.width;
-    scratch[k * kPitch] = blurred<float, kWideReach>([&](int i) { return row[reflected(x + i, s.width)]; }, taps);
+    scratch[k * kPitch] = wide_blurred([&](int i) { return row[reflected(x + i, s.width)]; }, taps);
   }
   pixels.add(weight, [&](float, int k) { return scratch[k * kPitch]; });
 }

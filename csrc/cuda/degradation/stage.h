@@ -194,6 +194,17 @@ __device__ __forceinline__ int64_t small_of(const Stage& s, const Step& step, in
   return step.small + (sample * s.channels + channel) * step.height * step.width;
 }
 
+// The same as blurred<float, kWideReach>, in a loop: all values at once would take many registers.
+template <class At>
+__device__ __forceinline__ float wide_blurred(const At& at, const Taps<float>& taps) {
+  static_assert(kWideReach % 2 == 1, "the farthest pixels have no others beside them");
+  float total = two_away<float>(kWideReach, at, taps);
+#pragma unroll 1
+  for (int k = kWideReach - 2; k > 0; k -= 2)
+    total = total + (two_away<float>(k + 1, at, taps) + two_away<float>(k, at, taps));
+  return total + at(0) * taps.at[0];
+}
+
 // Whether the first kernel leaves an image of the op.
 DEAL_INLINE bool has_small(DegradationKind kind) { return resizes(kind) || kind == DegradationKind::wide_blur; }
 

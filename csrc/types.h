@@ -125,6 +125,13 @@ enum class DegradationKind : int {
   row_stripe,           // values: [batch, stages, height]
   gain,                 // values: [batch, stages, width]
   noise,                // values: [batch, stages, channels, height, width]
+  wide_blur,            // values: a standard deviation, [batch, stages]
+  row_gain,             // values: [batch, stages, height]
+  tone,                 // values: a gain and an offset, [batch, stages, 2]
+  dead,                 // values: as for noise; NaN where a pixel is kept
+  pattern,              // values: [batch, stages, height, width], added to every channel
+  quantise,             // strength: the number of bits
+  clip,
 };
 
 struct DegradationOp {

@@ -5,17 +5,18 @@ import itertools
 
 import torch
 
-from deal_kernels.degradation import mixture
+from deal_kernels.degradation import mixture, sample_params
 from deal_kernels.lif import lif
 from deal_kernels.tdbn import tdbn_lif
 
 CHARGES = ({"tau": 3.0}, {"tau": 2.0, "decay_input": False}, {"beta": 0.7})
 RESETS = ({"v_reset": -0.3}, {"v_reset": None}, {"reset": "none"})
 FIRES = ({"surrogate": "sigmoid"}, {"surrogate": "atan", "fire": "gt"}, {"surrogate": "triangle"}, {"levels": 3})
+THERMAL = ("wide_blur", "row_gain", "tone", "dead", "glow", "shading", "partial_stripe")
 # Without contrast, whose mean is a sum.
 DEGRADATIONS = (
     "sharpness_0.7", "saturation_0.5", "posterize_5", "gaussian_blur_1.2", "max_pool_resize_3", "average_pool_resize_2",
-    "bicubic_resize_2",
+    "bicubic_resize_2", "quantise_5", "clip", *THERMAL,
 )  # fmt: skip
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -45,6 +46,7 @@ def digest() -> str:
     for channels, dtype in itertools.product((1, 3), DTYPES):
         x = torch.rand(2, channels, 11, 37, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
         weights = torch.rand(2, 3, len(DEGRADATIONS), generator=generator).mul(0.2)
-        y = mixture(x, weights, DEGRADATIONS)
+        params = sample_params(THERMAL, x, 3, generator=generator)
+        y = mixture(x, weights, DEGRADATIONS, params)
         add(y, *torch.autograd.grad(y, x, torch.ones_like(y)))
     return total.hexdigest()

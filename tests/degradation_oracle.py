@@ -6,22 +6,26 @@ import math
 import torch
 from torch.nn.functional import interpolate
 
-RANDOM = ("gaussian_blur", "stripe", "row_stripe", "gain", "noise")
+RANDOM = (
+    "gaussian_blur", "stripe", "row_stripe", "gain", "noise", "wide_blur", "row_gain", "tone", "dead", "glow",
+    "shading", "partial_stripe",
+)  # fmt: skip
 EVERY = (
     "identity", "contrast_0.9", "contrast_0.5", "saturation_0.7", "saturation_0", "sharpness_0.3", "sharpness_1.8",
     "gaussian_blur", "gaussian_blur_1.3", "max_pool_resize_2", "max_pool_resize_4", "average_pool_resize_3",
     "bicubic_resize_2", "bicubic_resize_3", "posterize_5", "posterize_1", "posterize_8", "stripe", "row_stripe",
-    "gain", "noise",
+    "gain", "noise", "wide_blur", "row_gain", "tone", "dead", "glow", "shading", "partial_stripe", "quantise_8",
+    "quantise_1", "clip",
 )  # fmt: skip
 
 
 @functools.cache
-def blur_matrix(size, deviation):
-    taps = [math.exp(-((k / deviation) ** 2) / 2) for k in range(-4, 5)]
+def blur_matrix(size, deviation, reach=4):
+    taps = [math.exp(-((k / deviation) ** 2) / 2) for k in range(-reach, reach + 1)]
     rows = [[0.0] * size for _ in range(size)]
     for i in range(size):
         for k, tap in enumerate(taps):
-            at = abs(i + k - 4)
+            at = abs(i + k - reach)
             rows[i][at if at < size else 2 * size - 2 - at] += tap / sum(taps)
     return torch.tensor(rows, dtype=torch.float64)
 
@@ -96,6 +100,51 @@ def sharpened(x, share):
     return (share * x + (1 - share) * smooth).clamp(0, 1)
 
 
+class Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return torch.round(x)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+def glowing(shape, value):
+    """Pixel by pixel."""
+    row, column, near, far = value.tolist()
+    height, width = shape
+    apart = [
+        [math.hypot(i + 0.5 - row * height, k + 0.5 - column * width) for k in range(width)] for i in range(height)
+    ]
+    largest = max(max(line) for line in apart) or 1.0
+    share = [[math.cos(p / largest * math.pi / 2) ** 4 for p in line] for line in apart]
+    return torch.tensor([[near * n + far * (1 - n) for n in line] for line in share], dtype=torch.float64)
+
+
+def cosines(size):
+    return torch.tensor(
+        [[math.cos(math.pi * u * (i + 0.5) / size) for i in range(size)] for u in range(4)], dtype=torch.float64
+    )
+
+
+def partly(height, value):
+    """[H, W]"""
+    at = [(i + 0.5) / height for i in range(height)]
+    lines = [[offset if first <= place < end else 0.0 for offset, first, end in value.T.tolist()] for place in at]
+    return torch.tensor(lines, dtype=torch.float64)
+
+
+def pattern(name, shape, value):
+    value = value.double()
+    if name == "glow":
+        return glowing(shape, value)
+    if name == "shading":
+        down, across = map(cosines, shape)
+        return down.T @ value.cpu() @ across
+    return partly(shape[0], value)
+
+
 class Quantised(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, bits, straight_through):
@@ -124,14 +173,28 @@ def operation(name, x, value=None, straight_through=False):
     if name == "gaussian_blur" or kind == "gaussian_blur":
         down, along = (blur_matrix(size, number or value.item()).to(x) for size in x.shape[1:])
         return down @ x @ along.T
+    if name == "wide_blur":
+        down, along = (blur_matrix(size, value.item(), 9).to(x) for size in x.shape[1:])
+        return down @ x @ along.T
     if kind.endswith("_resize"):
         return resized(x, kind.removesuffix("_resize"), int(number))
     if kind == "coarse":
         return coarse(x, int(number))
     if kind == "posterize":
         return Quantised.apply(x, int(number), straight_through)
-    if name == "gain":
-        return x * value
+    if kind == "quantise":
+        levels = 2 ** int(number) - 1
+        return Rounded.apply(x.clamp(0, 1) * levels) / levels
+    if name == "clip":
+        return x.clamp(0, 1)
+    if name == "tone":
+        return x * value[0] + value[1]
+    if name == "dead":
+        return torch.where(value.isnan(), x, value)
+    if name in ("glow", "shading", "partial_stripe"):
+        return x + pattern(name, x.shape[1:], value).to(x)
+    if name in ("gain", "row_gain"):
+        return x * (value[:, None] if name == "row_gain" else value)
     return x + (value[:, None] if name == "row_stripe" else value)
 
 
@@ -150,11 +213,29 @@ def mixture(x, weights, ops, params=None, *, straight_through=False):
 
 def values(name, batch, stages, channels, height, width, generator):
     """Of an operation that takes some: [B, S, ...] in float64."""
-    shape = {"gaussian_blur": (), "row_stripe": (height,), "noise": (channels, height, width)}.get(name, (width,))
+    image = channels, height, width
+    shape = {
+        "gaussian_blur": (), "wide_blur": (), "row_stripe": (height,), "row_gain": (height,), "noise": image,
+        "dead": image, "tone": (2,), "glow": (4,), "shading": (4, 4), "partial_stripe": (3, width),
+    }.get(name, (width,))  # fmt: skip
     shape = batch, stages, *shape
+    uniform = lambda: torch.rand(shape, generator=generator, dtype=torch.float64)  # noqa: E731
     if name == "gaussian_blur":
-        return 1 + torch.rand(shape, generator=generator, dtype=torch.float64) / 2
-    return (name == "gain") + 0.1 * torch.randn(shape, generator=generator, dtype=torch.float64)
+        return 1 + uniform() / 2
+    if name == "wide_blur":
+        return 1 + 2 * uniform()
+    if name == "dead":
+        return torch.where(uniform() < 0.2, uniform(), torch.nan)
+    if name == "glow":
+        return uniform() * torch.tensor([1, 1, 0.3, 0.2], dtype=torch.float64)
+    if name == "partial_stripe":
+        offset, *span = uniform().unbind(2)
+        first, end = torch.stack(span).sort(0).values
+        return torch.stack([offset - 0.5, first, end], 2)
+    if name == "tone":
+        return uniform() + torch.tensor([0.3, -0.5], dtype=torch.float64)
+    mean = 1 if name in ("gain", "row_gain") else 0
+    return mean + 0.1 * torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def case(*shape, ops=EVERY, stages=2, seed=0, dtype=torch.float32, device="cpu"):

@@ -20,7 +20,10 @@ from deal_kernels.ssim import L1SSIM, l1_ssim, ssim, ssim_map
 from deal_kernels.tdbn import TDBNLIF, SpikingConv, TDBatchNorm2d, tdbn, tdbn_lif
 
 NO_TRITON = ("cpp", "cuda", "torch")
-SOME = ("sharpness_0.7", "contrast_0.5", "posterize_5", "gaussian_blur", "average_pool_resize_2", "noise")
+SOME = (
+    "sharpness_0.7", "contrast_0.5", "posterize_5", "gaussian_blur", "average_pool_resize_2", "noise", "glow", "tone",
+    "quantise_6",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,9 +165,9 @@ def _tdbn_lif_variant(output: str, steps: int | None, full: bool) -> Call:
 
 
 def _mixture(
-    x: Tensor, weights: Tensor, blur: Tensor, noise: Tensor, *, checkpoint: bool = False, backend: str | None = None
+    x: Tensor, weights: Tensor, *values: Tensor, checkpoint: bool = False, backend: str | None = None
 ) -> Tensor:
-    params = {"gaussian_blur": blur, "noise": noise}
+    params = dict(zip(("gaussian_blur", "noise", "glow", "tone"), values, strict=True))
     return mixture(x, weights, SOME, params, checkpoint=checkpoint, backend=backend)
 
 
@@ -175,6 +178,8 @@ def _mixed(batch: int, channels: int, height: int, width: int, stages: int = 3) 
         Draw((batch, stages, len(SOME)), (0.0, 0.3), parameter=True),
         Draw((batch, stages), (1.0, 1.5), parameter=True),
         Draw((batch, stages, *image), (-0.1, 0.1), parameter=True),
+        Draw((batch, stages, 4), (0.0, 0.3), parameter=True),
+        Draw((batch, stages, 2), (0.2, 0.4), parameter=True),
     )
 
 
@@ -292,8 +297,8 @@ class Degraded(nn.Module):
         super().__init__()
         self.mixture = Mixture(SOME, checkpoint=checkpoint)
 
-    def forward(self, x: Tensor, weights: Tensor, blur: Tensor, noise: Tensor) -> Tensor:
-        params = {"gaussian_blur": blur, "noise": noise}
+    def forward(self, x: Tensor, weights: Tensor, blur: Tensor, noise: Tensor, glow: Tensor, tone: Tensor) -> Tensor:
+        params = {"gaussian_blur": blur, "noise": noise, "glow": glow, "tone": tone}
         return self.mixture(torch.relu(x * 1.5), weights.softmax(-1), params).square()
 
 

@@ -212,7 +212,7 @@ ENUMS = {
     "Reset": "hard soft none",
     "Surrogate": "sigmoid atan triangle rectangle fast_sigmoid erf",
     "Degradation": "identity contrast saturation sharpness gaussian_blur max_pool_resize average_pool_resize "
-    "bicubic_resize posterize stripe row_stripe gain noise",
+    "bicubic_resize posterize stripe row_stripe gain noise wide_blur row_gain tone dead pattern quantise clip",
     "Padding": "zeros reflect replicate",
 }
 

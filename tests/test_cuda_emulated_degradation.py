@@ -9,12 +9,18 @@ import torch
 from cuda_emulation import HALVES, Compiled, Emulated, GuardedTensors, library
 from degradation_oracle import EVERY, case, output_gradient
 
+from deal_kernels.degradation.names import PATTERNS
+from deal_kernels.degradation.patterns import pattern
+
 ALIKE = [name for name in EVERY if not name.startswith("contrast")]
-MOVES = [name for name in EVERY if not name.startswith("posterize")]
-# The smallest image the blur takes, one tile and less, several tiles that are not whole, few rows and few columns.
-SHAPES = ((1, 3, 5, 5), (2, 1, 23, 32), (1, 3, 37, 41), (2, 1, 7, 140), (1, 1, 101, 6))
+MOVES = [name for name in EVERY if not name.startswith(("posterize", "quantise"))]
+# The smallest images the blurs take, one tile and less, several tiles that are not whole, few rows and few columns.
+SHAPES = ((1, 3, 5, 5), (1, 1, 10, 10), (2, 1, 23, 32), (1, 3, 37, 41), (2, 1, 7, 140), (1, 1, 101, 6))
 SMALL = ((2, 1, 1, 1), (1, 3, 2, 9), (1, 1, 40, 2))
-FITS_SMALL = ("identity", "contrast_0.5", "saturation_0.7", "sharpness_0.3", "posterize_5", "stripe", "gain", "noise")
+FITS_SMALL = (
+    "identity", "contrast_0.5", "saturation_0.7", "sharpness_0.3", "posterize_5", "stripe", "gain", "noise", "row_gain",
+    "tone", "dead", "glow", "shading", "partial_stripe", "quantise_3", "clip",
+)  # fmt: skip
 
 compiled = Compiled(pytest.importorskip("deal_kernels._C", reason="the extension is not built"))
 
@@ -25,6 +31,8 @@ def emulated():
 
 
 def kind_and_strength(name):
+    if name in PATTERNS:
+        return "pattern", 0.0
     kind, _, number = name.rpartition("_")
     return (kind, float(number)) if number[0].isdigit() else (name, 0.0)
 
@@ -39,6 +47,7 @@ class Call:
         given, weights, params = case(*shape, ops=ops, stages=stages, dtype=dtype)
         place = self.tensors.place
         self.x, self.weights = place(given if x is None else x), place(weights, skew=0)
+        params |= {name: pattern(name, params[name], *shape[2:]) for name in PATTERNS if name in params}
         self.values = {name: place(value, skew=0) for name, value in params.items()}
         for name in ops:
             if name.startswith("gaussian_blur_"):
@@ -82,7 +91,8 @@ class Call:
 
 
 def fitting(ops, shape):
-    return [name for name in ops if "resize" not in name or int(name[-1]) <= min(shape[2:])]
+    least = lambda name: int(name[-1]) if "resize" in name else 10 if name == "wide_blur" else 0  # noqa: E731
+    return [name for name in ops if least(name) <= min(shape[2:])]
 
 
 def check_close(found, expected, tolerance):
@@ -128,7 +138,7 @@ def test_stages(emulated, dtype):
 
 
 def test_gradients_that_are_wanted(emulated):
-    call = Call(emulated, (1, 1, 9, 40), MOVES)
+    call = Call(emulated, (1, 1, 11, 40), MOVES)
     both = call.backward()[0]
     for k, wanted in enumerate(((True, False), (False, True))):
         found = call.backward(wanted)[0]
@@ -145,6 +155,7 @@ def test_small_images(emulated, shape):
 def test_many_operations_of_a_kind(emulated):
     ops = [f"{kind}_0.{share}" for kind in ("contrast", "saturation", "sharpness") for share in range(10)]
     ops += ["max_pool_resize_2", "max_pool_resize_7", "gaussian_blur", "gaussian_blur_0.8", "stripe", "stripe"]
+    ops += ["wide_blur", "gaussian_blur_1.4", "wide_blur", "bicubic_resize_3", "wide_blur"]
     call = Call(emulated, (1, 3, 17, 36), ops)
     check_close(*call.forward(), 2e-6)
     check_close(*call.backward(), 1e-5)

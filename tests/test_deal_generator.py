@@ -12,6 +12,9 @@ from deal_kernels.ssim import l1_ssim
 
 STEP = 1e-8  # so small that hardly a pixel gets over a kink of the losses, of a ReLU or of a clamp
 OPS = ["identity", "stripe", "contrast_0.5", "average_pool_resize_2"]
+FAULTS = [
+    "wide_blur", "row_gain", "tone", "dead", "glow", "shading", "partial_stripe", "quantise_8", "clip",
+]  # fmt: skip
 
 
 def scenes(count, side=40, dtype=torch.float32):
@@ -41,7 +44,7 @@ def test_presets():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("ops", [*PRESETS, OPS], ids=str)
+@pytest.mark.parametrize("ops", [*PRESETS, OPS, FAULTS], ids=str)
 def test_it_mixes_by_its_weights(ops, channels):
     made = generator(ops, channels=channels).eval()
     x = scenes(2).expand(-1, channels, -1, -1)

@@ -9,14 +9,21 @@ from degradation_oracle import EVERY, case, output_gradient, result_and_gradient
 from oracle import close
 
 import deal_kernels
-from deal_kernels.degradation import DEAL_OPS, Mixture, apply, mixture, op, sample_params
+from deal_kernels.degradation import DEAL_OPS, Mixture, apply, mixture, op
 from deal_kernels.degradation.op import Settings
 
-# The smallest image the blur takes, a trailing remainder for every factor, rows of many vectors, many rows.
-SHAPES = ((2, 1, 23, 37), (1, 3, 5, 5), (2, 3, 13, 8), (1, 1, 7, 300), (1, 3, 290, 6))
+# The smallest images the blurs take, a trailing remainder for every factor, rows of many vectors, many rows.
+SHAPES = (
+    (2, 1, 23, 37), (1, 3, 5, 5), (2, 3, 13, 8), (1, 1, 7, 300), (1, 3, 290, 6), (1, 3, 10, 10), (1, 1, 10, 300),
+    (1, 1, 290, 11),
+)  # fmt: skip
 SMALL = ((2, 1, 1, 1), (1, 3, 2, 9), (1, 1, 4, 2))
-FITS_SMALL = ("identity", "contrast_0.5", "saturation_0.7", "sharpness_0.3", "posterize_5", "stripe", "gain", "noise")
-MOVES = [name for name in EVERY if not name.startswith("posterize")]
+FITS_SMALL = (
+    "identity", "contrast_0.5", "saturation_0.7", "sharpness_0.3", "posterize_5", "stripe", "gain", "noise", "row_gain",
+    "tone", "dead", "glow", "shading", "partial_stripe", "quantise_3", "clip",
+)  # fmt: skip
+LEVELS = ("posterize", "quantise")
+MOVES = [name for name in EVERY if not name.startswith(LEVELS)]
 BACKENDS = [name for name, state in deal_kernels.info()["backends"].items() if state == "live" and name != "triton"]
 
 
@@ -48,7 +55,8 @@ def arguments(shape, ops=EVERY, **options):
 
 
 def fitting(ops, shape):
-    return [name for name in ops if "resize" not in name or int(name[-1]) <= min(shape[2:])]
+    least = lambda name: int(name[-1]) if "resize" in name else 10 if name == "wide_blur" else 0  # noqa: E731
+    return [name for name in ops if least(name) <= min(shape[2:])]
 
 
 def recorded_operations(recorded):
@@ -91,7 +99,7 @@ def test_each_operation(backend, device, shape):
         # The place of a pixel in another image has the rounding of a number as large as the image.
         tolerance = 2e-6 + 1.2e-7 * max(shape) * ("resize" in name)
         # A level that rounding has reached is one, so that the oracle has to round alike.
-        exact = torch.float32 if name.startswith("posterize") else torch.float64
+        exact = torch.float32 if name.startswith(LEVELS) else torch.float64
         check_case(arguments(shape, [name], stages=1, device=device), [name], backend, tolerance, exact=exact)
 
 
@@ -115,7 +123,7 @@ def test_small_images(backend, device, shape):
 
 
 def test_gradcheck():
-    x, weights, params = case(1, 3, 6, 7, ops=MOVES, stages=2, dtype=torch.float64)
+    x, weights, params = case(1, 3, 10, 11, ops=MOVES, stages=2, dtype=torch.float64)
     x, weights = x.requires_grad_(), weights.requires_grad_()
     for backend in ("cpp", "torch"):
         run = lambda x, weights, b=backend: mixture(x, weights, MOVES, params, backend=b)  # noqa: E731
@@ -191,6 +199,18 @@ LITERALS = (
     ("row_stripe", [[0.5, -1.0]], [[1.0, 1.0], [2.0, 2.0]], [[1.5, 1.5], [1.0, 1.0]]),
     ("gain", [[0.5, -1.0]], [[1.0, 1.0], [2.0, 2.0]], [[0.5, -1.0], [1.0, -2.0]]),
     ("noise", [[[[1.0, 2.0], [3.0, 4.0]]]], [[1.0, 1.0], [2.0, 2.0]], [[2.0, 3.0], [5.0, 6.0]]),
+    ("row_gain", [[0.5, -1.0]], [[1.0, 1.0], [2.0, 2.0]], [[0.5, 0.5], [-2.0, -2.0]]),
+    ("tone", [[0.5, 0.25]], [[1.0, -1.0]], [[0.75, -0.25]]),
+    ("dead", [[[[math.nan, 7.0], [0.0, math.nan]]]], [[1.0, 1.0], [2.0, 2.0]], [[1.0, 7.0], [0.0, 2.0]]),
+    ("glow", [[0.5, 0.25, 0.5, 0.0]], [[1.0, 1.0]], [[1.5, 1.0]]),
+    ("glow", [[0.5, 0.25, 0.0, 0.5]], [[1.0, 1.0]], [[1.0, 1.5]]),
+    ("glow", [[0.5, 0.5, 0.5, 0.25]], [[1.0]], [[1.5]]),
+    ("shading", [[[1.0, 1.0, 0, 0], [1.0, 0, 0, 0], [0] * 4, [0] * 4]], [[0.0] * 2] * 2,
+     [[1 + 2**0.5, 1.0], [1.0, 1 - 2**0.5]]),
+    ("partial_stripe", [[[0.5, -1.0], [0.0, 0.5], [0.5, 1.0]]], [[1.0, 1.0], [2.0, 2.0]], [[1.5, 1.0], [2.0, 1.0]]),
+    ("quantise_1", None, [[-3.0, 0.25, 0.5, 0.501, 7.0]], [[0.0, 0.0, 0.0, 1.0, 1.0]]),
+    ("quantise_2", None, [[0.1, 0.2, 0.5, 0.9]], [[0.0, 1 / 3, 2 / 3, 1.0]]),
+    ("clip", None, [[-3.0, 0.25, 7.0]], [[0.0, 0.25, 1.0]]),
 )  # fmt: skip
 
 
@@ -227,6 +247,8 @@ def test_gradients_pass_a_clamp_at_its_ends(backend, device):
     passes = image([0.0, 1.0, 1.0, 1.0, 0.0], device=device)
     assert torch.equal(gradient("contrast_1", x, torch.ones_like(x), backend), passes)
     assert torch.equal(gradient("posterize_3", x, torch.ones_like(x), backend, straight_through=True), passes)
+    for name in ("clip", "quantise_8", "quantise_1"):
+        assert torch.equal(gradient(name, x, torch.ones_like(x), backend), passes)
     assert torch.equal(gradient("posterize_3", x, torch.ones_like(x), backend), torch.zeros_like(x))
 
 
@@ -240,6 +262,36 @@ def test_the_blur_of_a_line_is_the_window(backend, device):
         expected = torch.tensor([tap / sum(taps) for tap in taps], device=device)
         assert close(found[11:20], expected, 1e-6) and found[:11].abs().max() == 0 and found[20:].abs().max() == 0
     assert torch.equal(y[1:], apply("gaussian_blur_1.5", x[1:], backend=backend))
+
+
+def test_a_dead_pixel_has_no_gradient(backend, device):
+    x, value = image([0.5, math.nan, 0.5], device=device), image([math.nan, 1.0, -1.0], device=device)
+    found = torch.autograd.grad(apply("dead", x.requires_grad_(), value, backend=backend).sum(), x)[0]
+    assert torch.equal(found, image([1.0, 0.0, 0.0], device=device))
+
+
+def test_the_wide_blur_of_a_line_is_the_window(backend, device):
+    x = torch.zeros(2, 1, 31, 41, device=device)
+    x[:, :, :, 20] = 1
+    deviations = torch.tensor([1.0, 3.0], device=device)
+    y = apply("wide_blur", x, deviations, backend=backend)
+    for found, deviation in zip(y[:, 0, 7], (1.0, 3.0), strict=True):
+        taps = [math.exp(-((k / deviation) ** 2) / 2) for k in range(-9, 10)]
+        expected = torch.tensor([tap / sum(taps) for tap in taps], device=device)
+        assert close(found[11:30], expected, 1e-6) and found[:11].abs().max() == 0 and found[30:].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["glow", "shading", "partial_stripe", "tone", "row_gain", "dead", "quantise_5", "clip"]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_bits_of_the_reference(device, name, dtype):
+    """Operations on single pixels have the same bits on every backend, and so have their gradients."""
+    backends = [each for each in BACKENDS if each != "cuda" or dtype != torch.float64]
+    given = arguments((2, 3, 13, 37), [name], stages=1, dtype=dtype, device=device)
+    results = [result_and_gradients(mixture, *given, backend=each) for each in backends]
+    for found in results[1:]:
+        assert torch.equal(found[0], results[0][0]) and torch.equal(found[1], results[0][1])
 
 
 def laid_out(x, layout):
@@ -295,7 +347,7 @@ def test_many_operations_of_a_kind(backend, device):
     ]
     ops += [f"max_pool_resize_{factor}" for factor in (2, 3, 4, 5)] + ["gaussian_blur", "gaussian_blur_0.8"]
     ops += ["stripe", "identity", "stripe", "average_pool_resize_5", "average_pool_resize_4", "bicubic_resize_4"]
-    ops += ["noise", "noise", "row_stripe", "gain"]
+    ops += ["noise", "noise", "row_stripe", "gain", "wide_blur", "wide_blur", "glow", "dead", "shading", "glow"]
     assert len(ops) >= 32
     for shape in ((2, 3, 17, 26), (1, 1, 19, 40)):
         check_case(arguments(shape, ops, stages=2, device=device), None, backend, 1e-5)
@@ -362,25 +414,3 @@ def test_module(backend, device):
     assert torch.equal(layer(x, weights), first)
     plain = Mixture(["identity", "contrast_0.5"], backend=backend)
     assert torch.equal(plain(x, weights[..., :2]), mixture(x, weights[..., :2], plain.ops, backend=backend))
-
-
-def test_drawn_params():
-    ops = ("gaussian_blur", "stripe", "row_stripe", "gain", "noise", "identity")
-    x = torch.zeros(200, 3, 6, 9, dtype=torch.float16)
-    drawn = sample_params(ops, x, 7, generator=torch.Generator().manual_seed(0))
-    shapes = {"gaussian_blur": (), "stripe": (9,), "row_stripe": (6,), "gain": (9,), "noise": (3, 6, 9)}
-    assert {name: tuple(value.shape) for name, value in drawn.items()} == {k: (200, 7, *v) for k, v in shapes.items()}
-    assert all(value.dtype == torch.float32 for value in drawn.values())
-    again = sample_params(ops, x, 7, generator=torch.Generator().manual_seed(0))
-    assert all(torch.equal(value, again[name]) for name, value in drawn.items())
-    blur = drawn["gaussian_blur"]
-    assert blur.min() >= 1 and blur.max() <= 1.5 and abs(blur.mean() - 1.25) < 0.02
-    for name, mean, low, high in (("stripe", 0, 0, 0.51), ("gain", 1, 0.05, 0.15), ("noise", 0, 5 / 255, 25 / 255)):
-        variance = (high**3 - low**3) / (3 * (high - low))  # the mean square of a uniform deviation
-        assert abs(drawn[name].mean() - mean) < 0.01 and abs(drawn[name].var() / variance - 1) < 0.1, name
-    assert (
-        sample_params(["identity"], x, 1) == {}
-        and sample_params(["gain"], x.double(), 1)["gain"].dtype == torch.float64
-    )
-    fixed = sample_params(["stripe"], x, 2, stripe=(0.0, 0.0))["stripe"]
-    assert (fixed == 0).all()

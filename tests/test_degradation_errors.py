@@ -1,6 +1,7 @@
 """Every wrong argument is named, with what came and what is accepted."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -55,6 +56,7 @@ def test_arguments(arguments, error, message):
 UNKNOWN = (
     "stripes", "", "_5", "contrast", "contrast_", "contrast_-1", "contrast_0.5.1", "contrast_nan", "contrast_1e3",
     "contrast_٣", "sharpen_0.5", "posterize", "max_pool_resize", "noise_3", "identity_1", "stripe_", "Contrast_0.5",
+    "wide_blur_2", "clip_1", "quantise", "tone_0.5",
 )  # fmt: skip
 
 
@@ -71,12 +73,13 @@ def test_an_unknown_name_comes_with_the_known_ones(name):
     [
         ("posterize_0", "posterize needs 1 to 8 bits; got 'posterize_0' in ops"),
         ("posterize_9", "posterize needs 1 to 8 bits"),
+        ("quantise_9", "quantise needs 1 to 8 bits; got 'quantise_9' in ops"),
         ("posterize_2.5", "posterize needs 1 to 8 bits"),
         ("max_pool_resize_1", "max_pool_resize needs an integer factor of at least 2; got 'max_pool_resize_1' in ops"),
         ("bicubic_resize_2.5", "bicubic_resize needs an integer factor of at least 2"),
         ("gaussian_blur_0", "gaussian_blur needs a positive, finite deviation; got 'gaussian_blur_0' in ops"),
         ("contrast_" + "9" * 400, "contrast needs a finite share of the image"),
-        ("average_pool_resize_" + "9" * 400, "average_pool_resize needs an integer factor"),
+        ("average_pool_resize_" + "9" * 400, "average_pool_resize needs an integer factor of at least 2"),
     ],
 )
 def test_a_strength_that_an_operation_does_not_have(name, message):
@@ -98,6 +101,34 @@ def test_an_image_smaller_than_the_window(shape):
         message = rf"{name} needs images of 5 x 5 pixels or more; got {shape[0]} x {shape[1]}"
         with pytest.raises(ValueError, match=message):
             apply(name, torch.zeros(1, 1, *shape), torch.ones(1))
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (12, 9)])
+def test_an_image_smaller_than_the_wide_window(shape):
+    message = f"wide_blur needs images of 10 x 10 pixels or more; got {shape[0]} x {shape[1]}"
+    with pytest.raises(ValueError, match=message):
+        apply("wide_blur", torch.zeros(1, 1, *shape), torch.ones(1))
+    assert apply("wide_blur", torch.zeros(1, 1, 10, 10), torch.ones(1)).shape == (1, 1, 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("wide_blur", (2,)), ("row_gain", (2, 12)), ("tone", (2, 2)), ("dead", (2, 1, 12, 16)), ("glow", (2, 4)),
+        ("shading", (2, 4, 4)), ("partial_stripe", (2, 3, 16)),
+    ],
+)  # fmt: skip
+def test_the_shape_of_values(name, shape):
+    apply(name, X, torch.ones(shape))
+    expected = (2, 1, *shape[1:])
+    with pytest.raises(
+        ValueError, match=re.escape(f"params['{name}'] must have the shape {expected}; got (2, 1, 5, 7)")
+    ):
+        apply(name, X, torch.ones(2, 5, 7))
+    with pytest.raises(
+        ValueError, match=re.escape(f"params['{name}'] has no gradient; got a tensor that requires grad")
+    ):
+        apply(name, X, torch.ones(shape, requires_grad=True))
 
 
 @pytest.mark.parametrize("backend", ["cpp", "cuda"])
@@ -128,6 +159,11 @@ def test_drawing():
         ({"noise": (0.2, 0.1)}, ValueError, r"noise must be a range of .* at least 0.*got \(0.2, 0.1\)"),
         ({"gain": (-0.1, 0.1)}, ValueError, "gain must be a range .* at least 0, the smaller first"),
         ({"gaussian_blur": (0.0, 1.0)}, ValueError, "gaussian_blur must be a range of deviations that are positive"),
+        ({"wide_blur": (0.0, 1.0)}, ValueError, "wide_blur must be a range of deviations that are positive"),
+        ({"dead": (0.0, 1.1)}, ValueError, r"dead must be a range of shares that are from 0 to 1.*got \(0.0, 1.1\)"),
+        ({"tone": (-0.1, 1.0)}, ValueError, "tone must be a range of gains that are at least 0, the smaller first"),
+        ({"tone_offset": (0.1, 0.0)}, ValueError, "tone_offset must be a range of offsets that are finite"),
+        ({"glow": (-0.1, 0.0)}, ValueError, "glow must be a range of strengths that are at least 0"),
         ({"stages": 0}, ValueError, "stages must be an integer of at least 1; got 0"),
         ({"stages": True}, ValueError, "stages must be an integer of at least 1; got True"),
         ({"x": X[0]}, ValueError, r"x must be images \[B, C, H, W\].*got torch.float32 of the shape \(1, 12, 16\)"),

@@ -11,15 +11,19 @@ BACKENDS = [name for name, state in deal_kernels.info()["backends"].items() if s
 SOME = ("sharpness_0.7", "contrast_0.5", "posterize_5", "gaussian_blur", "average_pool_resize_2", "noise")
 
 
+THERMAL = ("wide_blur", "row_gain", "tone", "dead", "glow", "shading", "partial_stripe", "quantise_8", "clip")
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request):
     return request.param
 
 
-def test_compile_of_a_module_that_draws():
+@pytest.mark.parametrize("ops", [DEAL_OPS, THERMAL], ids=["released", "thermal"])
+def test_compile_of_a_module_that_draws(ops):
     torch._dynamo.reset()
-    layer = Mixture(DEAL_OPS)
-    x, weights, _ = case(2, 1, 9, 11, ops=DEAL_OPS)
+    layer = Mixture(ops)
+    x, weights, _ = case(2, 1, 10, 11, ops=ops)
     result = torch.compile(layer, backend="aot_eager", fullgraph=True)(x, weights)
     assert result.shape == x.shape and not torch.equal(result, x)
 

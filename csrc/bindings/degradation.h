@@ -37,7 +37,14 @@ inline void define_degradation_kinds(py::module_& m) {
       .value("stripe", DegradationKind::stripe)
       .value("row_stripe", DegradationKind::row_stripe)
       .value("gain", DegradationKind::gain)
-      .value("noise", DegradationKind::noise);
+      .value("noise", DegradationKind::noise)
+      .value("wide_blur", DegradationKind::wide_blur)
+      .value("row_gain", DegradationKind::row_gain)
+      .value("tone", DegradationKind::tone)
+      .value("dead", DegradationKind::dead)
+      .value("pattern", DegradationKind::pattern)
+      .value("quantise", DegradationKind::quantise)
+      .value("clip", DegradationKind::clip);
 }
 
 template <class Call>

@@ -4,7 +4,8 @@
 
 namespace deal {
 
-constexpr int kBlurReach = 4;  // half-width of the blur's window
+// Half-widths of the windows of gaussian_blur and of wide_blur.
+constexpr int kBlurReach = 4, kWideReach = 9;
 
 // Clamps to [0, 1]. NaN stays NaN.
 template <class V>
@@ -63,6 +64,20 @@ DEAL_INLINE V posterized(const V& v, scalar_t<V> step) {
   return (nearest - select(nearest > level, S(1), S(0))) * step / S(255);
 }
 
+// Rounds to the nearest of levels + 1 values from 0 to 1, of two equally near ones to the even one. NaN stays NaN.
+template <class V>
+DEAL_INLINE V quantised(const V& v, scalar_t<V> levels) {
+  using S = scalar_t<V>;
+  constexpr S whole = sizeof(S) == 8 ? S(1ll << 52) : S(1 << 23);  // adding it rounds to an integer
+  return ((clamped(v) * levels + whole) - whole) / levels;
+}
+
+// The value that replaces v, or v where that is NaN.
+template <class V>
+DEAL_INLINE V replaced(const V& v, const V& value) {
+  return select(value <= value, value, v);
+}
+
 // The larger of two values, the first if they are equal, NaN if either is NaN.
 template <class V>
 DEAL_INLINE V larger(const V& first, const V& second) {
@@ -78,42 +93,57 @@ DEAL_INLINE auto at_second(const V& first, const V& second, const V& first_row, 
          ((!number) & (known | (second_row >= first_row)));
 }
 
-// The weights of the blur's window, by distance from its center.
+// The weights of a blur's window, by distance from its center; 0 beyond its reach.
 template <class S>
 struct Taps {
-  S at[kBlurReach + 1];
+  S at[kWideReach + 1];
 };
 
 template <class S>
-DEAL_INLINE Taps<S> gaussian(double deviation) {
-  double value[kBlurReach + 1] = {1}, total = 1;
-  for (int k = 1; k <= kBlurReach; ++k) total += 2 * (value[k] = exp(-0.5 * (k / deviation) * (k / deviation)));
-  Taps<S> taps;
-  for (int k = 0; k <= kBlurReach; ++k) taps.at[k] = S(value[k] / total);
-  return taps;
+DEAL_INLINE void gaussian(double deviation, int reach, Taps<S>& taps) {
+  const auto bell = [=](int k) { return exp(-0.5 * (k / deviation) * (k / deviation)); };
+  double total = 1;
+  for (int k = 1; k <= reach; ++k) total += 2 * bell(k);
+  for (int k = 0; k <= kWideReach; ++k) taps.at[k] = k <= reach ? S(bell(k) / total) : S(0);
+}
+
+// The part of the two pixels at a distance k in a blurred one.
+template <class V, class At>
+DEAL_INLINE V two_away(int k, const At& at, const Taps<scalar_t<V>>& taps) {
+  return (at(-k) + at(k)) * taps.at[k];
+}
+
+// The part of the pixels at the distances from k, an odd number, to `reach`, added from the farthest to the nearest.
+template <class V, int reach, int k, class At>
+DEAL_INLINE V from_outside(const At& at, const Taps<scalar_t<V>>& taps) {
+  if constexpr (k == reach) {
+    return two_away<V>(k, at, taps);
+  } else {
+    const V two = two_away<V>(k + 1, at, taps) + two_away<V>(k, at, taps);
+    if constexpr (k + 1 == reach) return two;
+    else return from_outside<V, reach, k + 2>(at, taps) + two;
+  }
 }
 
 // The blur along one axis. at(k) is the value k pixels away.
-template <class V, class At>
+template <class V, int reach, class At>
 DEAL_INLINE V blurred(const At& at, const Taps<scalar_t<V>>& taps) {
-  const V four = (at(-4) + at(4)) * taps.at[4], three = (at(-3) + at(3)) * taps.at[3];
-  const V two = (at(-2) + at(2)) * taps.at[2], one = (at(-1) + at(1)) * taps.at[1];
-  return (four + three) + (two + one) + at(0) * taps.at[0];
+  return from_outside<V, reach, 1>(at, taps) + at(0) * taps.at[0];
 }
 
-// Reflects an index that is at most kBlurReach outside of [0, count).
+// Reflects an index that is less than `count` outside of [0, count).
 DEAL_INLINE int64_t reflected(int64_t at, int64_t count) {
   return at < 0 ? -at : at >= count ? 2 * (count - 1) - at : at;
 }
 
 // The weight of the pixel `to` in the blurred pixel `from`, directly and by reflection. The adjoint of the blur along
-// an axis at `to` is the sum of these weights times the gradients at all `from` within kBlurReach.
+// an axis at `to` is the sum of these weights times the gradients at all `from` within the blur's reach.
 template <class S>
 DEAL_INLINE S reflected_tap(const Taps<S>& taps, int64_t from, int64_t to, int64_t count) {
   const int64_t apart = from < to ? to - from : from - to, low = from + to, high = 2 * (count - 1) - low;
-  S tap = apart <= kBlurReach ? taps.at[apart] : S(0);
-  if (to > 0 && low <= kBlurReach) tap = tap + taps.at[low];
-  if (to < count - 1 && high <= kBlurReach) tap = tap + taps.at[high];
+  S tap = apart <= kWideReach ? taps.at[apart] : S(0);
+  if (to > 0 && low <= kWideReach) tap = tap + taps.at[low];
+  if (to < count - 1 && high <= kWideReach) tap = tap + taps.at[high];
   return tap;
 }
 

@@ -20,8 +20,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--deviation", type=float | None, default=None,
-        help="standard deviation of stripe, row_stripe, gain, noise and gaussian_blur, for images from 0 to 1; the "
-        "default is random",
+        help="standard deviation of stripe, row_stripe, gain, noise and gaussian_blur, for images from 0 to 1, or the "
+        "strength of another random operation, see deal_kernels.degradation.sample_params; the default is random",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     options.add_threads(parser)

@@ -20,7 +20,7 @@ class Degrader:
 
     Args:
         ops: names of operations, applied in this order, see `deal_kernels.degradation`.
-        deviation: standard deviation of random operations; None draws it at random.
+        deviation: standard deviation or strength of random operations, see `sample_params`; None draws it at random.
     """
 
     def __init__(self, ops: Sequence[str], *, deviation: float | None = None) -> None:

@@ -47,7 +47,7 @@ class Generator(nn.Module):
         channels: image channels, 1 or 3.
         stages: number of mixing stages.
         dropout: dropout probability of the classifier's features.
-        ranges: the range of the standard deviation of random operations, by name, see `sample_params`.
+        ranges: the range of the standard deviation or strength of random operations, by name, see `sample_params`.
         straight_through, checkpoint: see `mixture`.
 
     >>> sum(parameter.numel() for parameter in Generator("released", channels=3).parameters())

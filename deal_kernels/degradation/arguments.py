@@ -9,8 +9,8 @@ from torch import Tensor
 
 from deal_kernels._common.checks import check_companion, check_tensor
 from deal_kernels._common.types import STATE
-from deal_kernels.degradation.names import RANDOM, RESIZES, Name, known, parsed
-from deal_kernels.degradation.reference import REACH
+from deal_kernels.degradation.names import RANDOM, REACH, RESIZES, Name, known, parsed
+from deal_kernels.degradation.patterns import TERMS
 
 Params = Mapping[str, Tensor]
 
@@ -38,7 +38,7 @@ def check_image(x: Tensor, ops: Sequence[str]) -> None:
     size = min(x.shape[2:])
     for name in ops:
         kind, strength = _named(name)
-        least = REACH + 1 if kind == "gaussian_blur" else strength if kind in RESIZES else 0
+        least = REACH[kind] + 1 if kind in REACH else strength if kind in RESIZES else 0
         if size < least:
             height, width = x.shape[2:]
             raise ValueError(f"{name} needs images of {least:g} x {least:g} pixels or more; got {height} x {width}")
@@ -58,8 +58,14 @@ def prepared_weights(x: Tensor, weights: Tensor, ops: Sequence[str]) -> Tensor:
 def shape_of_values(name: str, shape: Sequence[int], stages: int) -> tuple[int, ...]:
     """The shape of an operation's values for images [B, C, H, W]."""
     batch, channels, height, width = shape
-    of_one = {"gaussian_blur": (), "row_stripe": (height,), "noise": (channels, height, width)}.get(name, (width,))
-    return batch, stages, *of_one
+    of_one: dict[str, tuple[int, ...]] = {
+        **dict.fromkeys(("gaussian_blur", "wide_blur"), ()),
+        **dict.fromkeys(("row_stripe", "row_gain"), (height,)),
+        **dict.fromkeys(("stripe", "gain"), (width,)),
+        **dict.fromkeys(("noise", "dead"), (channels, height, width)),
+        "tone": (2,), "glow": (4,), "shading": (TERMS, TERMS), "partial_stripe": (3, width),
+    }  # fmt: skip
+    return batch, stages, *of_one[name]
 
 
 def prepared_values(x: Tensor, stages: int, ops: Sequence[str], params: Params | None) -> list[Tensor]:

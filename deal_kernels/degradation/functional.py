@@ -26,9 +26,18 @@ def mixture(
             float32 and rounded after every stage. An x that is not contiguous (channels-last too) is copied once.
         weights: [B, S, N] for S stages and N operations. They need not sum to one.
         ops: names of operations, see `deal_kernels.degradation`.
-        params: the values of gaussian_blur [B, S], stripe [B, S, W], row_stripe [B, S, H], gain [B, S, W] and noise
-            [B, S, C, H, W] by name, for those that ops has. `sample_params` draws them. A blur's deviation must be
-            positive. They get no gradient.
+        params: the values of operations by name, for those that ops has. `sample_params` draws them. They get no
+            gradient.
+
+            * gaussian_blur, wide_blur: [B, S], a deviation in pixels; it must be positive.
+            * stripe, gain: [B, S, W]. row_stripe, row_gain: [B, S, H].
+            * noise, dead: [B, S, C, H, W]; dead has the value that replaces a pixel, and NaN where the pixel is kept.
+            * tone: [B, S, 2], the factor and the value that is added.
+            * glow: [B, S, 4], the row and the column of the point, as fractions of the height and of the width, a, b.
+            * shading: [B, S, 4, 4]. At [u, v] is the factor of cos(pi u (i + 1/2) / H) cos(pi v (k + 1/2) / W) at the
+              pixel in row i and column k.
+            * partial_stripe: [B, S, 3, W], the value of each column, and the first row and the row after the last, as
+              fractions of the height. A row counts if its centre lies between them.
         straight_through: gives posterize the gradient of its clamp.
         checkpoint: computes the stages again in the backward pass, instead of keeping the input of each.
         backend: "cpp", "cuda" or "torch" runs that one or raises. None or "auto" chooses.

@@ -14,7 +14,8 @@ from deal_kernels._common.dispatch import Op, address, needs_gradient, run_compi
 from deal_kernels._common.layout import empty
 from deal_kernels._common.types import compiled_dtype
 from deal_kernels.degradation import reference
-from deal_kernels.degradation.names import KINDS, RANDOM, known
+from deal_kernels.degradation.names import KINDS, PATTERNS, RANDOM, known
+from deal_kernels.degradation.patterns import pattern
 from deal_kernels.degradation.reference import Operation
 
 
@@ -45,16 +46,20 @@ def _like(x: Tensor) -> Tensor:
     return empty(x.shape, x.stride(), x, x.dtype)
 
 
-def _operations(values: Sequence[Tensor], s: Settings) -> list[Operation]:
+def _operations(x: Tensor, values: Sequence[Tensor], s: Settings) -> list[Operation]:
+    """The operations, with patterns as images [B, S, H, W]."""
     remaining = iter(values)
-    return [
+    found = [
         Operation(*known(name), s.straight_through, next(remaining) if name in RANDOM else None)
         for name in s.operations
     ]
+    return [o._replace(values=pattern(o.kind, o.values, *x.shape[2:])) if o.kind in PATTERNS else o for o in found]
 
 
-def _with_deviations(o: Operation, weights: Tensor) -> Operation:
-    """The operation as kernels take it: a blur always with a deviation for each sample and stage."""
+def _for_kernels(o: Operation, weights: Tensor) -> Operation:
+    """The operation as kernels take it: patterns are one kind, and a blur has a deviation for each sample and stage."""
+    if o.kind in PATTERNS:
+        return o._replace(kind="pattern")
     if o.kind == "gaussian_blur" and o.values is None:
         return o._replace(values=weights.new_full(weights.shape[:2], o.strength))
     return o
@@ -64,7 +69,7 @@ def _run(
     direction: str, x: Tensor, weights: Tensor, operations: Sequence[Operation], backend: str, **tensors: Tensor | None
 ) -> None:
     """Runs the extension's kernel of a direction, "forward" or "backward"."""
-    compiled, operations = backends.extension(), [_with_deviations(o, weights) for o in operations]
+    compiled, operations = backends.extension(), [_for_kernels(o, weights) for o in operations]
     batch, channels, height, width = x.shape
     ops = [
         compiled.DegradationOp(
@@ -89,7 +94,7 @@ def launch_forward(
     result, inputs = fake_forward(x, weights, values, s, keep)
     if x.numel() == 0:
         return result, inputs
-    operations = _operations(values, s)
+    operations = _operations(x, values, s)
     if backend == "torch":
         found, (_, *read) = reference.mixture(x, weights, operations)
         for one, other in zip(read, () if inputs is None else inputs, strict=False):
@@ -115,7 +120,7 @@ def launch_backward(
     grads = [_like(x) if wanted[0] else None, torch.zeros_like(weights) if wanted[1] else None]
     if x.numel() == 0:
         return grads
-    operations = _operations(values, s)
+    operations = _operations(x, values, s)
     if backend == "torch":
         found = reference.gradients(grad, [x, *inputs], weights, operations)
         for result, each in zip(grads, found, strict=True):

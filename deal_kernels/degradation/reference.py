@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad
 
 from deal_kernels._common.types import STATE
+from deal_kernels.degradation.names import PATTERNS, REACH
 
 GRAY = (0.2989, 0.587, 0.114)
-REACH = 4  # of the blur
 _aten = torch.ops.aten
 
 
 class Operation(NamedTuple):
-    """One of a mixture; `values` of a stage broadcast against an image, but for the blur's deviations [B]."""
+    """One of a mixture; `values` of a stage broadcast against an image, but for a blur's deviations [B]."""
 
     kind: str
     strength: float = 0.0
@@ -107,18 +107,19 @@ def _through_clamp(grad: Tensor, x: Tensor) -> Tensor:
     return torch.where((x >= 0) & (x <= 1), grad, 0)
 
 
-def taps(deviation: Tensor) -> Tensor:
-    """[B] -> [9, B, 1, 1, 1], found in float64."""
-    offsets = torch.arange(-REACH, REACH + 1, dtype=torch.float64, device=deviation.device)[:, None]
+def taps(deviation: Tensor, reach: int) -> Tensor:
+    """[B] -> [2 reach + 1, B, 1, 1, 1], found in float64."""
+    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64, device=deviation.device)[:, None]
     weights = torch.exp(-((offsets / deviation.double()) ** 2) / 2)
     return (weights / weights.sum(0))[..., None, None, None].to(deviation.dtype)
 
 
-def gaussian_blur(x: Tensor, o: Operation) -> Tensor:
-    weights = taps(_deviation(x, o))
-    x = pad(x, [REACH] * 4, mode="reflect")
+def blur(x: Tensor, o: Operation) -> Tensor:
+    reach = REACH[o.kind]
+    weights = taps(_deviation(x, o), reach)
+    x = pad(x, [reach] * 4, mode="reflect")
     for axis in (2, 3):
-        size = x.shape[axis] - 2 * REACH
+        size = x.shape[axis] - 2 * reach
         x = sum(weight * x.narrow(axis, k, size) for k, weight in enumerate(weights))  # type: ignore[assignment]
     return x
 
@@ -127,16 +128,17 @@ def _deviation(x: Tensor, o: Operation) -> Tensor:
     return x.new_full((len(x),), o.strength) if o.values is None else o.values
 
 
-def gaussian_blur_gradient(grad: Tensor, x: Tensor, o: Operation) -> Tensor:
-    weights = taps(_deviation(x, o))
+def blur_gradient(grad: Tensor, x: Tensor, o: Operation) -> Tensor:
+    reach = REACH[o.kind]
+    weights = taps(_deviation(x, o), reach)
     for axis in (3, 2):
         size = grad.shape[axis]
-        shape = [*grad.shape[:axis], size + 2 * REACH, *grad.shape[axis + 1 :]]
+        shape = [*grad.shape[:axis], size + 2 * reach, *grad.shape[axis + 1 :]]
         spread = grad.new_zeros(shape)
         for k, weight in enumerate(weights):
             spread.narrow(axis, k, size).add_(weight * grad)
         grad = spread
-    return _aten.reflection_pad2d_backward(grad, x, [REACH] * 4)
+    return _aten.reflection_pad2d_backward(grad, x, [reach] * 4)
 
 
 def shrunk(x: Tensor, o: Operation) -> Tensor:
@@ -198,6 +200,19 @@ def posterize_gradient(grad: Tensor, x: Tensor, o: Operation) -> Tensor:
     return _through_clamp(grad, x) if o.straight_through else torch.zeros_like(grad)
 
 
+def quantise(x: Tensor, o: Operation) -> Tensor:
+    levels = 2**o.strength - 1
+    return torch.round(x.clamp(0, 1) * levels) / levels
+
+
+def clip(x: Tensor, o: Operation) -> Tensor:
+    return x.clamp(0, 1)
+
+
+def clip_gradient(grad: Tensor, x: Tensor, o: Operation) -> Tensor:
+    return _through_clamp(grad, x)
+
+
 def plus_values(x: Tensor, o: Operation) -> Tensor:
     return x + o.values
 
@@ -208,6 +223,23 @@ def times_values(x: Tensor, o: Operation) -> Tensor:
 
 def times_values_gradient(grad: Tensor, x: Tensor, o: Operation) -> Tensor:
     return grad * o.values
+
+
+def tone(x: Tensor, o: Operation) -> Tensor:
+    gain, offset = o.values
+    return x * gain + offset
+
+
+def tone_gradient(grad: Tensor, x: Tensor, o: Operation) -> Tensor:
+    return grad * o.values[0]
+
+
+def dead(x: Tensor, o: Operation) -> Tensor:
+    return torch.where(o.values.isnan(), x, o.values)
+
+
+def dead_gradient(grad: Tensor, x: Tensor, o: Operation) -> Tensor:
+    return torch.where(o.values.isnan(), grad, 0)
 
 
 def same(x: Tensor, o: Operation) -> Tensor:
@@ -222,12 +254,16 @@ Gradient = Callable[[Tensor, Tensor, Operation], Tensor]
 FUNCTIONS: dict[str, tuple[Callable[[Tensor, Operation], Tensor], Gradient]] = {
     "identity": (same, same_gradient),
     **dict.fromkeys(("contrast", "saturation", "sharpness"), (blend, blend_gradient)),
-    "gaussian_blur": (gaussian_blur, gaussian_blur_gradient),
+    **dict.fromkeys(REACH, (blur, blur_gradient)),
     **dict.fromkeys(("max_pool_resize", "average_pool_resize", "bicubic_resize"), (resize, resize_gradient)),
     "coarse": (coarse, coarse_gradient),
     "posterize": (posterize, posterize_gradient),
-    **dict.fromkeys(("stripe", "row_stripe", "noise"), (plus_values, same_gradient)),
-    "gain": (times_values, times_values_gradient),
+    "quantise": (quantise, clip_gradient),
+    "clip": (clip, clip_gradient),
+    **dict.fromkeys(("stripe", "row_stripe", "noise", *PATTERNS), (plus_values, same_gradient)),
+    **dict.fromkeys(("gain", "row_gain"), (times_values, times_values_gradient)),
+    "tone": (tone, tone_gradient),
+    "dead": (dead, dead_gradient),
 }
 
 
@@ -235,9 +271,15 @@ def of_stage(o: Operation, stage: int) -> Operation:
     """With the values of one stage."""
     if o.values is None:
         return o
-    values = o.values[:, stage]  # [B], [B, W], [B, H] or [B, C, H, W]
-    if values.dim() == 2:
-        values = values[:, None, :, None] if o.kind == "row_stripe" else values[:, None, None, :]
+    values = o.values[:, stage]
+    if o.kind in ("stripe", "gain"):  # [B, W]
+        values = values[:, None, None, :]
+    elif o.kind in ("row_stripe", "row_gain"):  # [B, H]
+        values = values[:, None, :, None]
+    elif o.kind in PATTERNS:  # [B, H, W]
+        values = values[:, None]
+    elif o.kind == "tone":  # [B, 2]
+        values = values.T[..., None, None, None]
     return o._replace(values=values)
 
 

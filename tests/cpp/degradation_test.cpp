@@ -106,10 +106,13 @@ Image applied(const Image& x, const DegradationOp& o, int64_t place) {
         if (i == 0 || k == 0 || i == s.height - 1 || k == s.width - 1) return blend(own);
         for (int n = 0; n < 9; ++n) total += x(c, i + n / 3 - 1, k + n % 3 - 1) / 13;
         return blend(total + own * 4 / 13);
-      case DegradationKind::gaussian_blur: {
-        const auto taps = gaussian<double>(values[place]);
-        for (int a = -kBlurReach; a <= kBlurReach; ++a)
-          for (int b = -kBlurReach; b <= kBlurReach; ++b)
+      case DegradationKind::gaussian_blur:
+      case DegradationKind::wide_blur: {
+        const int reach = o.kind == DegradationKind::wide_blur ? kWideReach : kBlurReach;
+        Taps<double> taps;
+        gaussian(values[place], reach, taps);
+        for (int a = -reach; a <= reach; ++a)
+          for (int b = -reach; b <= reach; ++b)
             total += taps.at[std::abs(a)] * taps.at[std::abs(b)] *
                      x(c, reflected(i + a, s.height), reflected(k + b, s.width));
         return total;
@@ -122,6 +125,14 @@ Image applied(const Image& x, const DegradationOp& o, int64_t place) {
       case DegradationKind::row_stripe: return own + values[place * s.height + i];
       case DegradationKind::gain: return own * values[place * s.width + k];
       case DegradationKind::noise: return own + values[((place * s.channels + c) * s.height + i) * s.width + k];
+      case DegradationKind::row_gain: return own * values[place * s.height + i];
+      case DegradationKind::tone: return own * values[2 * place] + values[2 * place + 1];
+      case DegradationKind::dead: {
+        const double value = values[((place * s.channels + c) * s.height + i) * s.width + k];
+        return std::isnan(value) ? own : value;
+      }
+      case DegradationKind::pattern: return own + values[(place * s.height + i) * s.width + k];
+      case DegradationKind::clip: return clamped(own);
       default: return own;
     }
   });
@@ -245,14 +256,19 @@ Case make(const Shape& s, const std::vector<std::pair<DegradationKind, double>>&
   a.weights = drawn(random, places * int64_t(operations.size()), -0.2, 0.5);
   for (const auto& [kind, strength] : operations) {
     a.operations.push_back({kind, strength, false, nullptr});
-    if (kind == DegradationKind::gaussian_blur) {
+    if (kind == DegradationKind::gaussian_blur || kind == DegradationKind::wide_blur) {
       a.values.push_back(drawn(random, places, 0.8, 2));
       continue;
     }
-    const int64_t each = kind == DegradationKind::noise        ? s.image()
-                         : kind == DegradationKind::row_stripe ? s.height
-                                                               : s.width;
+    const bool of_rows = kind == DegradationKind::row_stripe || kind == DegradationKind::row_gain;
+    const int64_t each = kind == DegradationKind::noise || kind == DegradationKind::dead ? s.image()
+                         : kind == DegradationKind::pattern                              ? s.height * s.width
+                         : kind == DegradationKind::tone                                 ? 2
+                         : of_rows                                                       ? s.height
+                                                                                         : s.width;
     a.values.push_back(drawn(random, places * each, -0.2, 0.2));
+    if (kind == DegradationKind::dead)
+      for (double& value : a.values.back()) value = value < 0.1 ? NAN : value;
   }
   return a;
 }
@@ -279,12 +295,15 @@ int main() {
   using D = DegradationKind;
   const std::vector<std::pair<D, double>> pixels = {
       {D::identity, 0},    {D::contrast, 0.5},     {D::contrast, 0.9},  {D::saturation, 0.7}, {D::sharpness, 0.3},
-      {D::sharpness, 1.5}, {D::stripe, 0}, {D::row_stripe, 0}, {D::gain, 0},  {D::noise, 0}};
+      {D::sharpness, 1.5}, {D::stripe, 0}, {D::row_stripe, 0}, {D::gain, 0},  {D::noise, 0},
+      {D::row_gain, 0},    {D::tone, 0},   {D::dead, 0},       {D::pattern, 0}, {D::clip, 0}};
   const std::vector<std::pair<D, double>> windows = {
       {D::gaussian_blur, 0}, {D::gaussian_blur, 0}, {D::max_pool_resize, 2}, {D::max_pool_resize, 3},
       {D::average_pool_resize, 2},  {D::bicubic_resize, 2},       {D::bicubic_resize, 4}};
   std::vector<std::pair<D, double>> all = pixels;
   all.insert(all.end(), windows.begin(), windows.end());
+  std::vector<std::pair<D, double>> wide = all;
+  wide.insert(wide.end(), {{D::wide_blur, 0}, {D::wide_blur, 0}});
   unsigned seed = 0;
   for (int64_t channels : {1, 3})
     for (int threads : {1, 2, 3}) {
@@ -293,10 +312,22 @@ int main() {
       for (int64_t height : {5, 6, 9, 23})
         for (int64_t width : {5, 8, 37, 259})
           check(make({1 + height % 2, channels, height, width, 2}, all, ++seed), threads);
+      for (int64_t height : {10, 21, 40})
+        for (int64_t width : {10, 19, 70}) check(make({1, channels, height, width, 2}, wide, ++seed), threads);
     }
-  for (const auto& one : all) check(make({3, 3, 12, 24, 1}, {one}, ++seed), 2);
+  for (const auto& one : wide) check(make({3, 3, 12, 24, 1}, {one}, ++seed), 2);
   for (int64_t width = 1; width < 40; ++width)
     for (DType dtype : {DType::float16, DType::bfloat16}) check_halves(dtype, width);
+  const Case rounded = make({1, 1, 6, 40, 1}, {{D::quantise, 8}, {D::quantise, 1}}, ++seed);
+  const Results of_rounded = run<double>(rounded, DType::float64, 1);
+  for (size_t i = 0; i < rounded.x.size(); ++i) {
+    const double own = std::clamp(rounded.x[i], 0.0, 1.0);
+    const double fine = std::nearbyint(own * 255) / 255, rough = std::nearbyint(own);
+    const double result = rounded.weights[0] * fine + rounded.weights[1] * rough;
+    const double passes = own == rounded.x[i] ? rounded.grad[i] * (rounded.weights[0] + rounded.weights[1]) : 0;
+    expect_near("quantised", rounded.s, of_rounded.y[i], result, 1e-12);
+    expect_near("gradient through quantise", rounded.s, of_rounded.grad_x[i], passes, 1e-12);
+  }
   Case kept = make({1, 1, 6, 40, 1}, {{D::posterize, 5}, {D::posterize, 1}, {D::posterize, 8}}, ++seed);
   const std::vector<double> loops = expected(kept);
   for (const bool through : {false, true}) {

@@ -2,7 +2,7 @@
 // their gradients. The second keeps the last rows of the image and of the gradient of the result, and adds the
 // contributions of all ops to one row of the gradient of the image. The contribution through the mean is the same for
 // all pixels of a channel: it is added where that gradient is read.
-#include "row_ops.h"
+#include "pixel_adjoints.h"
 #include "../common/kernels.h"
 
 namespace deal {
@@ -93,7 +93,7 @@ class BackwardWorker {
 
   void work(int64_t begin, int64_t end) {
     mean_ = plan_.contrast ? mean_of_gray<S>(a_, sums_) : S(0);
-    const int soft = plan_.sharpness ? 1 : 0, reach = plan_.blur ? kBlurReach : soft;
+    const int soft = plan_.sharpness ? 1 : 0, reach = plan_.blur_reach ? plan_.blur_reach : soft;
     images_.start(image_, begin - 2 * soft);
     grads_.start(grad_, begin - reach);
     for (int64_t y = begin - soft; y < begin + soft; ++y) prepare(y, begin, end, reach);
@@ -218,68 +218,42 @@ class BackwardWorker {
   double add(int j, int64_t c, int64_t y) const {
     const Step<S>& step = plan_.steps[j];
     const OpState<S>& held = held_[j];
-    const S *const x = images_.row(c, y), *const g = grads_.row(c, y), weight = held.weight;
-    S* const to = result(c, y);
+    const S weight = held.weight;
+    const AdjointRow<S> row{images_.row(c, y), grads_.row(c, y), weight, result(c, y), plan_.count};
     switch (step.kind) {
-      case DegradationKind::identity: return add_through(x, g, weight, to, [](const V& v, int) DEAL_FLAT { return v; });
+      case DegradationKind::identity: return row.add_through([](const V& v, int) DEAL_FLAT { return v; });
       case DegradationKind::contrast: return add_contrast(step, weight, c, y);
       case DegradationKind::saturation: return add_saturation(step, weight, c, y);
       case DegradationKind::sharpness: return 0;  // see prepare()
-      case DegradationKind::gaussian_blur: return add_blur(held, c, y);
+      case DegradationKind::gaussian_blur: return add_blur<kBlurReach>(held, c, y);
+      case DegradationKind::wide_blur: return add_blur<kWideReach>(held, c, y);
       case DegradationKind::max_pool_resize:
       case DegradationKind::average_pool_resize:
       case DegradationKind::bicubic_resize: add_resize(step, weight, c, y); return 0;
-      case DegradationKind::posterize: return add_posterized(step, weight, x, g, to);
+      case DegradationKind::posterize: return row.add_posterized(step.level, step.straight_through);
+      case DegradationKind::quantise: return row.add_quantised(step.level);
+      case DegradationKind::clip: return row.add_clamped([](const V& v, int) DEAL_FLAT { return clamped(v); });
       case DegradationKind::row_stripe: {
         const S offset = held.values[y];
-        return add_through(x, g, weight, to, [=](const V& v, int) DEAL_FLAT { return v + offset; });
+        return row.add_through([=](const V& v, int) DEAL_FLAT { return v + offset; });
       }
-      case DegradationKind::gain: return add_gain(held, x, g, to);
+      case DegradationKind::gain: return row.add_gain(read_values(step.kind, held, c, y));
+      case DegradationKind::row_gain: return row.add_row_gain(held.values[y]);
+      case DegradationKind::tone: return row.add_tone(held.values[0], held.values[1]);
+      case DegradationKind::dead: return row.add_replaced(read_values(step.kind, held, c, y));
       case DegradationKind::stripe:
+      case DegradationKind::pattern:
       case DegradationKind::noise: {
-        const bool noise = step.kind == DegradationKind::noise;
-        const S* const values = scratch_.values;
-        read_row(held.values + (noise ? (c * a_.height + y) * a_.width : 0), scratch_.values, plan_.width);
-        return add_through(x, g, weight, to, [=](const V& v, int i) DEAL_FLAT { return v + read<V>(values + i); });
+        const S* const values = read_values(step.kind, held, c, y);
+        return row.add_through([=](const V& v, int i) DEAL_FLAT { return v + read<V>(values + i); });
       }
     }
     return 0;
   }
 
-  // For ops that only add something to the image.
-  template <class Body>
-  DEAL_INLINE double add_through(const S* x, const S* g, S weight, S* to, const Body& body) const {
-    V dot{};
-    each_value([&](int i) DEAL_FLAT {
-      const V grad = read<V>(g + i);
-      dot = dot + grad * body(read<V>(x + i), i);
-      store(to + i, read<V>(to + i) + grad * weight);
-    });
-    return sum_of_lanes(dot);
-  }
-
-  double add_gain(const OpState<S>& held, const S* x, const S* g, S* to) const {
-    const S *const values = scratch_.values, weight = held.weight;
-    read_row(held.values, scratch_.values, plan_.width);
-    V dot{};
-    each_value([&](int i) DEAL_FLAT {
-      const V grad = read<V>(g + i), gain = read<V>(values + i);
-      dot = dot + grad * (read<V>(x + i) * gain);
-      store(to + i, read<V>(to + i) + grad * gain * weight);
-    });
-    return sum_of_lanes(dot);
-  }
-
-  double add_posterized(const Step<S>& step, S weight, const S* x, const S* g, S* to) const {
-    const S level = step.level;
-    const bool through = step.straight_through;
-    V dot{};
-    each_value([&](int i) DEAL_FLAT {
-      const V own = read<V>(x + i), grad = read<V>(g + i);
-      dot = dot + grad * posterized(own, level);
-      if (through) store(to + i, read<V>(to + i) + passed(own, grad) * weight);
-    });
-    return sum_of_lanes(dot);
+  const S* read_values(DegradationKind kind, const OpState<S>& held, int64_t c, int64_t y) const {
+    read_row(value_row(plan_, kind, held, c, y), scratch_.values, plan_.width);
+    return scratch_.values;
   }
 
   double add_contrast(const Step<S>& step, S weight, int64_t c, int64_t y) const {
@@ -315,24 +289,25 @@ class BackwardWorker {
   }
 
   // The blur is linear: the dot product of the gradient and the blurred image equals that of the adjoint and the image.
+  template <int reach>
   double add_blur(const OpState<S>& held, int64_t c, int64_t y) const {
     const Taps<S> taps = held.taps;
     S *const row = scratch_.row, *const to = result(c, y);
     const S *const x = images_.row(c, y), weight = held.weight;
     const auto at = [&](int64_t k) { return grads_.row(c, k); };
-    if (y > kBlurReach && y < a_.height - 1 - kBlurReach) blur_down(plan_, taps, y, at, row);
-    else blur_down_border(taps, y, at, row);
-    clear(row, -2 * kBlurReach, 0);
-    clear(row, plan_.width, plan_.count + 2 * kBlurReach);
+    if (y > reach && y < a_.height - 1 - reach) blur_down<reach>(plan_, taps, y, at, row);
+    else blur_down_border<reach>(taps, y, at, row);
+    clear(row, -reach, 0);
+    clear(row, plan_.width, plan_.count + reach);
     V total{};
     each_value([&](int i) DEAL_FLAT {
-      const V part = blurred_along<V>(row + i, taps);
+      const V part = blurred_along<V, reach>(row + i, taps);
       total = total + part * read<V>(x + i);
       store(to + i, read<V>(to + i) + part * weight);
     });
     double dot = sum_of_lanes(total);
-    for (int k = 1; k <= kBlurReach; ++k)
-      for (int from = 0; from + k <= kBlurReach; ++from) {
+    for (int k = 1; k <= reach; ++k)
+      for (int from = 0; from + k <= reach; ++from) {
         const int last = plan_.width - 1;
         const S low = row[from] * taps.at[from + k], high = row[last - from] * taps.at[from + k];
         to[k] += low * weight;
@@ -343,10 +318,10 @@ class BackwardWorker {
   }
 
   // The adjoint of the vertical blur, in a row that contributes to others by reflection.
-  template <class At>
+  template <int reach, class At>
   void blur_down_border(const Taps<S>& taps, int64_t y, const At& at, S* to) const {
     clear(to, 0, plan_.count);
-    for (int64_t from = y - kBlurReach; from <= y + kBlurReach; ++from) {
+    for (int64_t from = y - reach; from <= y + reach; ++from) {
       if (from < 0 || from >= a_.height) continue;
       const S tap = reflected_tap(taps, from, y, a_.height);
       const S* const g = at(from);

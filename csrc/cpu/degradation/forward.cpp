@@ -67,7 +67,7 @@ class ForwardWorker {
   }
 
   void work(int64_t begin, int64_t end) {
-    const int reach = plan_.blur ? kBlurReach : plan_.sharpness ? 1 : 0;
+    const int reach = plan_.blur_reach ? plan_.blur_reach : plan_.sharpness ? 1 : 0;
     mean_ = plan_.contrast ? mean_of_gray<S>(a_, sums_) : S(0);
     ring_.start(image_, begin - reach);
     for (int64_t y = begin; y < end; ++y) {
@@ -126,13 +126,8 @@ class ForwardWorker {
       case DegradationKind::sharpness:
         smooth_row(plan_, y, at, scratch_.row, scratch_.flat);
         return add_blended(to, step, weight, x, scratch_.flat);
-      case DegradationKind::gaussian_blur: {
-        const Taps<S> taps = held.taps;
-        const S* const row = scratch_.row;
-        blur_down(plan_, taps, y, [&](int64_t k) { return ring_.row(c, k); }, scratch_.row);
-        reflect_ends(scratch_.row, plan_.width);
-        return add_each(to, weight, [&](int i) DEAL_FLAT { return blurred_along<Pack<S>>(row + i, taps); });
-      }
+      case DegradationKind::gaussian_blur: return add_blurred<kBlurReach>(held, c, y);
+      case DegradationKind::wide_blur: return add_blurred<kWideReach>(held, c, y);
       case DegradationKind::max_pool_resize:
       case DegradationKind::average_pool_resize:
       case DegradationKind::bicubic_resize: {
@@ -150,21 +145,47 @@ class ForwardWorker {
         const S offset = held.values[y];
         return add_each(to, weight, [=](int i) DEAL_FLAT { return load(x + i) + offset; });
       }
+      case DegradationKind::row_gain: {
+        const S gain = held.values[y];
+        return add_each(to, weight, [=](int i) DEAL_FLAT { return load(x + i) * gain; });
+      }
+      case DegradationKind::tone: {
+        const S gain = held.values[0], offset = held.values[1];
+        return add_each(to, weight, [=](int i) DEAL_FLAT { return load(x + i) * gain + offset; });
+      }
+      case DegradationKind::quantise: {
+        const S levels = step.level;
+        return add_each(to, weight, [=](int i) DEAL_FLAT { return quantised(load(x + i), levels); });
+      }
+      case DegradationKind::clip: return add_each(to, weight, [=](int i) DEAL_FLAT { return clamped(load(x + i)); });
       case DegradationKind::gain: {
-        const S* const values = value_row(held.values);
+        const S* const values = read_values(step.kind, held, c, y);
         return add_each(to, weight, [=](int i) DEAL_FLAT { return load(x + i) * load(values + i); });
       }
+      case DegradationKind::dead: {
+        const S* const values = read_values(step.kind, held, c, y);
+        return add_each(to, weight, [=](int i) DEAL_FLAT { return replaced(load(x + i), load(values + i)); });
+      }
       case DegradationKind::stripe:
+      case DegradationKind::pattern:
       case DegradationKind::noise: {
-        const bool noise = step.kind == DegradationKind::noise;
-        const S* const values = value_row(held.values + (noise ? (c * a_.height + y) * a_.width : 0));
+        const S* const values = read_values(step.kind, held, c, y);
         return add_each(to, weight, [=](int i) DEAL_FLAT { return load(x + i) + load(values + i); });
       }
     }
   }
 
-  const S* value_row(const S* from) const {
-    read_row(from, scratch_.values, plan_.width);
+  template <int reach>
+  void add_blurred(const OpState<S>& held, int64_t c, int64_t y) {
+    const Taps<S> taps = held.taps;
+    const S* const row = scratch_.row;
+    blur_down<reach>(plan_, taps, y, [&](int64_t k) { return ring_.row(c, k); }, scratch_.row);
+    reflect_ends<reach>(scratch_.row, plan_.width);
+    add_each(results_[c], held.weight, [&](int i) DEAL_FLAT { return blurred_along<Pack<S>, reach>(row + i, taps); });
+  }
+
+  const S* read_values(DegradationKind kind, const OpState<S>& held, int64_t c, int64_t y) const {
+    read_row(value_row(plan_, kind, held, c, y), scratch_.values, plan_.width);
     return scratch_.values;
   }
 

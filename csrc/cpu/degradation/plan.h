@@ -69,7 +69,7 @@ class Plan {
     }
     contrast = contains(steps.get(), a.op_count, DegradationKind::contrast);
     sharpness = contains(steps.get(), a.op_count, DegradationKind::sharpness);
-    blur = contains(steps.get(), a.op_count, DegradationKind::gaussian_blur);
+    for (int j = 0; j < a.op_count; ++j) blur_reach = steps[j].reach > blur_reach ? steps[j].reach : blur_reach;
   }
 
   int64_t pixels() const { return a.channels * a.height * a.width; }
@@ -79,7 +79,8 @@ class Plan {
   const int64_t pitch;     // distance of two rows in a buffer
   Buffer<Step<S>> steps;
   int64_t small = 0;  // number of values of all small images
-  bool contrast = false, sharpness = false, blur = false;
+  int blur_reach = 0;  // the largest; 0 without a blur
+  bool contrast = false, sharpness = false;
 
  private:
   void make_tables(Step<S>& step, int number) {

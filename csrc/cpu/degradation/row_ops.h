@@ -22,14 +22,25 @@ void hold(OpState<S>& held, const Step<S>& step, S weight, const Plan<S>& plan, 
   held = {weight, {}, step.values, {-1, -1}};
   switch (step.kind) {
     case DegradationKind::gaussian_blur:
-      held.taps = gaussian<S>(double(step.values[place]));
-      break;
+    case DegradationKind::wide_blur: gaussian(double(step.values[place]), step.reach, held.taps); break;
     case DegradationKind::stripe:
     case DegradationKind::gain: held.values += place * a.width; break;
-    case DegradationKind::row_stripe: held.values += place * a.height; break;
-    case DegradationKind::noise: held.values += place * plan.pixels(); break;
+    case DegradationKind::row_stripe:
+    case DegradationKind::row_gain: held.values += place * a.height; break;
+    case DegradationKind::tone: held.values += place * 2; break;
+    case DegradationKind::pattern: held.values += place * a.height * a.width; break;
+    case DegradationKind::noise:
+    case DegradationKind::dead: held.values += place * plan.pixels(); break;
     default: break;
   }
+}
+
+// The values of an op in row y of a channel, for ops that have some for every column or pixel.
+template <class S>
+const S* value_row(const Plan<S>& plan, DegradationKind kind, const OpState<S>& held, int64_t channel, int64_t y) {
+  const bool of_pixels = kind == DegradationKind::noise || kind == DegradationKind::dead;
+  if (of_pixels) return held.values + (channel * plan.a.height + y) * plan.a.width;
+  return kind == DegradationKind::pattern ? held.values + y * plan.a.width : held.values;
 }
 
 // OpScratch rows for ops: `row` for the blur, `flat` for the flatter image of a blend.
@@ -85,29 +96,29 @@ void smooth_row(const Plan<S>& plan, int64_t y, const At& at, S* column, S* to) 
 }
 
 // Row y of the vertical blur. at(y) is a row of the image.
-template <class S, class At>
+template <int reach, class S, class At>
 void blur_down(const Plan<S>& plan, const Taps<S>& taps, int64_t y, const At& at, S* to) {
-  const S* rows[2 * kBlurReach + 1];
-  for (int k = -kBlurReach; k <= kBlurReach; ++k) rows[k + kBlurReach] = at(reflected(y + k, plan.a.height));
+  const S* rows[2 * reach + 1];
+  for (int k = -reach; k <= reach; ++k) rows[k + reach] = at(reflected(y + k, plan.a.height));
   const Taps<S> t = taps;
   each_vector<S>(plan.count, [&](int i) DEAL_FLAT {
-    store(to + i, blurred<Pack<S>>([&](int k) DEAL_FLAT { return load(rows[k + kBlurReach] + i); }, t));
+    store(to + i, blurred<Pack<S>, reach>([&](int k) DEAL_FLAT { return load(rows[k + reach] + i); }, t));
   });
 }
 
 // Extends a row by reflection at both ends.
-template <class S>
+template <int reach, class S>
 void reflect_ends(S* row, int width) {
-  for (int k = 1; k <= kBlurReach; ++k) {
+  for (int k = 1; k <= reach; ++k) {
     row[-k] = row[k];
     row[width - 1 + k] = row[width - 1 - k];
   }
 }
 
 // The horizontal blur at p.
-template <class V, class S>
+template <class V, int reach, class S>
 DEAL_INLINE V blurred_along(const S* p, const Taps<S>& taps) {
-  return blurred<V>([=](int k) DEAL_FLAT { return read<V>(p + k); }, taps);
+  return blurred<V, reach>([=](int k) DEAL_FLAT { return read<V>(p + k); }, taps);
 }
 
 // Two neighbouring rows of a small image, enlarged to the width of the image, and the weight of the second one.

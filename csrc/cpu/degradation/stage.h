@@ -6,7 +6,6 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-constexpr int kRing = 16;     // rows of an image that are held: at least the height of a window
 constexpr int64_t kPixelsWorthAThread = 1 << 12;
 
 // The image of one sample, with an offset by channel that is added where it is read.
@@ -59,7 +58,10 @@ class Lines {
 template <class S>
 class RowRing {
  public:
-  explicit RowRing(const Plan<S>& plan) : plan_(plan), lines_(plan, kRing * plan.a.channels) {}
+  explicit RowRing(const Plan<S>& plan)
+      : plan_(plan), held_(plan.blur_reach > kBlurReach ? 32 : 16), lines_(plan, held_ * plan.a.channels) {
+    static_assert(2 * kBlurReach < 16 && 2 * kWideReach < 32, "the rows of a window are held");
+  }
 
   // The first row to be read is `first`.
   void start(const Image<S>& image, int64_t first) {
@@ -70,14 +72,17 @@ class RowRing {
   // Reads up to row `last` or the end of the image.
   void read_to(int64_t last) {
     for (; !ready_ && next_ <= last && next_ < plan_.a.height; ++next_)
-      for (int64_t c = 0; c < plan_.a.channels; ++c) fetch(plan_, image_, c, next_, lines_[c * kRing + next_ % kRing]);
+      for (int64_t c = 0; c < plan_.a.channels; ++c) fetch(plan_, image_, c, next_, line(c, next_));
   }
   const S* row(int64_t channel, int64_t y) const {
-    return ready_ ? ready_ + (channel * plan_.a.height + y) * plan_.a.width : lines_[channel * kRing + y % kRing];
+    return ready_ ? ready_ + (channel * plan_.a.height + y) * plan_.a.width : line(channel, y);
   }
 
  private:
+  S* line(int64_t channel, int64_t y) const { return lines_[channel * held_ + (y & (held_ - 1))]; }
+
   const Plan<S>& plan_;
+  const int64_t held_;  // rows of a channel, a power of two
   const Lines<S> lines_;
   Image<S> image_{};
   const S* ready_ = nullptr;  // the image, if its rows are used directly

@@ -70,13 +70,36 @@ struct AdjointPixels {
 };
 
 // Calls run(offset, tap) for the gradients that contribute to a position of an axis by reflection.
-template <class Run>
+template <int reach, class Run>
 __device__ __forceinline__ void each_reflection(const Taps<float>& taps, int place, int count, const Run& run) {
   const int last = count - 1 - place;
 #pragma unroll 1
-  for (int from = 0; place > 0 && from + place <= kBlurReach; ++from) run(from - place, taps.at[from + place]);
+  for (int from = 0; place > 0 && from + place <= reach; ++from) run(from - place, taps.at[from + place]);
 #pragma unroll 1
-  for (int from = 0; last > 0 && from + last <= kBlurReach; ++from) run(last - from, taps.at[from + last]);
+  for (int from = 0; last > 0 && from + last <= reach; ++from) run(last - from, taps.at[from + last]);
+}
+
+// The adjoint of a wide blur along an axis, at a place on it. at(k) is the gradient k pixels away.
+template <class At>
+__device__ __forceinline__ float wide_adjoint(const Taps<float>& taps, int place, int count, const At& at) {
+  float total = wide_blurred([&](int k) { return place + k >= 0 && place + k < count ? at(k) : 0.0f; }, taps);
+  each_reflection<kWideReach>(taps, place, count, [&](int away, float tap) { total += at(away) * tap; });
+  return total;
+}
+
+// `s.small` has the adjoint of the vertical blur.
+__device__ __forceinline__ float add_wide_blur(const Stage& s, const Step& step, const AdjointTile& p,
+                                               const Taps<float>& taps, float weight, AdjointPixels& pixels) {
+  const int x = within(p.at.x, s.width);
+  float* const parts = p.rows + p.at.in_tile();
+  __syncthreads();
+#pragma unroll 1
+  for (int k = 0; k < kRows; ++k) {
+    const int64_t line = int64_t(within(p.at.y + k, s.height)) * s.width + x;
+    const float* const pixel = s.small + small_of(s, step, p.sample, p.channel) + line;
+    parts[k * kPitch] = wide_adjoint(taps, x, s.width, [&](int away) { return pixel[away]; });
+  }
+  return pixels.add_linear(weight, [&](int k) { return parts[k * kPitch]; });
 }
 
 // The gradient must be zero outside of the image.
@@ -91,11 +114,12 @@ __device__ __forceinline__ float add_blur(const Stage& s, const AdjointTile& p, 
     float found[kRun];
 #pragma unroll
     for (int k = 0; k < kRun; ++k)
-      found[k] = blurred<float>([&](int i) { return plane[at + (k + i) * kPitch]; }, taps);
+      found[k] = blurred<float, kBlurReach>([&](int i) { return plane[at + (k + i) * kPitch]; }, taps);
 #pragma unroll
     for (int k = 0; k < kRun; ++k) {
-      each_reflection(in_memory, y + k, s.height,
-                      [&](int away, float tap) { found[k] += plane[at + (k + away) * kPitch] * tap; });
+      each_reflection<kBlurReach>(in_memory, y + k, s.height, [&](int away, float tap) {
+        found[k] += plane[at + (k + away) * kPitch] * tap;
+      });
       p.rows[at + k * kPitch] = found[k];
     }
   }
@@ -103,8 +127,9 @@ __device__ __forceinline__ float add_blur(const Stage& s, const AdjointTile& p, 
   const float* const rows = p.rows + p.at.in_tile() + kBlurReach;
   float parts[kRows];
 #pragma unroll
-  for (int k = 0; k < kRows; ++k) parts[k] = blurred<float>([&](int i) { return rows[k * kPitch + i]; }, taps);
-  each_reflection(in_memory, p.at.x, s.width, [&](int away, float tap) {
+  for (int k = 0; k < kRows; ++k)
+    parts[k] = blurred<float, kBlurReach>([&](int i) { return rows[k * kPitch + i]; }, taps);
+  each_reflection<kBlurReach>(in_memory, p.at.x, s.width, [&](int away, float tap) {
 #pragma unroll
     for (int k = 0; k < kRows; ++k) parts[k] += rows[k * kPitch + away] * tap;
   });
@@ -265,6 +290,8 @@ __device__ __forceinline__ float add_operation(const Stage& s, int j, const Adjo
     case DegradationKind::saturation: return add_saturation(s, step, p, weight, pixels);
     case DegradationKind::sharpness: return add_sharpness(s, step, p, weight, pixels);
     case DegradationKind::gaussian_blur: return add_blur(s, p, s.taps[number * s.operations + j], weight, pixels);
+    case DegradationKind::wide_blur:
+      return add_wide_blur(s, step, p, s.taps[number * s.operations + j], weight, pixels);
     case DegradationKind::max_pool_resize:
     case DegradationKind::average_pool_resize: return add_pooled(s, step, p, weight, pixels);
     case DegradationKind::bicubic_resize: return add_bicubic(s, step, p, weight, pixels);
@@ -272,6 +299,13 @@ __device__ __forceinline__ float add_operation(const Stage& s, int j, const Adjo
       return pixels.add(
           weight, [&](int k) { return posterized(pixels.x[k], step.level); },
           [&](int k) { return step.straight_through ? passed(pixels.x[k], pixels.g[k]) : 0.0f; });
+    case DegradationKind::quantise:
+      return pixels.add(
+          weight, [&](int k) { return quantised(pixels.x[k], step.level); },
+          [&](int k) { return passed(pixels.x[k], pixels.g[k]); });
+    case DegradationKind::clip:
+      return pixels.add(
+          weight, [&](int k) { return clamped(pixels.x[k]); }, [&](int k) { return passed(pixels.x[k], pixels.g[k]); });
     case DegradationKind::stripe: {
       const float offset = step.values[number * s.width + x];
       return pixels.add_through(weight, [&](int k) { return pixels.x[k] + offset; });
@@ -285,8 +319,27 @@ __device__ __forceinline__ float add_operation(const Stage& s, int j, const Adjo
       return pixels.add(
           weight, [&](int k) { return pixels.x[k] * gain; }, [&](int k) { return pixels.g[k] * gain; });
     }
+    case DegradationKind::row_gain: {
+      const float* const gains = step.values + number * s.height;
+      const auto gain = [&](int k) { return gains[within(at.y + k, s.height)]; };
+      return pixels.add(
+          weight, [&](int k) { return pixels.x[k] * gain(k); }, [&](int k) { return pixels.g[k] * gain(k); });
+    }
+    case DegradationKind::tone: {
+      const float gain = step.values[number * 2], offset = step.values[number * 2 + 1];
+      return pixels.add(
+          weight, [&](int k) { return pixels.x[k] * gain + offset; }, [&](int k) { return pixels.g[k] * gain; });
+    }
+    case DegradationKind::dead: {
+      const float* const values = step.values + plane_of(s, number, p.channel) + x;
+      const auto value = [&](int k) { return values[int64_t(within(at.y + k, s.height)) * s.width]; };
+      return pixels.add(
+          weight, [&](int k) { return replaced(pixels.x[k], value(k)); },
+          [&](int k) { return value(k) <= value(k) ? 0.0f : pixels.g[k]; });
+    }
+    case DegradationKind::pattern:
     case DegradationKind::noise: {
-      const float* const offsets = step.values + plane_of(s, number, p.channel) + x;
+      const float* const offsets = step.values + plane_of_values(s, step.kind, number, p.channel) + x;
       return pixels.add_through(
           weight, [&](int k) { return pixels.x[k] + offsets[int64_t(within(at.y + k, s.height)) * s.width]; });
     }

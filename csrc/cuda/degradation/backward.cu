@@ -55,6 +55,15 @@ __device__ __forceinline__ float small_gradient(const Stage& s, const Step& step
   return total;
 }
 
+// The adjoint of a vertical wide blur, in a row of the column that begins at `top`.
+__device__ __forceinline__ float wide_gradient(const Stage& s, int j, int64_t sample, int64_t top, int row,
+                                               float offset) {
+  const Taps<float>& taps = s.taps[number_of(s, sample) * s.operations + j];
+  return wide_adjoint(taps, row, s.height, [&](int away) {
+    return value_at(s.grad, top + int64_t(row + away) * s.width) + offset;
+  });
+}
+
 __global__ void __launch_bounds__(kBlock, 8) look_back(const Stage s) {
   const BlockTiles block(s);
   const double through = mean_of_blocks(s, s.grad.through, block.sample);
@@ -64,10 +73,13 @@ __global__ void __launch_bounds__(kBlock, 8) look_back(const Stage s) {
     if (s.contrast) gray += sum_of_gray(s, block.sample, at);
     for (int j = 0; j < s.operations; ++j) {
       const Step& step = s.step[j];
-      if (!resizes(step.kind)) continue;
+      if (!has_small(step.kind)) continue;
       each_small(s, step, block.sample, at, [&](int channel, int row, int column, int64_t place) {
         const int64_t plane = plane_of(s, block.sample, channel);
-        s.small[place] = small_gradient(s, step, plane, row, column, offset_of(s, channel, through));
+        const float offset = offset_of(s, channel, through);
+        if (step.kind == DegradationKind::wide_blur)
+          s.small[place] = wide_gradient(s, j, block.sample, plane + column, row, offset);
+        else s.small[place] = small_gradient(s, step, plane, row, column, offset);
         if (step.kind == DegradationKind::max_pool_resize)
           s.places[place] = place_of_largest(s, step, plane + (int64_t(row) * s.width + column) * step.factor);
       });

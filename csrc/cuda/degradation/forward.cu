@@ -17,8 +17,8 @@ __global__ void __launch_bounds__(kBlock) find_taps(const Stage s) {
   const int64_t number = first_of_thread(1);
   if (number >= s.batch * s.stages) return;
   for (int j = 0; j < s.operations; ++j)
-    if (s.step[j].kind == DegradationKind::gaussian_blur)
-      s.taps[number * s.operations + j] = gaussian<float>(double(s.step[j].values[number]));
+    if (s.step[j].reach)
+      gaussian(double(s.step[j].values[number]), s.step[j].reach, s.taps[number * s.operations + j]);
 }
 
 // The maximum of a window; NaN if any value is NaN.
@@ -55,9 +55,18 @@ __device__ __forceinline__ float bicubic(const Stage& s, const Step& step, int64
   return (parts[0] + parts[1]) + (parts[2] + parts[3]);
 }
 
+__device__ __forceinline__ float wide_blur_down(const Stage& s, const Taps<float>& taps, int64_t plane, int row,
+                                                int column) {
+  return wide_blurred(
+      [&](int k) { return value_at(s.image, plane + reflected(row + k, s.height) * s.width + column); }, taps);
+}
+
 __global__ void __launch_bounds__(kBlock, 8) look(const Stage s) {
   const BlockTiles block(s);
-  const auto shrink = [&](int64_t plane, const Step& step, int row, int column) {
+  const auto shrink = [&](int64_t plane, int j, int row, int column) {
+    const Step& step = s.step[j];
+    if (step.kind == DegradationKind::wide_blur)
+      return wide_blur_down(s, s.taps[number_of(s, block.sample) * s.operations + j], plane, row, column);
     if (step.kind == DegradationKind::bicubic_resize) return bicubic(s, step, plane, row, column);
     const int64_t window = plane + (int64_t(row) * s.width + column) * step.factor;
     return step.kind == DegradationKind::max_pool_resize ? largest(s, step, window) : average(s, step, window);
@@ -68,9 +77,9 @@ __global__ void __launch_bounds__(kBlock, 8) look(const Stage s) {
     if (s.contrast) gray += sum_of_gray(s, block.sample, at);
     for (int j = 0; j < s.operations; ++j) {
       const Step& step = s.step[j];
-      if (!resizes(step.kind)) continue;
+      if (!has_small(step.kind)) continue;
       each_small(s, step, block.sample, at, [&](int channel, int row, int column, int64_t place) {
-        s.small[place] = shrink(plane_of(s, block.sample, channel), step, row, column);
+        s.small[place] = shrink(plane_of(s, block.sample, channel), j, row, column);
       });
     }
   }
@@ -107,7 +116,7 @@ __device__ __forceinline__ void blur_down(const float* plane, const Taps<float>&
     for (int k = 0; k < kRun + 2 * kBlurReach; ++k) window[k] = plane[at + k * kPitch];
 #pragma unroll
     for (int k = 0; k < kRun; ++k)
-      rows[at + k * kPitch] = blurred<float>([&](int i) { return window[k + kBlurReach + i]; }, taps);
+      rows[at + k * kPitch] = blurred<float, kBlurReach>([&](int i) { return window[k + kBlurReach + i]; }, taps);
   }
 }
 
@@ -124,13 +133,27 @@ __device__ __forceinline__ void add_resized(const Step& step, const float* small
   });
 }
 
+// The horizontal blur of an image that is blurred vertically.
+__device__ __forceinline__ void add_wide_blur(const Stage& s, const float* plane, const Taps<float>& taps,
+                                              const ThreadTile& at, float weight, float* scratch,
+                                              ThreadPixels& pixels) {
+  const int x = within(at.x, s.width);
+  __syncthreads();
+#pragma unroll 1
+  for (int k = 0; k < kRows; ++k) {
+    const float* const row = plane + int64_t(within(at.y + k, s.height)) * s.width;
+    scratch[k * kPitch] = wide_blurred([&](int i) { return row[reflected(x + i, s.width)]; }, taps);
+  }
+  pixels.add(weight, [&](float, int k) { return scratch[k * kPitch]; });
+}
+
 struct ChannelTile {
   int64_t sample;
   int channel;
   ThreadTile at;
   float mean;
   const float* planes;  // of all channels, at the thread's first pixel
-  float* rows;          // for the blur
+  float* rows;          // for blurs
 };
 
 __device__ __forceinline__ void add_operation(const Stage& s, int j, const ChannelTile& p, ThreadPixels& pixels) {
@@ -160,14 +183,19 @@ __device__ __forceinline__ void add_operation(const Stage& s, int j, const Chann
       __syncthreads();
       const float* const rows = p.rows + at.in_tile() + kBlurReach;
       return pixels.add(weight, [&](float, int k) {
-        return blurred<float>([&](int i) { return rows[k * kPitch + i]; }, taps);
+        return blurred<float, kBlurReach>([&](int i) { return rows[k * kPitch + i]; }, taps);
       });
     }
+    case DegradationKind::wide_blur:
+      return add_wide_blur(s, s.small + small_of(s, step, p.sample, p.channel), s.taps[number * s.operations + j], at,
+                           weight, p.rows + at.in_tile(), pixels);
     case DegradationKind::max_pool_resize:
     case DegradationKind::average_pool_resize:
     case DegradationKind::bicubic_resize:
       return add_resized(step, s.small + small_of(s, step, p.sample, p.channel), at, weight, pixels);
     case DegradationKind::posterize: return pixels.add(weight, [&](float v, int) { return posterized(v, step.level); });
+    case DegradationKind::quantise: return pixels.add(weight, [&](float v, int) { return quantised(v, step.level); });
+    case DegradationKind::clip: return pixels.add(weight, [](float v, int) { return clamped(v); });
     case DegradationKind::stripe: {
       const float offset = step.values[number * s.width + x];
       return pixels.add(weight, [&](float v, int) { return v + offset; });
@@ -180,10 +208,24 @@ __device__ __forceinline__ void add_operation(const Stage& s, int j, const Chann
       const float gain = step.values[number * s.width + x];
       return pixels.add(weight, [&](float v, int) { return v * gain; });
     }
+    case DegradationKind::row_gain: {
+      const float* const gains = step.values + number * s.height;
+      return pixels.add(weight, [&](float v, int k) { return v * gains[within(at.y + k, s.height)]; });
+    }
+    case DegradationKind::tone: {
+      const float gain = step.values[number * 2], offset = step.values[number * 2 + 1];
+      return pixels.add(weight, [&](float v, int) { return v * gain + offset; });
+    }
+    case DegradationKind::pattern:
     case DegradationKind::noise: {
-      const float* const offsets = step.values + plane_of(s, number, p.channel) + x;
+      const float* const offsets = step.values + plane_of_values(s, step.kind, number, p.channel) + x;
       return pixels.add(
           weight, [&](float v, int k) { return v + offsets[int64_t(within(at.y + k, s.height)) * s.width]; });
+    }
+    case DegradationKind::dead: {
+      const float* const values = step.values + plane_of(s, number, p.channel) + x;
+      return pixels.add(
+          weight, [&](float v, int k) { return replaced(v, values[int64_t(within(at.y + k, s.height)) * s.width]); });
     }
   }
 }
@@ -218,7 +260,7 @@ const char* run_stage(const Stage& s, int64_t threads, int device, CUstream_st* 
 }  // namespace
 
 const char* prepare(const Stage& s, int device, CUstream_st* stream) {
-  return s.blur ? launch(find_taps, s, s.batch * s.stages, 0, device, stream) : nullptr;
+  return s.taps_needed ? launch(find_taps, s, s.batch * s.stages, 0, device, stream) : nullptr;
 }
 
 int64_t workspace_bytes(const DegradationForward& a) {

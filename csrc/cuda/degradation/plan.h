@@ -38,7 +38,8 @@ struct Plan {
     for (int j = 0; j < all.operations; ++j) {
       Step& step = all.step[j];
       plan_op(a, a.ops[j], step);
-      if (!resizes(step.kind)) continue;
+      all.taps_needed = all.taps_needed || step.reach > 0;
+      if (!has_small(step.kind)) continue;
       step.small = small;
       small += a.batch * a.channels * step.height * step.width;
     }

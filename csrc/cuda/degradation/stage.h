@@ -1,9 +1,9 @@
 // The arguments of the kernels of a degradation mixture, and what both passes do with a tile of an image.
 //
-// A stage takes two kernels. The first computes what depends on the whole image: the mean gray value and the small
-// images of resizes. The second processes tiles in shared memory, with their surroundings, and adds the results of all
-// ops for a thread's pixels in registers. Sums over a sample are left by block; every block that needs the sum adds
-// these itself.
+// A stage takes two kernels. The first computes what a tile with its surroundings is too small for: the mean gray value,
+// the small images of resizes, and the vertical half of wide_blur. The second processes tiles in shared memory, with
+// their surroundings, and adds the results of all ops for a thread's pixels in registers. Sums over a sample are left by
+// block; every block that needs the sum adds these itself.
 #pragma once
 #include "../../types.h"
 #include "../../math/degradation_plan.h"
@@ -36,14 +36,15 @@ struct Stage {
   int64_t batch, stages, stage;
   int channels, height, width, operations;
   int tiles_across, tiles, tiles_of_block, blocks;  // of a sample
-  bool contrast, sharpness, blur, looks;
+  bool contrast, sharpness, looks;
+  bool blur, taps_needed;  // whether there is a gaussian_blur; one or a wide_blur
   const float* weights;
   Image image;        // the input of the stage
   DType result_dtype;
   void* result;       // the result; in the backward pass the gradient of the input; null: not computed
   double* sums;       // of gray values, [batch, blocks]
   Taps<float>* taps;  // windows of blurs, [batch, stages, operations]
-  float* small;       // small images; in the backward pass their gradients
+  float* small;       // small images and vertical blurs; in the backward pass their gradients
   // Backward pass only:
   Image grad;
   int* places;      // positions of the maxima in their windows
@@ -86,6 +87,11 @@ __device__ __forceinline__ int within(int at, int count) { return at < 0 ? 0 : a
 
 __device__ __forceinline__ int64_t plane_of(const Stage& s, int64_t sample, int channel) {
   return (sample * s.channels + channel) * s.height * s.width;
+}
+
+// The values of noise have planes of every channel; those of a pattern have one.
+__device__ __forceinline__ int64_t plane_of_values(const Stage& s, DegradationKind kind, int64_t number, int channel) {
+  return kind == DegradationKind::noise ? plane_of(s, number, channel) : number * s.height * s.width;
 }
 
 // Calls run(data) with a pointer of the type of the elements.
@@ -187,6 +193,20 @@ __device__ __forceinline__ void leave_gray(const Stage& s, int64_t slot, double 
 __device__ __forceinline__ int64_t small_of(const Stage& s, const Step& step, int64_t sample, int channel) {
   return step.small + (sample * s.channels + channel) * step.height * step.width;
 }
+
+// The same as blurred<float, kWideReach>, in a loop: all values at once would take many registers.
+template <class At>
+__device__ __forceinline__ float wide_blurred(const At& at, const Taps<float>& taps) {
+  static_assert(kWideReach % 2 == 1, "the farthest pixels have no others beside them");
+  float total = two_away<float>(kWideReach, at, taps);
+#pragma unroll 1
+  for (int k = kWideReach - 2; k > 0; k -= 2)
+    total = total + (two_away<float>(k + 1, at, taps) + two_away<float>(k, at, taps));
+  return total + at(0) * taps.at[0];
+}
+
+// Whether the first kernel leaves an image of the op.
+DEAL_INLINE bool has_small(DegradationKind kind) { return resizes(kind) || kind == DegradationKind::wide_blur; }
 
 // Calls run(channel, row, column, offset) for each small pixel of an op whose window begins in a tile.
 template <class Run>

@@ -24,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--fuser", type=str | None, default=None, metavar="FILE",
         help="with --pairs: weights from deal train-fuser, to fuse by a network as well",
     )  # fmt: skip
-    parser.add_argument("--suite", type=str, default="standard", help="degradations: standard or short")
+    parser.add_argument("--suite", type=str, default="standard", help="degradations: standard, short or thermal")
     parser.add_argument(
         "--methods", nargs="+", type=str, default=["none", "best-classical", "deal"], metavar="NAME",
         help="classical methods, or cascades of them joined by +; best-classical; deal, which is the bundled weights; "

@@ -2,14 +2,19 @@
 
 A row is one degradation of a clean image [1, C, H, W] in [0, 1], made of steps in this order:
 
-* stripes, rows: a random value N(0, level^2) is added to every column or row;
+* stripes, rows, noise: a random value N(0, level^2) is added to every column, row or pixel;
+* partial stripes: likewise to every column, between two random rows;
 * gain: every column is multiplied by a random value N(1, level^2);
 * coarse: the image is reduced by a factor and enlarged again, with bicubic interpolation of a = -0.5 (as in Pillow and
   MATLAB, unlike OpenCV) and antialiasing when it is reduced;
-* contrast: level * image + (1 - level) * mean of the image.
+* contrast: level * image + (1 - level) * mean of the image;
+* dead: a share of the pixels becomes 0 or 1;
+* glow: level * n or level * (1 - n) is added, where n is 1 at a random point and falls towards the corners;
+* shading: a slow pattern of a few cosines is added, whose first coefficients are N(0, level^2);
+* camera: the protocol of `deal.evaluate.camera_protocol`, with the published ranges at level 1, or lighter ones at 0.5.
 
-Images are not clamped or quantised, so values may leave [0, 1]. Random values depend only on the seed, the index of the
-image and the name of the row: adding or removing rows does not change the others.
+Images are not clamped or quantised, except by camera, so values may leave [0, 1]. Random values depend only on the
+seed, the index of the image and the name of the row: adding or removing rows does not change the others.
 
 >>> import torch
 >>> x = torch.rand(1, 1, 48, 64)
@@ -28,6 +33,7 @@ from typing import Literal, NamedTuple
 import numpy
 from torch import Generator, Tensor
 
+from deal.evaluate import camera_protocol
 from deal_kernels._common.checks import one_of
 from deal_kernels.degradation import apply, sample_params
 
@@ -59,10 +65,23 @@ STANDARD = (
     Row("contrast 0.5", (("contrast", 0.5),), "affine_psnr"),
     Row("composed", (("contrast", 0.5), ("coarse", 2), ("stripes", 0.05)), "affine_psnr", pictured=True),
 )
+# What cameras do beside column stripes: all at once, then one by one.
+THERMAL = (
+    Row("hard", (("camera", 1.0),), "affine_psnr", pictured=True),
+    Row("normal", (("camera", 0.5),), "affine_psnr", pictured=True),
+    Row("composed + rows", (*STANDARD[-1].steps, ("rows", 0.05)), "affine_psnr", pictured=True),
+    *_levels("rows", 0.05),
+    *_levels("partial stripes", 0.05, pictured=0.05),
+    *_levels("noise", 0.03, 0.05, pictured=0.05),
+    *_levels("dead", 0.005),
+    *_levels("glow", 0.2, pictured=0.2),
+    *_levels("shading", 0.1),
+)
 SHORT = {"clean", "stripes 0.05", "stripes 0.1", "x2", "contrast 0.5", "composed"}
 SUITES: dict[str, tuple[Row, ...]] = {
     "standard": STANDARD,
     "short": tuple(row for row in STANDARD if row.name in SHORT),  # to compare many networks
+    "thermal": THERMAL,
 }
 
 
@@ -103,6 +122,12 @@ STEPS: dict[str, Step] = {
     "stripes": _random_step("stripe"),
     "rows": _random_step("row_stripe"),
     "gain": _random_step("gain"),
+    "noise": _random_step("noise"),
+    "partial stripes": _random_step("partial_stripe"),
+    "dead": _random_step("dead"),
+    "glow": _random_step("glow"),
+    "shading": _random_step("shading"),
     "coarse": lambda x, factor, _: apply(f"coarse_{factor:g}", x),
     "contrast": lambda x, share, _: apply(f"contrast_{share:g}", x),
+    "camera": lambda x, level, random: camera_protocol.degrade(x, camera_protocol.LEVELS[level], random),
 }

@@ -283,7 +283,6 @@ __device__ __forceinline__ float add_operation(const Stage& s, int j, const Adjo
   const ThreadTile& at = p.at;
   const int64_t number = number_of(s, p.sample);
   const float weight = s.weights[number * s.operations + j];
-  const int x = within(at.x, s.width);
   switch (step.kind) {
     case DegradationKind::identity: return pixels.add_through(weight, [&](int k) { return pixels.x[k]; });
     case DegradationKind::contrast: return add_contrast(step, p, weight, pixels, through);
@@ -306,42 +305,29 @@ __device__ __forceinline__ float add_operation(const Stage& s, int j, const Adjo
     case DegradationKind::clip:
       return pixels.add(
           weight, [&](int k) { return clamped(pixels.x[k]); }, [&](int k) { return passed(pixels.x[k], pixels.g[k]); });
-    case DegradationKind::stripe: {
-      const float offset = step.values[number * s.width + x];
-      return pixels.add_through(weight, [&](int k) { return pixels.x[k] + offset; });
-    }
-    case DegradationKind::row_stripe: {
-      const float* const offsets = step.values + number * s.height;
-      return pixels.add_through(weight, [&](int k) { return pixels.x[k] + offsets[within(at.y + k, s.height)]; });
-    }
-    case DegradationKind::gain: {
-      const float gain = step.values[number * s.width + x];
-      return pixels.add(
-          weight, [&](int k) { return pixels.x[k] * gain; }, [&](int k) { return pixels.g[k] * gain; });
-    }
-    case DegradationKind::row_gain: {
-      const float* const gains = step.values + number * s.height;
-      const auto gain = [&](int k) { return gains[within(at.y + k, s.height)]; };
-      return pixels.add(
-          weight, [&](int k) { return pixels.x[k] * gain(k); }, [&](int k) { return pixels.g[k] * gain(k); });
-    }
     case DegradationKind::tone: {
       const float gain = step.values[number * 2], offset = step.values[number * 2 + 1];
       return pixels.add(
           weight, [&](int k) { return pixels.x[k] * gain + offset; }, [&](int k) { return pixels.g[k] * gain; });
     }
-    case DegradationKind::dead: {
-      const float* const values = step.values + plane_of(s, number, p.channel) + x;
-      const auto value = [&](int k) { return values[int64_t(within(at.y + k, s.height)) * s.width]; };
-      return pixels.add(
-          weight, [&](int k) { return replaced(pixels.x[k], value(k)); },
-          [&](int k) { return value(k) <= value(k) ? 0.0f : pixels.g[k]; });
-    }
+    case DegradationKind::stripe:
+    case DegradationKind::row_stripe:
     case DegradationKind::pattern:
     case DegradationKind::noise: {
-      const float* const offsets = step.values + plane_of_values(s, step.kind, number, p.channel) + x;
-      return pixels.add_through(
-          weight, [&](int k) { return pixels.x[k] + offsets[int64_t(within(at.y + k, s.height)) * s.width]; });
+      const ThreadValues values(s, step, number, p.channel, at);
+      return pixels.add_through(weight, [&](int k) { return pixels.x[k] + values(k); });
+    }
+    case DegradationKind::gain:
+    case DegradationKind::row_gain: {
+      const ThreadValues values(s, step, number, p.channel, at);
+      return pixels.add(
+          weight, [&](int k) { return pixels.x[k] * values(k); }, [&](int k) { return pixels.g[k] * values(k); });
+    }
+    case DegradationKind::dead: {
+      const ThreadValues values(s, step, number, p.channel, at);
+      return pixels.add(
+          weight, [&](int k) { return replaced(pixels.x[k], values(k)); },
+          [&](int k) { return values(k) <= values(k) ? 0.0f : pixels.g[k]; });
     }
   }
   return 0;

@@ -161,7 +161,6 @@ __device__ __forceinline__ void add_operation(const Stage& s, int j, const Chann
   const ThreadTile& at = p.at;
   const int64_t number = number_of(s, p.sample);
   const float weight = s.weights[number * s.operations + j], share = step.share, rest = step.rest;
-  const int x = within(at.x, s.width);
   switch (step.kind) {
     case DegradationKind::identity: return pixels.add(weight, [](float v, int) { return v; });
     case DegradationKind::contrast:
@@ -196,36 +195,25 @@ __device__ __forceinline__ void add_operation(const Stage& s, int j, const Chann
     case DegradationKind::posterize: return pixels.add(weight, [&](float v, int) { return posterized(v, step.level); });
     case DegradationKind::quantise: return pixels.add(weight, [&](float v, int) { return quantised(v, step.level); });
     case DegradationKind::clip: return pixels.add(weight, [](float v, int) { return clamped(v); });
-    case DegradationKind::stripe: {
-      const float offset = step.values[number * s.width + x];
-      return pixels.add(weight, [&](float v, int) { return v + offset; });
-    }
-    case DegradationKind::row_stripe: {
-      const float* const offsets = step.values + number * s.height;
-      return pixels.add(weight, [&](float v, int k) { return v + offsets[within(at.y + k, s.height)]; });
-    }
-    case DegradationKind::gain: {
-      const float gain = step.values[number * s.width + x];
-      return pixels.add(weight, [&](float v, int) { return v * gain; });
-    }
-    case DegradationKind::row_gain: {
-      const float* const gains = step.values + number * s.height;
-      return pixels.add(weight, [&](float v, int k) { return v * gains[within(at.y + k, s.height)]; });
-    }
     case DegradationKind::tone: {
       const float gain = step.values[number * 2], offset = step.values[number * 2 + 1];
       return pixels.add(weight, [&](float v, int) { return v * gain + offset; });
     }
+    case DegradationKind::stripe:
+    case DegradationKind::row_stripe:
     case DegradationKind::pattern:
     case DegradationKind::noise: {
-      const float* const offsets = step.values + plane_of_values(s, step.kind, number, p.channel) + x;
-      return pixels.add(
-          weight, [&](float v, int k) { return v + offsets[int64_t(within(at.y + k, s.height)) * s.width]; });
+      const ThreadValues values(s, step, number, p.channel, at);
+      return pixels.add(weight, [&](float v, int k) { return v + values(k); });
+    }
+    case DegradationKind::gain:
+    case DegradationKind::row_gain: {
+      const ThreadValues values(s, step, number, p.channel, at);
+      return pixels.add(weight, [&](float v, int k) { return v * values(k); });
     }
     case DegradationKind::dead: {
-      const float* const values = step.values + plane_of(s, number, p.channel) + x;
-      return pixels.add(
-          weight, [&](float v, int k) { return replaced(v, values[int64_t(within(at.y + k, s.height)) * s.width]); });
+      const ThreadValues values(s, step, number, p.channel, at);
+      return pixels.add(weight, [&](float v, int k) { return replaced(v, values(k)); });
     }
   }
 }

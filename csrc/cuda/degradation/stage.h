@@ -89,10 +89,31 @@ __device__ __forceinline__ int64_t plane_of(const Stage& s, int64_t sample, int 
   return (sample * s.channels + channel) * s.height * s.width;
 }
 
-// The values of noise have planes of every channel; those of a pattern have one.
-__device__ __forceinline__ int64_t plane_of_values(const Stage& s, DegradationKind kind, int64_t number, int channel) {
-  return kind == DegradationKind::noise ? plane_of(s, number, channel) : number * s.height * s.width;
-}
+// An op's values for the pixels of a thread: one for each, or the same for all.
+struct ThreadValues {
+  const float* first;
+  int stride, y, height;
+
+  __device__ __forceinline__ ThreadValues(const Stage& s, const Step& step, int64_t number, int channel,
+                                          const ThreadTile& at)
+      : first(step.values), stride(s.width), y(at.y), height(s.height) {
+    const int x = within(at.x, s.width);
+    switch (step.kind) {
+      case DegradationKind::row_stripe:
+      case DegradationKind::row_gain:
+        first += number * s.height;
+        stride = 1;
+        break;
+      case DegradationKind::pattern: first += number * s.height * s.width + x; break;
+      case DegradationKind::noise:
+      case DegradationKind::dead: first += plane_of(s, number, channel) + x; break;
+      default:
+        first += number * s.width + x;
+        stride = 0;
+    }
+  }
+  __device__ __forceinline__ float operator()(int k) const { return first[int64_t(within(y + k, height)) * stride]; }
+};
 
 // Calls run(data) with a pointer of the type of the elements.
 template <class Run>

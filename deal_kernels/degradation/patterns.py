@@ -16,23 +16,23 @@ def pattern(kind: str, values: Tensor, height: int, width: int) -> Tensor:
     places = (
         torch.arange(size, dtype=torch.float64, device=values.device) + 0.5 for size in (height, width)
     )  # of the centres of pixels
-    return PATTERNS[kind](values.double(), *places).to(values.dtype)
+    return PATTERNS[kind](values, *places).to(values.dtype)
 
 
 def glow(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """a n + b (1 - n) with n = cos(p pi / 2)^4, where p is the distance to a point over its largest value."""
-    row, column, near, far = values[..., None, None].unbind(-3)  # each [B, S, 1, 1]
-    down, across = rows[:, None] - row * len(rows), columns - column * len(columns)
-    distance = (down.square() + across.square()).sqrt()
-    largest = distance.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-    share = torch.cos(distance * (torch.pi / 2 / largest)).square().square()
-    return far + (near - far) * share
+    row, column, near, far = values.double()[..., None, None].unbind(-3)  # each [B, S, 1, 1]
+    down, across = (rows[:, None] - row * len(rows)).square(), (columns - column * len(columns)).square()
+    largest = (down.amax(-2, keepdim=True) + across.amax(-1, keepdim=True)).clamp(min=torch.finfo(torch.float64).tiny)
+    scale = (torch.pi / 2) ** 2 / largest
+    share = (down * scale + across * scale).sqrt_().cos_().square_().square_()
+    return share.mul_(near - far).add_(far)
 
 
 def shading(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """The sum over u and v of values[u, v] cos(pi u row / H) cos(pi v column / W), at the centres of pixels."""
     down, across = ([torch.cos(torch.pi * k / len(at) * at) for k in range(TERMS)] for at in (rows, columns))
-    return torch.stack(down, -1) @ (values @ torch.stack(across))
+    return torch.stack(down, -1) @ (values.double() @ torch.stack(across))
 
 
 def partial_stripe(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

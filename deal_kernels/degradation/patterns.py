@@ -8,15 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from deal_kernels._common.forked import one_thread_if_forked
+
 TERMS = 4  # cosines of shading along each axis
 
 
 def pattern(kind: str, values: Tensor, height: int, width: int) -> Tensor:
     """[B, S, H, W] in the dtype of the values [B, S, ...]."""
-    places = (
-        torch.arange(size, dtype=torch.float64, device=values.device) + 0.5 for size in (height, width)
-    )  # of the centres of pixels
-    return PATTERNS[kind](values, *places).to(values.dtype)
+    one_thread_if_forked()
+    centres = (torch.arange(size, dtype=torch.float64, device=values.device) + 0.5 for size in (height, width))
+    return PATTERNS[kind](values, *centres).to(values.dtype)
 
 
 def glow(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -304,7 +304,7 @@ int main() {
   all.insert(all.end(), windows.begin(), windows.end());
   std::vector<std::pair<D, double>> wide = all;
   wide.insert(wide.end(), {{D::wide_blur, 0}, {D::wide_blur, 0}});
-  unsigned seed = 1000;
+  unsigned seed = 1000;  // with some others, float32 rounds a value to the other side of a clamp than float64
   for (int64_t channels : {1, 3})
     for (int threads : {1, 2, 3}) {
       for (int64_t height : {1, 2, 3})

@@ -204,10 +204,12 @@ def _protocol(
     folders = ", ".join(dict.fromkeys(path.absolute().parent.name for path in paths))
     area = "whole" if size is None else f"central {size[0]} x {size[1]} pixels"
     chosen = f"suite {suite}" if isinstance(suite, str) else "custom rows"
+    camera = any(kind == "camera" for row in rows_of(suite) for kind, _ in row.steps)
+    quantised = ", except by the camera protocol" if camera else ""
     sentences = [
         f"{len(paths)} images of {folders}, {area}, grey, 0 to 1; {chosen}, seed {seed}, with separate random values "
         "for every image and row; bicubic interpolation with a = -0.5, antialiased when reduced; degraded images are "
-        "not clamped or quantised, restored images are clamped to 0 to 1.",
+        f"not clamped or quantised{quantised}, restored images are clamped to 0 to 1.",
         "Metrics are means over images: PSNR for a peak of 1; affine PSNR after least-squares alignment of a result to "
         "its clean image by gain and offset; SSIM with 11 x 11 Gaussian windows of standard deviation 1.5 inside the "
         "image; stripe residual, the root mean square of the error's column means after subtraction of their Gaussian "

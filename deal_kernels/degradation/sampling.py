@@ -15,7 +15,7 @@ from deal_kernels.degradation.names import RANDOM, REACH
 
 Range = tuple[float, float]
 Draw = Callable[..., Tensor]  # of torch.rand or torch.randn, and a shape
-WHAT = {"tone": "gains", "tone_offset": "offsets", "dead": "shares", "glow": "strengths"}  # others: deviations
+MEASURES = {"tone": "gains", "tone_offset": "offsets", "dead": "shares", "glow": "strengths"}  # others: deviations
 
 
 def sample_params(
@@ -134,7 +134,7 @@ def _check_range(name: str, between: Range) -> None:
     else:
         accepted, fits = "at least 0", 0 <= low <= high
     if not fits:
-        what = WHAT.get(name, "deviations")
+        what = MEASURES.get(name, "deviations")
         raise ValueError(f"{name} must be a range of {what} that are {accepted}, the smaller first; got {between}")
 
 

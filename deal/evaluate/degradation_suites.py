@@ -118,6 +118,11 @@ def _random_step(op: str) -> Step:
     return step
 
 
+def _camera(x: Tensor, level: float, random: Generator) -> Tensor:
+    one_of("the level of camera", level, tuple(camera_protocol.LEVELS))
+    return camera_protocol.degrade(x, camera_protocol.LEVELS[level], random)
+
+
 STEPS: dict[str, Step] = {
     "stripes": _random_step("stripe"),
     "rows": _random_step("row_stripe"),
@@ -129,5 +134,5 @@ STEPS: dict[str, Step] = {
     "shading": _random_step("shading"),
     "coarse": lambda x, factor, _: apply(f"coarse_{factor:g}", x),
     "contrast": lambda x, share, _: apply(f"contrast_{share:g}", x),
-    "camera": lambda x, level, random: camera_protocol.degrade(x, camera_protocol.LEVELS[level], random),
+    "camera": _camera,
 }

@@ -92,8 +92,8 @@ def _normal(draw: Draw, deviation: Tensor, shape: Sequence[int], mean: float = 0
 
 
 def _dead(draw: Draw, share: Tensor, shape: Sequence[int]) -> Tensor:
-    kept, white = (draw(torch.rand, shape) for _ in range(2))
-    return torch.where(kept < share[..., None, None, None], (white < 0.5).to(share), torch.nan)
+    chance, colour = (draw(torch.rand, shape) for _ in range(2))
+    return torch.where(chance < share[..., None, None, None], (colour < 0.5).to(share), torch.nan)
 
 
 def _glow(draw: Draw, strength: Tensor, shape: Sequence[int]) -> Tensor:

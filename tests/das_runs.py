@@ -14,6 +14,7 @@ from deal.training.settings import Settings
 TINY = {
     "blocks": [["scale", 5, 3], ["spike", 5, 3, 2]], "width": 4, "batch": 2, "crop": 32, "progress": False,
     "device": "cpu", "adversary_start": 2, "log_every": 2, "save_every": 2, "ema_decay": 0.9,
+    "strategy": "das", "ops": "thermal", "loss": "l1_ssim",
 }  # fmt: skip
 # One step of the network and of the generator. In a second step Adam would follow gradients that are nothing but
 # rounding. So would the generator under the default fidelity weight of 1: an untrained network returns its input, and

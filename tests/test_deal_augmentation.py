@@ -50,15 +50,16 @@ def test_crops_of_two_sides():
     assert Crops(Numbers(3), (4, 7)).batch(0, 2).shape == (2, 1, 4, 7)
 
 
-def test_half_resolution():
-    whole = Numbers(1)[0]
-    crops = Crops(Numbers(1), None, flip=False, half_resolution=True)
+def test_zoom():
+    crops = Crops(SyntheticScenes(1, 64, 96), (32, 32), flip=False, zoom=True)
+    whole = SyntheticScenes(1, 64, 96)[0]
     found = [crops[k] for k in range(20)]
-    halves = [image for image in found if image.shape == (1, 6, 7)]
-    assert 4 < len(halves) < 16 and all(torch.equal(image, whole) for image in found if image.shape == whole.shape)
-    assert all(image[0, 2, 3] == whole[0, 4:6, 6:8].mean() for image in halves)
-    too_small = Crops(Numbers(1), (7, 7), flip=False, half_resolution=True)
-    assert all(abs(too_small[k][0, 0, 1] - too_small[k][0, 0, 0]) == 1 for k in range(20))
+    assert all(image.shape == (1, 32, 32) for image in found)
+    # A crop of a reduced image shows more of the scene: its neighbouring pixels differ more than those of the image.
+    assert sum(image.diff().abs().mean() > whole.diff().abs().mean() for image in found) > 5
+    assert len({image.mean().item() for image in found}) == 20
+    tight = Crops(Numbers(1), (12, 14), flip=False, zoom=True)
+    assert torch.equal(tight[0], Numbers(1)[0])  # an image of the size of the crop stays
 
 
 def test_tones():

@@ -5,7 +5,7 @@ import torch
 from oracle import close
 
 from deal.io.synthetic import thermal_scene
-from deal.model.generator import PRESETS, RELEASED, THERMAL, Generator
+from deal.model.generator import PRESET_RANGES, PRESETS, RELEASED, THERMAL, Generator
 from deal.model.network import DEAL
 from deal_kernels.degradation import mixture
 from deal_kernels.ssim import l1_ssim
@@ -49,9 +49,29 @@ def test_it_mixes_by_its_weights(ops, channels):
     made = generator(ops, channels=channels).eval()
     x = scenes(2).expand(-1, channels, -1, -1)
     weights, params = made.weights(x), fixed(made, x)
-    assert weights.shape == (2, 5, len(made.ops)) and close(weights.sum(-1), torch.ones(2, 5), 1e-6)
+    assert weights.shape == (2, made.stages, len(made.ops))
+    assert close(weights.sum(-1), torch.ones(2, made.stages), 1e-6)
     assert not torch.equal(weights[0], weights[1])  # they depend on the image
     assert torch.equal(made(x, params=params), mixture(x, weights, made.ops, params))
+
+
+def test_stages_with_operations_of_their_own():
+    made = generator([["identity", "noise"], ["stripe", "identity"]]).eval()
+    x = scenes(2)
+    assert made.ops == ("identity", "noise", "stripe") and made.stages == 2
+    weights = made.weights(x)
+    assert (weights[:, 0, 2] == 0).all() and (weights[:, 1, 1] == 0).all()
+    assert close(weights.sum(-1), torch.ones(2, 2), 1e-6)
+    assert torch.equal(made.even(2)[1], torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.0, 0.5]]))
+    assert Generator(**made.config).stage_ops == made.stage_ops
+    with pytest.raises(ValueError, match="ops has the unknown name 'rain'"):
+        generator([["identity"], ["rain"]])
+
+
+def test_ranges_of_a_preset_can_be_changed():
+    assert generator("camera", ranges={"noise": (0.0, 0.5)}).ranges["noise"] == (0.0, 0.5)
+    assert generator("camera").ranges["stripe"] == PRESET_RANGES["camera"]["stripe"]
+    assert generator("thermal").ranges == {}
 
 
 def test_given_weights():
@@ -168,7 +188,7 @@ def test_config_makes_the_same_generator():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"ops": "rain"}, "ops must be one of 'thermal', 'released'; got 'rain'"),
+        ({"ops": "rain"}, "ops must be one of 'camera', 'thermal', 'released'; got 'rain'"),
         ({"ops": ["rain"]}, "ops has the unknown name 'rain'"),
         ({"channels": 2}, "channels must be one of 1, 3; got 2"),
         ({"stages": 0}, "stages must be .* of at least 1; got 0"),

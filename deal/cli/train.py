@@ -17,17 +17,17 @@ from jsonargparse import ArgumentParser, Namespace
 
 GROUPS = {
     "data": "images validation window channels keep_going",
-    "network": "blocks width neuron norm context trainable weights",
-    "adversary": "strategy ops ranges stages dropout update adversary_start fidelity_weight generator_rate momentum "
+    "network": "blocks width neuron norm weights",
+    "adversary": "strategy price ops ranges stages dropout update adversary_start fidelity_weight generator_rate momentum "
     "weight_decay",
-    "loss": "l1_weight ssim_weight",
+    "loss": "loss l1_weight ssim_weight",
     "optimisation": "steps batch learning_rate warmup_steps schedule gradient_clip ema_decay precision",
-    "augmentation": "crop flip_augmentation half_resolution_crops panel_augmentation tone_augmentation "
+    "augmentation": "crop flip_augmentation zoom_augmentation panel_augmentation tone_augmentation "
     "noise_augmentation",
     "run": "output resume minutes save_every log_every collapse_window device seed progress",
 }
 NUMBER = re.compile(r"-?\d+(\.\d*)?")
-LISTS = ("images", "validation", "weights", "ops", "crop", "window")  # options that take one or several values
+LISTS = ("images", "validation", "ops", "crop", "window")  # options that take one or several values
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -13,8 +13,9 @@ pixels that the network does not change stay exactly as they are. Integers are r
 
 from __future__ import annotations
 
-import functools
+import copy
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy
@@ -28,9 +29,11 @@ from deal.io.images import Frame, Location, UnusableImage, Window, to_frame
 from deal.io.scene import scene_rows, without_dead_pixels
 from deal.model.device import choose_device
 from deal.model.network import DEAL
-from deal.model.pretrained import load
+from deal.model.parts import Parts, check_strengths
+from deal.model.pretrained import Network, load
 from deal_kernels._common.checks import one_of
 
+RADIOMETRIC = ("columns", "rows", "detail")  # the parts that are taken out of measured temperatures
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -46,19 +49,24 @@ class Enhancer:
         overlap: pixels that tiles extend to each side, at least the network's receptive radius. None adds some for
             blending. Tiled and untiled results are equal up to rounding.
         device: "cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if it is available.
-        radiometric: keeps temperatures. Only stripes and noise are removed, not contrast changed or detail added; the
-            mean of the frame stays; rows of telemetry stay as they are, and dead pixels do not disturb their
+        radiometric: keeps temperatures. The tone stays, each part that is taken out has the mean 0, and shading is taken
+            out only if `parts` names it; rows of telemetry stay as they are, and dead pixels do not disturb their
             neighbours. None does so for 16-bit and float32 images.
+        parts: what is taken out of the image, of "columns", "rows", "shading", "detail" and "tone", or a number for each
+            of them: 0.5 takes out half. None takes out all parts.
+        strength: a factor for all parts.
         precision: "bf16" computes in bfloat16, and repeats an image in float32 if the result is not finite; "auto" uses
             it on CUDA for 8-bit images.
     """
 
     def __init__(
-        self, network: DEAL | None = None, *, scale: int = 1, tile: int | Literal["auto"] = "auto",
+        self, network: Network | None = None, *, scale: int = 1, tile: int | Literal["auto"] = "auto",
         overlap: int | None = None, device: str | torch.device = "auto", precision: Precision = "auto",
-        radiometric: bool | None = None,
+        radiometric: bool | None = None, parts: Sequence[str] | Mapping[str, float] | None = None, strength: float = 1.0,
     ) -> None:  # fmt: skip
         one_of("radiometric", radiometric, (None, False, True))
+        self.strengths = check_strengths(parts, strength)
+        self.radiometric_strengths = check_strengths(RADIOMETRIC if parts is None else parts, strength)
         one_of("scale", scale, (1, 2, 4))
         one_of("precision", precision, ("auto", "fp32", "bf16"))
         if tile != "auto" and (isinstance(tile, bool) or not isinstance(tile, int) or tile < 0):
@@ -71,8 +79,8 @@ class Enhancer:
         self.radiometric = radiometric
         self.tile = tiling.automatic_tile(network, self.device, self.overlap) if tile == "auto" else tile
         self._min_tile = tiling.MIN_TILE if tile == "auto" else tile
-        self._network = network.with_channels(network.channels).eval()
-        self._prepared: dict[int, DEAL] = {}
+        self._network = copy.deepcopy(network)
+        self._prepared: dict[int, Network] = {}
 
     def __call__(
         self, image: Frame | Location | numpy.ndarray | Image.Image, window: Window = "auto"
@@ -114,43 +122,46 @@ class Enhancer:
     def enhance_tensor(self, x: Tensor, *, bf16: bool = False, radiometric: bool = False) -> Tensor:
         """Enhances images [B, C, H, W] in [0, 1]. The result is float32 on the CPU, and values may leave [0, 1].
 
-        If radiometric, the mean of each channel stays, and only stripes and noise are removed.
+        If radiometric, the tone and the mean of each channel stay.
         """
         result = self._enhanced(x, bf16, radiometric)
         if bf16 and not result.isfinite().all():
             warnings.warn("the result in bfloat16 is not finite: computed again in float32", stacklevel=2)
             result = self._enhanced(x, False, radiometric)
-        if radiometric:
-            result = result + (x - result).mean((2, 3), keepdim=True)
         return result
 
-    @torch.inference_mode()
     def _enhanced(self, x: Tensor, bf16: bool, radiometric: bool) -> Tensor:
+        parts = self.separate(x, bf16=bf16)
+        if radiometric:
+            return parts.without_mean().restored(x, self.radiometric_strengths)
+        return parts.restored(x, self.strengths)
+
+    @torch.inference_mode()
+    def separate(self, x: Tensor, *, bf16: bool = False) -> Parts:
+        """The parts of images [B, C, H, W] in [0, 1], float32 on the CPU."""
         network = self._network_for(x.shape[1])
         height, width = x.shape[2:]
         missing = max(0, network.min_size - width), max(0, network.min_size - height)
         padded = functional.pad(x, (0, missing[0], 0, missing[1]), mode="replicate")
-        if network.context is not None:
-            padded = network.context(padded.to(self.device), radiometric).cpu()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            found = network.separate(padded.to(self.device), self._run_tiled)
+        return Parts(*(part.float().cpu()[..., :height, :width] for part in found))
+
+    def _run_tiled(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """The result of a network, tile by tile. Tiles become smaller when memory runs out."""
         while True:
             try:
-                tile = self.tile or max(padded.shape[2:])
-                run = functools.partial(self._enhanced_tile, network, bf16)
-                return tiling.run_tiled(run, padded, tile, self.overlap, network.reach)[..., :height, :width]
+                tile = self.tile or max(x.shape[2:])
+                return tiling.run_tiled(network, x, tile, self.overlap, self._network.reach, self._network.stride)
             except (torch.OutOfMemoryError, MemoryError):
                 if self.tile // 2 < self._min_tile:
                     raise
                 self.tile //= 2
 
-    def _enhanced_tile(self, network: DEAL, bf16: bool, x: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            return network.restored(x.to(self.device)).float().cpu()
-
-    def _network_for(self, channels: int) -> DEAL:
+    def _network_for(self, channels: int) -> Network:
         """The network for images with this number of channels, prepared on first use."""
         if channels not in self._prepared:
-            network = self._network.with_channels(channels).fuse().to(self.device).requires_grad_(False)
-            self._prepared[channels] = network
+            self._prepared[channels] = self._network.prepared(channels).to(self.device).requires_grad_(False)
         return self._prepared[channels]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from deal.model.network import DEAL
+from deal.model.pretrained import Network
 
 BLEND = 8  # pixels to each side of a seam over which neighbouring tiles are blended
 FEATURE_MAPS = 10  # the most feature maps of full width in memory at the same time
@@ -17,7 +17,9 @@ MAX_PIXELS = 1 << 20
 MIN_TILE = 64
 
 
-def run_tiled(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: int, reach: int) -> Tensor:
+def run_tiled(
+    network: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: int, reach: int, stride: int = 1
+) -> Tensor:  # fmt: skip
     """network(x), computed in overlapping tiles.
 
     Pixels within `reach` of the border of a tile depend on the padding there and have weight 0, so the tiles agree
@@ -30,9 +32,10 @@ def run_tiled(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap
         overlap: pixels that a tile extends beyond its own area to each side, at least `reach`; further ones are
             blended.
         reach: the receptive radius of the network.
+        stride: of the network: the sides of x are multiples of it, and so are the sides and positions of tiles.
     """
-    height, rows = tile_grid(x.shape[2], tile, overlap)
-    width, columns = tile_grid(x.shape[3], tile, overlap)
+    height, rows = tile_grid(x.shape[2], tile, overlap, stride)
+    width, columns = tile_grid(x.shape[3], tile, overlap, stride)
     if len(rows) == len(columns) == 1:
         return network(x)
     down, across = (
@@ -45,15 +48,15 @@ def run_tiled(network: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap
     return result
 
 
-def tile_grid(length: int, tile: int, overlap: int) -> tuple[int, list[int]]:
+def tile_grid(length: int, tile: int, overlap: int, stride: int = 1) -> tuple[int, list[int]]:
     """The common size of all tiles, overlap included, and their starts. With one size, memory blocks are reused.
 
     >>> tile_grid(100, 40, 10)
     (60, [0, 40])
     """
     count = max(1, -(-(length - 2 * overlap) // tile))
-    size = min(length, -(-(length - 2 * overlap) // count) + 2 * overlap)
-    return size, [round(k * (length - size) / max(1, count - 1)) for k in range(count)]
+    size = min(length, -(-(length - 2 * overlap) // (count * stride)) * stride + -(-2 * overlap // stride) * stride)
+    return size, [round(k * (length - size) / (stride * max(1, count - 1))) * stride for k in range(count)]
 
 
 def blend_weights(size: int, starts: list[int], reach: int) -> Tensor:
@@ -74,7 +77,7 @@ def blend_weights(size: int, starts: list[int], reach: int) -> Tensor:
     ).float()
 
 
-def automatic_tile(network: DEAL, device: torch.device, overlap: int) -> int:
+def automatic_tile(network: Network, device: torch.device, overlap: int) -> int:
     """The tile size that needs at most half of the free memory."""
     pixels = free_memory(device) // 2 // (FEATURE_MAPS * 4 * network.width)
     return max(MIN_TILE, int(min(pixels, MAX_PIXELS) ** 0.5) - 2 * overlap)

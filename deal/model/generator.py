@@ -15,15 +15,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deal_kernels._common.checks import one_of
+from deal_kernels._common.checks import check_integer, one_of
 from deal_kernels.degradation import DEAL_OPS, mixture, sample_params
 from deal_kernels.degradation.arguments import Params, check_names
+
+Stages = Sequence[str] | Sequence[Sequence[str]]
 
 RELEASED = DEAL_OPS
 THERMAL = (
     "identity", "stripe", "gain", "average_pool_resize_2", "average_pool_resize_4", "contrast_0.7", "contrast_0.5",
 )  # fmt: skip
-PRESETS = {"thermal": THERMAL, "released": RELEASED}
+# What happens to the image of a thermal camera, in this order: each stage has operations of its own.
+CAMERA = (
+    ("identity", "tone", "contrast_0.3"),
+    ("identity", "wide_blur", "average_pool_resize_2", "bicubic_resize_2", "average_pool_resize_4"),
+    ("identity", "glow", "shading"),
+    ("identity", "gain", "row_gain"),
+    ("identity", "stripe", "row_stripe", "partial_stripe"),
+    ("identity", "noise"),
+    ("identity", "dead"),
+    ("identity", "quantise_8"),
+)
+PRESETS: dict[str, Stages] = {"camera": CAMERA, "thermal": THERMAL, "released": RELEASED}
+# The strongest degradations; a policy mixes them with the identity.
+PRESET_RANGES: dict[str, dict[str, tuple[float, float]]] = {
+    "camera": {
+        "tone": (0.2, 0.8), "tone_offset": (0.1, 0.4), "wide_blur": (0.6, 3.0), "glow": (0.1, 0.35),
+        "shading": (0.05, 0.25), "gain": (0.04, 0.15), "row_gain": (0.04, 0.15), "stripe": (0.03, 0.17),
+        "row_stripe": (0.03, 0.12), "partial_stripe": (0.03, 0.12), "noise": (0.03, 0.1), "dead": (0.0, 0.01),
+    },
+}  # fmt: skip
 SIDE = 256  # images are resized to this for the classifier
 
 
@@ -33,7 +54,11 @@ class Generator(nn.Module):
     In training mode, dropout makes the weights random.
 
     Args:
-        ops: "thermal", "released", or a list of operation names, see `deal_kernels.degradation`.
+        ops: "camera", "thermal", "released", or a list of operation names, see `deal_kernels.degradation`; or a list of
+            such lists, the operations of each stage.
+
+            "camera" has eight stages in the order in which a camera degrades a scene: tone, resolution, shading, gains
+            and offsets of columns or rows, noise, dead pixels, and 8 bits.
 
             "thermal" has the three degradations of the paper, as a thermal camera produces them: column offsets and
             column gains, low resolution at two strengths and low contrast at two strengths. Low resolution is average
@@ -45,7 +70,7 @@ class Generator(nn.Module):
 
             "released" has the seven operations of the released code, in its order.
         channels: image channels, 1 or 3.
-        stages: number of mixing stages.
+        stages: number of mixing stages, if all have the same operations.
         dropout: dropout probability of the classifier's features.
         ranges: the range of the standard deviation or strength of random operations, by name, see `sample_params`.
         straight_through, checkpoint: see `mixture`.
@@ -54,18 +79,25 @@ class Generator(nn.Module):
     532259
     """
 
+    allowed: Tensor
+
     def __init__(
-        self, ops: str | Sequence[str] = "thermal", *, channels: int = 1, stages: int = 5, dropout: float = 0.5,
+        self, ops: str | Stages = "thermal", *, channels: int = 1, stages: int = 5, dropout: float = 0.5,
         ranges: Mapping[str, Sequence[float]] | None = None, straight_through: bool = False, checkpoint: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
+        presets: dict[str, tuple[float, float]] = {}
         if isinstance(ops, str):
             one_of("ops", ops, tuple(PRESETS))
-            ops = PRESETS[ops]
+            ops, presets = PRESETS[ops], PRESET_RANGES.get(ops, {})
         one_of("channels", channels, (1, 3))
-        self.ops = check_names(ops)
-        self.channels, self.stages = channels, stages
-        self.ranges = {name: tuple(between) for name, between in (ranges or {}).items()}
+        self.stage_ops = _stages(ops, stages)
+        same = len(set(self.stage_ops)) == 1
+        self.ops = self.stage_ops[0] if same else tuple(dict.fromkeys(itertools.chain(*self.stage_ops)))
+        self.channels, self.stages = channels, len(self.stage_ops)
+        self.ranges = {name: tuple(between) for name, between in {**presets, **(ranges or {})}.items()}
+        allowed = torch.tensor([[name in names for name in self.ops] for names in self.stage_ops])
+        self.register_buffer("allowed", allowed, persistent=False)  # [S, N]
         self.straight_through, self.checkpoint = straight_through, checkpoint
         self.sample(torch.zeros(1, channels, SIDE, SIDE))  # checks stages and ranges early
         widths = (channels, 16, 32, 64, 128)
@@ -73,8 +105,12 @@ class Generator(nn.Module):
             *(_downsampling(*pair, normed=True) for pair in itertools.pairwise(widths)),
             _downsampling(widths[-1], widths[-1], normed=False),
             nn.Dropout(dropout),
-            nn.Conv2d(widths[-1], stages * len(self.ops), SIDE // 32),
+            nn.Conv2d(widths[-1], self._outputs(), SIDE // 32),
         )
+
+    def _outputs(self) -> int:
+        """How many numbers the classifier gives for an image."""
+        return self.allowed.numel()
 
     def forward(self, x: Tensor, weights: Tensor | None = None, params: Params | None = None) -> Tensor:
         """Degraded images, not clamped, of the shape of x [B, C, H, W].
@@ -92,10 +128,21 @@ class Generator(nn.Module):
 
     def weights(self, x: Tensor) -> Tensor:
         """The predicted mixture weights of each image, [B, S, N] for S stages and N operations, with sum 1 over N."""
+        logits = self.classify(x).reshape(len(x), self.stages, len(self.ops))
+        return logits.masked_fill(~self.allowed, -torch.inf).softmax(-1)
+
+    def classify(self, x: Tensor) -> Tensor:
+        """The numbers that the classifier gives for images x [B, C, H, W]."""
         if x.dim() != 4 or x.shape[1] != self.channels:
             raise ValueError(f"x must be [B, {self.channels}, H, W]; got the shape {tuple(x.shape)}")
         resized = functional.interpolate(x, (SIDE, SIDE), mode="bilinear", align_corners=False)
-        return self.trunk(resized).reshape(len(x), self.stages, len(self.ops)).softmax(-1)
+        numbers: Tensor = self.trunk(resized).flatten(1)
+        return numbers
+
+    def even(self, count: int) -> Tensor:
+        """Mixture weights [B, S, N] for `count` images, the same for all operations of a stage."""
+        allowed = self.allowed.float()
+        return (allowed / allowed.sum(1, keepdim=True)).expand(count, -1, -1)
 
     def sample(self, x: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Random parameters of the operations, for every image and stage."""
@@ -105,10 +152,18 @@ class Generator(nn.Module):
     def config(self) -> dict[str, object]:
         """The constructor arguments of this generator."""
         return {
-            "ops": list(self.ops), "channels": self.channels, "stages": self.stages,
+            "ops": list(map(list, self.stage_ops)), "channels": self.channels, "stages": self.stages,
             "dropout": self.trunk[-2].p, "ranges": {name: list(pair) for name, pair in self.ranges.items()},
             "straight_through": self.straight_through, "checkpoint": self.checkpoint,
         }  # fmt: skip
+
+
+def _stages(ops: Stages, stages: int) -> tuple[tuple[str, ...], ...]:
+    """The operations of each stage, checked."""
+    if not isinstance(ops, Sequence) or not ops or all(isinstance(each, str) for each in ops):
+        check_integer("stages", stages, 1)
+        return (check_names(ops),) * stages  # type: ignore[arg-type]
+    return tuple(map(check_names, ops))
 
 
 def _downsampling(inputs: int, outputs: int, *, normed: bool) -> nn.Sequential:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,15 +30,15 @@ from deal.model.blocks import (
     convolution,
     parse_blocks,
 )
-from deal.model.context import MIN_SIZE, Context
+from deal.model.parts import Parts, Runner, only_detail
+from deal.model.saved import SavedNetwork
 from deal_kernels._common.checks import check_integer, one_of
 from deal_kernels.tdbn import SpikingConv, TDBatchNorm2d
 
-METADATA = "deal.config"
 REFINE_SCALE = 0.3  # initial scale of the convolution before the last one
 
 
-class DEAL(nn.Module):
+class DEAL(SavedNetwork):
     """The enhancement network. It maps images [B, C, H, W] in [0, 1] to images of the same size.
 
     Args:
@@ -49,8 +49,6 @@ class DEAL(nn.Module):
         neuron: "integer" fires integers from 0 to 4 with a straight-through gradient; "binary" fires 0 or 1.
         norm: norm of the spiking convolutions: batch norm, or threshold-dependent batch norm with the factor sqrt(1/2)
             for a residual branch. The scale-transform blocks always use batch norm.
-        context: adds `deal.model.context`, which corrects whole columns and the whole image before the convolutions.
-            The paper's network has none.
 
     >>> network = DEAL("cascade1", channels=3)
     >>> sum(parameter.numel() for parameter in network.parameters())
@@ -59,9 +57,12 @@ class DEAL(nn.Module):
     19
     """
 
+    METADATA = "deal.config"
+    stride = 1  # any size of image is accepted
+
     def __init__(
         self, blocks: str | Sequence[Block | Sequence[Any]] = "cascade2", *, channels: int = 1, width: int = 32,
-        neuron: Neuron = "integer", norm: Norm = "bn", context: bool = False,
+        neuron: Neuron = "integer", norm: Norm = "bn",
     ) -> None:  # fmt: skip
         super().__init__()
         one_of("channels", channels, (1, 3))
@@ -70,7 +71,6 @@ class DEAL(nn.Module):
         check_integer("width", width, 1)
         self.plan = parse_blocks(blocks)
         self.channels, self.width, self.neuron, self.norm = channels, width, neuron, norm
-        self.context = Context() if context else None
         self.input_conv = convolution(channels, width, 3, relu=True)
         self.feature_conv = convolution(width, width, 3, relu=True)
         self.blocks = nn.ModuleList(
@@ -80,7 +80,6 @@ class DEAL(nn.Module):
         )  # fmt: skip
         self.refine_conv = convolution(width, width, 3, relu=True, scale=REFINE_SCALE)
         self.output_conv = convolution(width, channels, 3)
-        self.idle = False  # whether the convolutions add nothing and are skipped; known once the network is fused
 
     def forward(self, x: Tensor) -> Tensor:
         """Enhanced images of x [B, C, H, W]. Values may leave [0, 1]: clamp them for display."""
@@ -89,12 +88,18 @@ class DEAL(nn.Module):
                 f"x must be [B, {self.channels}, H, W] of {self.min_size} x {self.min_size} pixels or more; "
                 f"got the shape {tuple(x.shape)}"
             )
-        return self.restored(x if self.context is None else self.context(x))
+        return self.restored(x)
+
+    def separate(self, x: Tensor, run: Runner | None = None) -> Parts:
+        """The parts of x [B, C, H, W]. All that this network takes out is detail.
+
+        Args:
+            run: calls the network, such as `run(network, image)`, for instance tile by tile.
+        """
+        return only_detail(x - (self.restored(x) if run is None else run(self.restored, x)))
 
     def restored(self, x: Tensor) -> Tensor:
-        """The convolutional part alone, for x that has passed the context. Tiled inference runs it tile by tile."""
-        if self.idle:
-            return x
+        """`forward` without checks. Tiled inference runs it tile by tile."""
         image = _channels_last(x) if x.is_cpu else x  # as the convolutions compute there
         y = carried = self.feature_conv(self.input_conv(image))
         for block in self.blocks:
@@ -116,9 +121,9 @@ class DEAL(nn.Module):
 
     @property
     def min_size(self) -> int:
-        """The least height and width of an image, given by the reflection padding and by the context."""
+        """The least height and width of an image, given by the reflection padding."""
         reflected = max(1, *(max(block.dilation * (block.large // 2), block.small // 2) for block in self.plan))
-        return max(reflected + 1, 0 if self.context is None else MIN_SIZE)
+        return reflected + 1
 
     @property
     def config(self) -> dict[str, Any]:
@@ -126,7 +131,6 @@ class DEAL(nn.Module):
         blocks = [list(block) for block in self.plan]
         return {
             "blocks": blocks, "channels": self.channels, "width": self.width, "neuron": self.neuron, "norm": self.norm,
-            "context": self.context is not None,
         }  # fmt: skip
 
     @property
@@ -137,13 +141,15 @@ class DEAL(nn.Module):
     def fuse(self) -> DEAL:
         """Folds the norms into the convolutions permanently, so that inference does not repeat it on every call.
 
-        Convolutions that add nothing are skipped, for instance if only the context was trained. The results are those
-        of evaluation mode. A fused network cannot be saved or trained.
+        The results are those of evaluation mode. A fused network cannot be saved or trained.
         """
         for block in self.blocks:
             block.fuse()  # type: ignore[operator]
-        self.idle = not any(parameter.any() for parameter in self.output_conv.parameters())
         return self
+
+    def prepared(self, channels: int) -> DEAL:
+        """A fused copy in evaluation mode, for images with this many channels."""
+        return self.with_channels(channels).eval().fuse()
 
     def with_channels(self, channels: int) -> DEAL:
         """A copy of this network for images with one or three channels.
@@ -165,45 +171,15 @@ class DEAL(nn.Module):
         return other.train(self.training)
 
     def save_pretrained(self, path: str | os.PathLike[str], **notes: str) -> None:
-        """Writes weights and configuration to a safetensors file, atomically.
-
-        Args:
-            path: the file; an existing one is replaced.
-            notes: entries for the file's metadata, such as the training data.
-        """
         if self.fused:
             raise ValueError("a fused network cannot be saved: call save_pretrained() before fuse()")
-        weight_files.save_tensors(path, self.state_dict(), {**notes, METADATA: json.dumps(self.config)})
-
-    @classmethod
-    def from_pretrained(cls, path: str | os.PathLike[str]) -> DEAL:
-        """Loads a file that `save_pretrained` wrote; the network is on the CPU and in evaluation mode."""
-        tensors, metadata = weight_files.load_tensors(path)
-        if METADATA not in metadata:
-            raise ValueError(f"{path} has no {METADATA!r} in its metadata: it was not written by DEAL.save_pretrained")
-        try:
-            config = json.loads(metadata[METADATA])
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} does not fit the network: its config is not JSON: {error}") from error
-        return cls._of(path, config, tensors)
+        super().save_pretrained(path, **notes)
 
     @classmethod
     def from_released(cls, path: str | os.PathLike[str]) -> DEAL:
         """Loads a checkpoint of the released code: a three-channel cascade2, in evaluation mode."""
-        return cls._of(path, {"blocks": "cascade2", "channels": 3}, weight_files.load_released(path))
-
-    @classmethod
-    def _of(cls, path: str | os.PathLike[str], config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> DEAL:
-        if not isinstance(config, Mapping):
-            raise ValueError(f"{path} does not fit the network: its config must be a mapping; got {config!r}")
-        try:
-            network = cls(**config)
-            if "input_conv.weight" in tensors:
-                network.to(tensors["input_conv.weight"].dtype)
-            network.load_state_dict(tensors)
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} does not fit the network: {error}") from error
-        return network.eval()
+        config = json.dumps({"blocks": "cascade2", "channels": 3})
+        return cls.from_tensors(path, config, weight_files.load_released(path))
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -1,14 +1,16 @@
-"""One training step of the dynamic adversarial solution (DAS).
+"""One training step of the game between the network and the generator of degradations.
 
-For clean images x the generator makes degraded images x_hat = N_G(x), and the network N_E restores them. With the loss
-L = l1_weight * L1 + ssim_weight * (1 - SSIM), the network minimises L(N_E(x_hat), x), and the generator minimises
-fidelity_weight * L(x_hat, x) - L(N_E(x_hat), x): it looks for degradations that are mild but hard to remove.
+For clean images x the generator makes degraded images x_hat, and the network separates parts from them. With the loss L
+of `deal.training.losses`, the network minimises L(x_hat, parts, x). The generator minimises
+fidelity_weight * L(x_hat, none, x) - L(x_hat, parts, x): it looks for degradations that are mild but hard to remove. A
+policy pays for its divergence from random choices as well, with `price`. With the loss "l1_ssim" and the strategy "das"
+this is the dynamic adversarial solution (DAS) of the paper.
 
 >>> from deal.training.settings import Settings
 >>> training = AdversarialTraining(Settings(blocks=[["scale", 5, 3]], width=4), ProcessGroup(torch.device("cpu")))
 >>> figures = training.step(torch.rand(2, 1, 32, 32), step=0, adversary=True)
 >>> list(figures)
-['loss', 'fidelity', 'contrast', 'degraded_contrast']
+['loss', 'fidelity', 'divergence', 'contrast', 'degraded_contrast']
 """
 
 from __future__ import annotations
@@ -23,9 +25,12 @@ import torch
 from torch import Tensor, nn
 
 from deal.model.generator import Generator
-from deal.model.network import DEAL
+from deal.model.parts import Parts
+from deal.model.policy import Policy
+from deal.model.pretrained import Network
 from deal.training.distributed import ProcessGroup
-from deal.training.network_setup import build_network, parameter_groups, trainable_part
+from deal.training.losses import separation_loss, structure_loss
+from deal.training.network_setup import build_network, parameter_groups
 from deal.training.settings import Settings
 from deal_kernels.ssim import l1_ssim
 from deal_kernels.tdbn import TDBatchNorm2d
@@ -57,19 +62,16 @@ class AdversarialTraining:
             torch.manual_seed(settings.seed)
             network = build_network(settings)
             self.dropout = ShardedDropout(settings.dropout, group)
-            generator = Generator(
+            kind = Policy if settings.strategy in ("policy", "random") else Generator
+            generator = kind(
                 settings.ops, channels=settings.channels, stages=settings.stages, dropout=settings.dropout,
                 ranges=settings.ranges,
             )  # fmt: skip
         generator.trunk[-2] = self.dropout
         self.network, self.generator = network.to(group.device).train(), generator.to(group.device).train()
-        self.trainable = trainable_part(self.network, settings.trainable)
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False) if settings.ema_decay else None
         self.network_optimiser = torch.optim.Adam(parameter_groups(self.network), settings.learning_rate, fused=True)
-        self.generator_optimiser = torch.optim.SGD(
-            self.generator.parameters(), settings.generator_rate, settings.momentum,
-            weight_decay=settings.weight_decay,
-        )  # fmt: skip
+        self.generator_optimiser = _generator_optimiser(self.generator, settings)
         self.bf16 = settings.precision == "bf16" or (
             settings.precision == "auto" and group.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
@@ -82,77 +84,88 @@ class AdversarialTraining:
             step: the number of the step, which seeds its random numbers.
 
         Returns:
-            "loss" is L(y, x) for the enhanced images y, "fidelity" is L(x_hat, x); "contrast" and "degraded_contrast"
-            are the standard deviations of y and of x_hat, relative to that of x.
+            "loss" is the network's and "fidelity" that of the degraded images; "divergence" is that of the policy from
+            random choices; "contrast" and "degraded_contrast" are the standard deviations of the restored images and of
+            x_hat, relative to that of x.
         """
         self._set_learning_rates(self.settings.rate_factor(step))
         self.network_optimiser.zero_grad()
         self.generator_optimiser.zero_grad()
         with torch.set_grad_enabled(adversary):
-            x_hat = self.degrade(x, seeded_random(self.settings.seed, 2, step))
-            fidelity = self.loss(x_hat, x)
+            x_hat, divergence = self.degrade(x, seeded_random(self.settings.seed, 2, step))
+            closeness = self.settings.fidelity_weight * self.fidelity(x_hat, x) + self.settings.price * divergence
         if not adversary:
-            loss, y = self._update_network(x_hat, x)
+            loss, parts = self._update_network(x_hat, x)
         elif self.settings.update == "alternating":
-            loss, y = self._update_network(x_hat.detach(), x)
-            self._update_generator(x_hat, x, fidelity)
+            loss, parts = self._update_network(x_hat.detach(), x)
+            self._update_generator(x_hat, x, closeness)
         else:
-            loss, y = self._update_both(x_hat, x, fidelity)
+            loss, parts = self._update_both(x_hat, x, closeness)
         self._update_average()
-        clean, enhanced, degraded = (image.detach().flatten(1).std(1) for image in (x, y, x_hat))
+        clean, enhanced, degraded = (image.detach().flatten(1).std(1) for image in (x, parts.restored(x_hat), x_hat))
         return {
-            "loss": loss.detach(), "fidelity": fidelity.detach(),
+            "loss": loss.detach(), "fidelity": self.fidelity(x_hat, x).detach(),
+            "divergence": divergence.detach(),
             "contrast": (enhanced / clean.clamp_min(MIN_DEVIATION)).mean(),
             "degraded_contrast": (degraded / clean.clamp_min(MIN_DEVIATION)).mean(),
         }  # fmt: skip
 
-    def degrade(self, x: Tensor, random: torch.Generator) -> Tensor:
-        """Clean images, degraded by the strategy of the run."""
+    def degrade(self, x: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Clean images, degraded by the strategy of the run, and the mean divergence from random choices."""
         whole = x[:1].expand(len(x) * self.group.size, -1, -1, -1)  # the shape of the batch of all processes
         self.dropout.random = random
-        weights = self._mixture_weights(x, whole, random)
+        weights, divergence = self._mixture_weights(x, len(whole), random)
         params = {name: self.group.shard(each) for name, each in self.generator.sample(whole, random).items()}
         degraded: Tensor = self.generator(x, weights, params)
-        return degraded
+        return degraded, divergence.mean()
 
-    def enhance(self, x_hat: Tensor) -> Tensor:
-        """Degraded images, enhanced by the network in training, or by its context if only that is trained."""
+    def separate(self, x_hat: Tensor) -> Parts:
+        """The parts of degraded images, found by the network in training."""
         with torch.autocast(x_hat.device.type, torch.bfloat16, enabled=self.bf16):
-            y: Tensor = self.trainable(x_hat)
-        return y.to(x_hat.dtype)
+            return self.network.separate(x_hat)
 
-    def loss(self, y: Tensor, x: Tensor) -> Tensor:
-        return l1_ssim(y, x, self.settings.l1_weight, self.settings.ssim_weight)
+    def loss(self, x_hat: Tensor, parts: Parts, x: Tensor) -> Tensor:
+        """The loss of the network, [B] or a mean."""
+        if self.settings.loss == "separation":
+            return separation_loss(x_hat, parts, x)
+        return l1_ssim(parts.restored(x_hat), x, self.settings.l1_weight, self.settings.ssim_weight)
 
-    def _mixture_weights(self, x: Tensor, whole: Tensor, random: torch.Generator) -> Tensor:
+    def fidelity(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        """The same loss of the degraded images as they are."""
+        if self.settings.loss == "separation":
+            return structure_loss(x_hat, x).mean()
+        return l1_ssim(x_hat, x, self.settings.l1_weight, self.settings.ssim_weight)
+
+    def _mixture_weights(self, x: Tensor, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The weights of this process's samples, of `count` in all processes, and their divergences."""
+        if isinstance(self.generator, Policy):
+            chances = (self.group.shard(each).to(x) for each in self.generator.chances(count, random))
+            return self.generator.draw(x if self.settings.strategy == "policy" else None, *chances)
         if self.settings.strategy == "das":
-            return self.generator.weights(x)
-        shape = len(whole), self.generator.stages, len(self.generator.ops)
-        if self.settings.strategy == "average":
-            return x.new_full((len(x), *shape[1:]), 1 / shape[-1])
-        chosen = torch.randint(shape[-1], shape[:2], generator=random)
-        return nn.functional.one_hot(self.group.shard(chosen), shape[-1]).to(x)
+            return self.generator.weights(x), x.new_zeros(())
+        return self.generator.even(len(x)).to(x), x.new_zeros(())
 
-    def _update_network(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        y = self.enhance(x_hat)
-        loss = self.loss(y, x)
+    def _update_network(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, Parts]:
+        parts = self.separate(x_hat)
+        loss = self.loss(x_hat, parts, x).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         self._apply_gradients(self.network, self.network_optimiser)
-        return loss, y
+        return loss, parts
 
-    def _update_generator(self, x_hat: Tensor, x: Tensor, fidelity: Tensor) -> None:
+    def _update_generator(self, x_hat: Tensor, x: Tensor, closeness: Tensor) -> None:
         with _frozen(self.network):
-            loss = self.loss(self.enhance(x_hat), x)
-            (self.settings.fidelity_weight * fidelity - loss).backward()  # type: ignore[no-untyped-call]
+            loss = self.loss(x_hat, self.separate(x_hat), x).mean()
+            (closeness - loss).backward()  # type: ignore[no-untyped-call]
         self._apply_gradients(self.generator, self.generator_optimiser)
 
-    def _update_both(self, x_hat: Tensor, x: Tensor, fidelity: Tensor) -> tuple[Tensor, Tensor]:
-        y = self.enhance(GradientReversal.apply(x_hat))
-        loss = self.loss(y, x)
-        (loss + self.settings.fidelity_weight * fidelity).backward()  # type: ignore[no-untyped-call]
+    def _update_both(self, x_hat: Tensor, x: Tensor, closeness: Tensor) -> tuple[Tensor, Parts]:
+        reversed_x_hat = GradientReversal.apply(x_hat)
+        parts = self.separate(reversed_x_hat)
+        loss = self.loss(reversed_x_hat, parts, x).mean()
+        (loss + closeness).backward()  # type: ignore[no-untyped-call]
         self._apply_gradients(self.network, self.network_optimiser)
         self._apply_gradients(self.generator, self.generator_optimiser)
-        return loss, y
+        return loss, parts
 
     def _apply_gradients(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         self.group.average_gradients(module)
@@ -177,7 +190,7 @@ class AdversarialTraining:
                 mean.copy_(new)
 
     @property
-    def result(self) -> DEAL:
+    def result(self) -> Network:
         """The network that is validated and saved: the moving average if there is one."""
         return self.network if self.averaged is None else self.averaged
 
@@ -199,6 +212,14 @@ class AdversarialTraining:
         """Restores a state."""
         for name, part in state.items():
             getattr(self, name).load_state_dict(part)
+
+
+def _generator_optimiser(generator: Generator, settings: Settings) -> torch.optim.Optimizer:
+    if isinstance(generator, Policy):
+        return torch.optim.Adam(generator.parameters(), settings.generator_rate)
+    return torch.optim.SGD(
+        generator.parameters(), settings.generator_rate, settings.momentum, weight_decay=settings.weight_decay
+    )
 
 
 class ShardedDropout(nn.Dropout):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-
 import numpy
 import torch
 from torch import Tensor
@@ -23,8 +21,8 @@ class Crops:
         source: the images.
         size: of the crops, one number or height and width; None uses whole images.
         flip: mirrors half of the crops left to right, and half of them upside down.
-        half_resolution: takes half of the crops from images reduced to half their size, which are sharper, unless the
-            reduced image is too small.
+        zoom: reduces each image by a random factor first, at most to the size of a crop. Reduced images are sharper, and
+            show more of the scene.
         panels: pastes one to three upright panels into a quarter of the crops, like walls and posts: parts of the same
             image with other brightness and contrast, from 0.3 of the height of the crop to all of it.
         tones: inverts half of the crops, as cameras show hot as white or as black, and applies a random gamma between
@@ -38,14 +36,14 @@ class Crops:
     """
 
     def __init__(
-        self, source: Source, size: Size = 128, *, flip: bool = True, half_resolution: bool = False,
+        self, source: Source, size: Size = 128, *, flip: bool = True, zoom: bool = False,
         panels: bool = False, tones: bool = False, noise: float = 0.0, seed: int = 0,
     ) -> None:  # fmt: skip
         self.size = height_and_width("size", size)
         if not len(source):
             raise ValueError("source must have at least one image; got none")
         self.source, self.seed = source, seed
-        self.flip, self.half_resolution, self.panels, self.tones = flip, half_resolution, panels, tones
+        self.flip, self.zoom, self.panels, self.tones = flip, zoom, panels, tones
         self.noise = noise
         self._order: tuple[int, numpy.ndarray] | None = None
 
@@ -59,8 +57,8 @@ class Crops:
             raise IndexError(f"position must be at least 0; got {position}")
         image = self.source[self._index(position)]
         random = numpy.random.default_rng((self.seed, 1, position))
-        if self.half_resolution and random.random() < 0.5:
-            image = self._halved(image)
+        if self.zoom and self.size is not None:
+            image = _reduced(image, self.size, random)
         if self.size is not None:
             image = _random_crop(image, self.size, random)
         image = image.flip([axis for axis in (1, 2) if self.flip and random.random() < 0.5])
@@ -75,11 +73,6 @@ class Crops:
             image = (image + deviation * torch.from_numpy(noise)).clamp_(0, 1)
         return image
 
-    def _halved(self, image: Tensor) -> Tensor:
-        half = functional.avg_pool2d(image, 2)
-        fits = self.size is None or all(map(operator.ge, half.shape[1:], self.size))
-        return half if fits else image
-
     def _index(self, position: int) -> int:
         """The image at a position: every epoch has a random order of its own."""
         epoch, within = divmod(position, len(self.source))
@@ -87,6 +80,15 @@ class Crops:
             order = numpy.random.default_rng((self.seed, 0, epoch)).permutation(len(self.source))
             self._order = epoch, order
         return int(self._order[1][within])
+
+
+def _reduced(image: Tensor, size: tuple[int, int], random: numpy.random.Generator) -> Tensor:
+    """The image [C, H, W], reduced by a random factor to at least this size."""
+    sides = image.shape[1:]
+    least = min(1.0, max(wanted / side for wanted, side in zip(size, sides, strict=True)))
+    factor = random.uniform(least, 1.0)
+    height, width = (max(wanted, round(factor * side)) for wanted, side in zip(size, sides, strict=True))
+    return functional.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
 
 
 def _random_crop(image: Tensor, size: tuple[int, int], random: numpy.random.Generator) -> Tensor:

@@ -18,6 +18,7 @@ class CollapseDetector:
 
     Args:
         window: steps that a collapse must last; None checks only that losses are finite.
+        comparable: whether "loss" and "fidelity" are the same loss, of the restored and of the degraded images.
 
     >>> CollapseDetector(None).check(7, {"loss": float("nan")})  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -27,8 +28,8 @@ class CollapseDetector:
     FLAT = 0.01  # share of the contrast of clean images
     WORSE, MARGIN = 2.0, 0.5  # factor and offset of the loss over that of the degraded images
 
-    def __init__(self, window: int | None) -> None:
-        self.window = window
+    def __init__(self, window: int | None, comparable: bool = True) -> None:
+        self.window, self.comparable = window, comparable
         self.recent: deque[tuple[int, Mapping[str, float]]] = deque()
 
     def check(self, step: int, averages: Mapping[str, float], since: int | None = None) -> None:
@@ -60,7 +61,7 @@ class CollapseDetector:
                 f"{self.FLAT:.0%} of the contrast of the clean images: the network has collapsed. Train again with a "
                 "lower learning_rate, a later adversary_start, or another seed"
             )
-        if all(each["loss"] > self.WORSE * each["fidelity"] + self.MARGIN for each in recent):
+        if self.comparable and all(each["loss"] > self.WORSE * each["fidelity"] + self.MARGIN for each in recent):
             raise Collapsed(
                 f"for {self.window} steps up to step {step} the enhanced images were far worse than the degraded "
                 f"images (loss {recent[-1]['loss']:.3g}, degraded {recent[-1]['fidelity']:.3g}): training diverges. "

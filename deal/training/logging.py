@@ -15,7 +15,7 @@ from tqdm import tqdm
 from deal.io.atomic import atomic_write
 
 COLUMNS = (
-    "step", "seconds", "loss", "fidelity", "contrast", "degraded_contrast", "learning_rate", "validation_loss",
+    "step", "seconds", "loss", "fidelity", "divergence", "contrast", "degraded_contrast", "learning_rate", "validation_loss",
     "validation_psnr",
 )  # fmt: skip
 

@@ -27,7 +27,8 @@ from deal.io.images import Size, centre_crop, height_and_width
 from deal.io.paths import find_images
 from deal.io.synthetic import SyntheticScenes
 from deal.model.generator import Generator
-from deal.model.network import DEAL
+from deal.model.policy import Policy
+from deal.model.pretrained import Network
 from deal.training import run_dir
 from deal.training.adversarial import AdversarialTraining, seeded_random
 from deal.training.augmentation import Crops
@@ -36,7 +37,7 @@ from deal.training.divergence import ADVICE, CollapseDetector
 from deal.training.logging import Log
 from deal.training.settings import Settings
 
-AVERAGED = ("loss", "fidelity", "contrast", "degraded_contrast")  # over the steps between two rows of the log
+AVERAGED = ("loss", "fidelity", "divergence", "contrast", "degraded_contrast")  # over the steps between two rows of the log
 SYNTHETIC_SCENES = 64
 VALIDATION_IMAGES, VALIDATION_SIZE = 8, 256  # the size applies if training uses whole images
 VALIDATION_SHARPNESS = 2.0  # factor of random logits: some validation images have nearly a single degradation
@@ -45,7 +46,7 @@ VALIDATION_SHARPNESS = 2.0  # factor of random logits: some validation images ha
 class Result(NamedTuple):
     """The result of a run."""
 
-    network: DEAL  # in evaluation mode; the moving average if `ema_decay` is set
+    network: Network  # in evaluation mode; the moving average if `ema_decay` is set
     generator: Generator
     steps: int
     loss: float  # validation loss at the end
@@ -85,12 +86,12 @@ class _Run:
         if validation is None:
             validation = source if settings.validation is None else _source(settings, settings.validation)
         self.crops = Crops(
-            source, settings.crop, flip=settings.flip_augmentation, half_resolution=settings.half_resolution_crops,
+            source, settings.crop, flip=settings.flip_augmentation, zoom=settings.zoom_augmentation,
             panels=settings.panel_augmentation, tones=settings.tone_augmentation, noise=settings.noise_augmentation,
             seed=settings.seed,
         )  # fmt: skip
         self.training = AdversarialTraining(settings, group)
-        self.detector = CollapseDetector(settings.collapse_window)
+        self.detector = CollapseDetector(settings.collapse_window, comparable=settings.loss == "l1_ssim")
         self.step, self.seconds = 0, 0.0
         self.loss = self.psnr = math.nan  # of the last validation
         self.best = math.inf
@@ -128,7 +129,7 @@ class _Run:
         return self.crops.batch(step * self.settings.batch + self.group.rank * count, count)
 
     def _train_step(self, x: Tensor) -> None:
-        adversary = self.settings.strategy == "das" and self.step >= self.settings.adversary_start
+        adversary = self.settings.strategy in ("das", "policy") and self.step >= self.settings.adversary_start
         figures = self.training.step(x.to(self.group.device), self.step, adversary)
         self.sums += torch.stack([figures[name] for name in AVERAGED])
         self.step += 1
@@ -184,10 +185,13 @@ class _Run:
         network = self.training.result
         was_training = network.training
         network.eval()
-        y = torch.cat([network(part) for part in self.degraded.split(self.settings.batch)])
+        losses, errors = [], []
+        for x_hat, x in zip(*(images.split(self.settings.batch) for images in (self.degraded, self.clean)), strict=True):
+            parts = network.separate(x_hat)
+            losses.append(self.training.loss(x_hat, parts, x))
+            errors.append((parts.restored(x_hat).clamp(0, 1) - x).square().mean((1, 2, 3)))
         network.train(was_training)
-        error = (y.clamp(0, 1) - self.clean).square().mean((1, 2, 3))
-        return self.training.loss(y, self.clean).item(), (-10 * error.log10()).mean().item()
+        return torch.cat(losses).mean().item(), (-10 * torch.cat(errors).log10()).mean().item()
 
     def _save(self, is_best: bool) -> None:
         if not self.training.is_finite():
@@ -235,7 +239,10 @@ def _centre_crops(source: Source, size: Size) -> Tensor:
 def _degrade_validation(generator: Generator, clean: Tensor, seed: int) -> Tensor:
     """The degraded validation images, the same for the whole run."""
     random = seeded_random(seed, 3)
-    logits = torch.randn(len(clean), generator.stages, len(generator.ops), generator=random)
-    weights = (VALIDATION_SHARPNESS * logits).softmax(-1).to(clean)
+    if isinstance(generator, Policy):
+        weights, _ = generator.draw(None, *(each.to(clean) for each in generator.chances(len(clean), random)))
+    else:
+        logits = torch.randn(len(clean), generator.stages, len(generator.ops), generator=random)
+        weights = (VALIDATION_SHARPNESS * logits).softmax(-1).to(clean)
     degraded: Tensor = generator(clean, weights, generator.sample(clean, random))
     return degraded

@@ -11,16 +11,16 @@ from deal.io.images import Size, height_and_width
 from deal_kernels._common.checks import check_integer, number, one_of
 
 CHOICES = {
-    "strategy": ("das", "average", "random"), "update": ("alternating", "simultaneous"),
+    "strategy": ("policy", "das", "average", "random"), "update": ("alternating", "simultaneous"),
     "schedule": ("constant", "cosine"), "precision": ("auto", "fp32", "bf16"),
-    "trainable": ("all", "context", "convolutions"),
+    "loss": ("separation", "l1_ssim"),
 }  # fmt: skip
 MIN_INTEGERS = {
     "steps": 1, "batch": 1, "stages": 1, "adversary_start": 0, "warmup_steps": 0, "save_every": 1, "log_every": 1,
     "seed": 0,
 }  # fmt: skip
 NON_NEGATIVE = (
-    "noise_augmentation", "learning_rate", "generator_rate", "momentum", "weight_decay", "fidelity_weight", "l1_weight",
+    "noise_augmentation", "price", "learning_rate", "generator_rate", "momentum", "weight_decay", "fidelity_weight", "l1_weight",
     "ssim_weight",
 )  # fmt: skip
 # Settings that may change when a run is resumed.
@@ -41,32 +41,36 @@ class Settings:
         minutes: time limit; the run ends earlier when it is reached.
         validation: images to select the best weights with; None uses the first training images.
         resume: continues from the last checkpoint in the output folder, if there is one.
-        blocks: "cascade1", "cascade2", "cascade3", or a list of blocks, see `deal.DEAL`.
+        blocks: "deal-u" or "deal-u-small", see `deal.DealU`; or "cascade1", "cascade2", "cascade3" or a list of blocks,
+            see `deal.DEAL`.
         channels: image channels, 1 or 3.
         width: number of hidden channels of the network.
         neuron: spiking neuron, "integer" or "binary".
         norm: norm of the spiking convolutions, "bn" or "tdbn".
-        context: adds the part of the network that uses statistics of whole columns and of the whole image.
-        trainable: which part of the network is trained: "all"; "context" alone, which is much faster; or
-            "convolutions", with the context unchanged.
-        weights: a weights file to start from, or a list of files, of which later ones override earlier ones, for
-            instance a context and convolutions that were trained separately.
-        ops: degradations of the generator: "thermal", "released", or a list of operation names.
+        weights: a weights file to start from.
+        ops: degradations of the generator: "camera", "thermal", "released", a list of operation names, or a list of such
+            lists, one for each stage.
         ranges: range of the standard deviation of random degradations, by name, such as {"stripe": [0, 0.15]}; None
             uses the defaults of `deal_kernels.degradation.sample_params`.
         stages: number of mixing stages of the generator.
         dropout: dropout probability of the generator.
-        strategy: how training images are degraded: "das" by the generator, which is trained against the network;
-            "average" by an even mixture of all operations; "random" by one random operation per image and stage.
+        strategy: how training images are degraded: "random" by random operations; "policy" by operations and strengths
+            that are drawn from a distribution which plays against the network, see `deal.model.policy`; "das" by the
+            paper's generator, which gives a fixed mixture for each image; "average" by an even mixture of all
+            operations.
+        price: of the divergence of the policy from random choices. The policy approaches "random" for a high price, and
+            the hardest degradations alone for the price 0.
         update: "alternating" updates the network and then the generator, with a second forward pass; "simultaneous"
             updates both from one pass, with the gradient reversed between them.
         adversary_start: step at which the training of the generator starts.
         fidelity_weight: weight of the generator's loss between degraded and clean images, which keeps degradations
             mild.
-        l1_weight: weight of the mean absolute error in the loss.
-        ssim_weight: weight of 1 - SSIM in the loss.
+        loss: "separation", which judges each part that is taken out, see `deal.training.losses`; or "l1_ssim", the
+            paper's.
+        l1_weight: weight of the mean absolute error in the paper's loss.
+        ssim_weight: weight of 1 - SSIM in it.
         learning_rate: learning rate of the network (Adam).
-        generator_rate: learning rate of the generator (SGD).
+        generator_rate: learning rate of the generator: of Adam for a policy, and of SGD for "das".
         momentum: momentum of the generator's SGD.
         weight_decay: weight decay of the generator's SGD.
         warmup_steps: steps over which both learning rates increase linearly at the start.
@@ -78,7 +82,8 @@ class Settings:
         crop: size of random crops, one number or height and width; None uses whole images, which must then be of one
             size.
         flip_augmentation: mirrors crops at random.
-        half_resolution_crops: takes half of the crops from images reduced to half their size, which are sharper.
+        zoom_augmentation: reduces every image by a random factor first, at most to the size of a crop. Reduced images are
+            sharper, and show more of the scene.
         panel_augmentation: pastes upright panels into a quarter of the crops, so that edges of walls and posts are not
             taken for stripes.
         tone_augmentation: inverts half of the crops and applies a random gamma to each.
@@ -101,22 +106,22 @@ class Settings:
     minutes: float | None = None
     validation: str | list[str] | None = None
     resume: bool = False
-    blocks: str | list[list[Any]] = "cascade2"
+    blocks: str | list[list[Any]] = "deal-u"
     channels: int = 1
     width: int = 32
     neuron: Literal["integer", "binary"] = "integer"
     norm: Literal["bn", "tdbn"] = "bn"
-    context: bool = False
-    trainable: Literal["all", "context", "convolutions"] = "all"
-    weights: str | list[str] | None = None
-    ops: str | list[str] = "thermal"
+    weights: str | None = None
+    ops: str | list[str] | list[list[str]] = "camera"
     ranges: dict[str, tuple[float, float]] | None = None
     stages: int = 5
     dropout: float = 0.5
-    strategy: Literal["das", "average", "random"] = "das"
+    strategy: Literal["policy", "das", "average", "random"] = "policy"
+    price: float = 0.5
     update: Literal["alternating", "simultaneous"] = "alternating"
     adversary_start: int = 500
     fidelity_weight: float = 1.0
+    loss: Literal["separation", "l1_ssim"] = "separation"
     l1_weight: float = 0.75
     ssim_weight: float = 1.1
     learning_rate: float = 1e-4
@@ -130,7 +135,7 @@ class Settings:
     batch: int = 4
     crop: Size = 128
     flip_augmentation: bool = True
-    half_resolution_crops: bool = False
+    zoom_augmentation: bool = False
     panel_augmentation: bool = False
     tone_augmentation: bool = False
     noise_augmentation: float = 0.0
@@ -152,8 +157,6 @@ class Settings:
         if self.collapse_window is not None:
             check_integer("collapse_window", self.collapse_window, 1)
         height_and_width("crop", self.crop)
-        if self.trainable == "context" and not self.context:
-            raise ValueError(f"trainable='context' needs context=True; got {self.context}")
         for name in NON_NEGATIVE:
             value = number(name, getattr(self, name))
             if not 0 <= value < math.inf:

@@ -3,9 +3,10 @@
     result = train(Settings(images="frames", output="run", steps=2000))
     result.network(x)  # a DEAL network in evaluation mode
 
-The folder of a run has last.pt, from which a run resumes to the same bits as without the interruption; last.safetensors
-and best.safetensors, for `DEAL.from_pretrained`; and log.csv. With torchrun, several processes share every batch, with
-the results of one process.
+The folder of a run has config.yaml, the settings for `deal train --config`; last.pt, from which a run resumes to the
+same bits as without the interruption; last.safetensors and best.safetensors, for `DEAL.from_pretrained`; loss.csv and
+its curve, loss.png; and samples.png, validation images before and after. With torchrun, several processes share every
+batch, with the results of one process.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -26,13 +28,15 @@ from deal.io.dataset import ImageDataset, Source
 from deal.io.images import Size, centre_crop, height_and_width
 from deal.io.paths import find_images
 from deal.io.synthetic import SyntheticScenes
+from deal.io.writers import write_image
 from deal.model.generator import Generator
 from deal.model.network import DEAL
-from deal.training import run_dir
+from deal.training import run_dir, samples
 from deal.training.adversarial import AdversarialTraining, seeded_random
 from deal.training.augmentation import Crops
 from deal.training.distributed import ProcessGroup, StopSignal, process_group
 from deal.training.divergence import ADVICE, CollapseDetector
+from deal.training.lock import locked
 from deal.training.logging import Log
 from deal.training.settings import Settings
 
@@ -66,10 +70,13 @@ def train(settings: Settings, source: Source | None = None, validation: Source |
         FloatingPointError: if a loss is not finite.
         Collapsed: if the network has stopped enhancing.
         FileExistsError: if the folder already has a run and `settings.resume` is not set.
+        RuntimeError: if another training uses the folder.
         KeyboardInterrupt: after Ctrl-C, once the current step is done and saved. A second Ctrl-C stops at once.
     """
     with process_group(settings.device) as group, StopSignal() as stop:
-        return _Run(settings, group, source, validation).run(stop)
+        run = _Run(settings, group, source, validation)
+        with locked(Path(settings.output)) if group.is_leader else contextlib.nullcontext():
+            return run.run(stop)
 
 
 class _Run:
@@ -98,12 +105,10 @@ class _Run:
         if group.is_leader:
             self.clean = _centre_crops(validation, settings.crop).to(group.device)
             self.degraded = _degrade_validation(self.training.generator, self.clean, settings.seed)
-        state = group.broadcast(run_dir.open_run(settings) if group.is_leader else None)
-        if state is not None:
-            self._load(state)
 
     def run(self, stop: StopSignal) -> Result:
         """Trains until the run ends or is stopped. The next batch is read while the current step is computed."""
+        self._resume()
         start = time.monotonic() - self.seconds
         with self._open_log() as log, ThreadPoolExecutor(1) as reader:
             running, next_batch = self.step < self.settings.steps, reader.submit(self._read_batch, self.step)
@@ -120,7 +125,9 @@ class _Run:
     def _open_log(self) -> contextlib.AbstractContextManager[Log | None]:
         if not self.group.is_leader:
             return contextlib.nullcontext()
-        return Log(Path(self.settings.output), self.step, self.settings.steps, bar=self.settings.progress)
+        settings = self.settings
+        seconds = math.inf if settings.minutes is None else 60 * settings.minutes - self.seconds
+        return Log(Path(settings.output), self.step, settings.steps, bar=settings.progress, seconds=seconds)
 
     def _read_batch(self, step: int) -> Tensor:
         """This process's part of the batch of a step."""
@@ -180,14 +187,15 @@ class _Run:
 
     @torch.no_grad()
     def _measure(self) -> tuple[float, float]:
-        """Loss and PSNR of the validation images."""
+        """Loss and PSNR of the validation images. It draws them, too."""
         network = self.training.result
         was_training = network.training
         network.eval()
         y = torch.cat([network(part) for part in self.degraded.split(self.settings.batch)])
         network.train(was_training)
-        error = (y.clamp(0, 1) - self.clean).square().mean((1, 2, 3))
-        return self.training.loss(y, self.clean).item(), (-10 * error.log10()).mean().item()
+        sheet = samples.sheet(self.degraded, y, self.clean, self.step)
+        write_image(Path(self.settings.output) / run_dir.SAMPLES, numpy.asarray(sheet))
+        return self.training.loss(y, self.clean).item(), samples.clamped_psnr(y, self.clean).mean().item()
 
     def _save(self, is_best: bool) -> None:
         if not self.training.is_finite():
@@ -206,7 +214,11 @@ class _Run:
             "recent": list(self.detector.recent),
         }  # fmt: skip
 
-    def _load(self, state: dict[str, Any]) -> None:
+    def _resume(self) -> None:
+        """Takes up the state of the run that the folder has, if there is one."""
+        state = self.group.broadcast(run_dir.open_run(self.settings) if self.group.is_leader else None)
+        if state is None:
+            return
         self.training.load(state["training"])
         for name in ("step", "seconds", "loss", "psnr", "best", "logged"):
             setattr(self, name, state[name])

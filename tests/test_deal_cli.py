@@ -21,7 +21,7 @@ from PIL import Image
 import deal
 from deal import cli
 from deal.evaluate import demonstration
-from deal.evaluate.contact_sheet import LABEL_HEIGHT
+from deal.io.contact_sheet import LABEL_HEIGHT
 from deal.io.images import read_frame
 from deal.model import pretrained
 from deal.model.network import DEAL

@@ -13,6 +13,7 @@ from deal.training.adversarial import AdversarialTraining
 from deal.training.distributed import ProcessGroup
 from deal.training.divergence import Collapsed, CollapseDetector
 from deal.training.loop import train
+from deal.training.run_dir import LOG
 from deal.training.settings import Settings
 
 ALONE = ProcessGroup(torch.device("cpu"))
@@ -200,7 +201,7 @@ def test_run(tmp_path):
         assert DEAL.from_pretrained(tmp_path / f"{name}.safetensors").config == result.network.config
     last = DEAL.from_pretrained(tmp_path / "last.safetensors").state_dict()
     assert all(torch.equal(last[name], tensor) for name, tensor in result.network.state_dict().items())
-    with open(tmp_path / "log.csv", newline="") as file:
+    with open(tmp_path / LOG, newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["2", "4", "6"]
     assert [bool(row["validation_psnr"]) for row in rows] == [False, True, True]

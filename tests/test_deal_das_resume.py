@@ -15,6 +15,7 @@ import torch
 from deal.model import generator
 from deal.model.network import DEAL
 from deal.training.adversarial import AdversarialTraining
+from deal.training.run_dir import LOG
 from deal_kernels.conv import Conv2d
 
 
@@ -30,7 +31,7 @@ def state(folder):
 
 
 def rows(folder):
-    with open(folder / "log.csv", newline="") as file:
+    with open(folder / LOG, newline="") as file:
         return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
@@ -92,7 +93,7 @@ def test_longer_run_goes_on(tmp_path, whole):
 
 def test_lost_rows_are_written_again(tmp_path, whole):
     das_runs.run(tmp_path, steps=2)
-    with open(tmp_path / "log.csv", "a") as file:
+    with open(tmp_path / LOG, "a") as file:
         file.write("3,9,9,9\n4,9")
     das_runs.run(tmp_path, steps=6, resume=True)
     assert rows(tmp_path) == rows(whole)

@@ -15,11 +15,11 @@ from PIL import Image
 
 from deal.evaluate import benchmark, metrics, report
 from deal.evaluate.benchmark import Figures, best, run_benchmark
-from deal.evaluate.contact_sheet import GAP, LABEL_HEIGHT
 from deal.evaluate.degradation_suites import SUITES, Row, degrade
 from deal.evaluate.method_registry import classical_method, find_method, find_pair_methods, labels
 from deal.fusion.benchmark import METRICS, run_pair_benchmark
 from deal.fusion.metrics import fuse, fusion_metrics
+from deal.io.contact_sheet import GAP, LABEL_HEIGHT
 from deal.io.images import to_uint8
 from deal.io.synthetic import thermal_scene
 from deal.model import pretrained

@@ -2,6 +2,9 @@
 
 Without --images, it is trained on synthetic thermal scenes. For several GPUs, run
 torchrun --nproc-per-node N -m deal train ...
+
+The output folder gets the weights, the settings (config.yaml), the loss by step (loss.csv, loss.png) and validation
+images before and after (samples.png).
 """
 
 from __future__ import annotations

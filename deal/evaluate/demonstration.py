@@ -10,10 +10,10 @@ from typing import NamedTuple
 from PIL import Image
 from torch import Tensor
 
-from deal.evaluate import contact_sheet
 from deal.evaluate.degrader import Degrader
 from deal.evaluate.metrics import psnr
 from deal.inference.enhancer import Enhancer
+from deal.io import contact_sheet
 from deal.io.atomic import atomic_write
 from deal.io.images import centre_crop, read_frame, to_uint8
 from deal_kernels.ssim import ssim

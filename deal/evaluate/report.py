@@ -12,10 +12,10 @@ from typing import Any
 
 from PIL import Image
 
-from deal.evaluate import contact_sheet
 from deal.evaluate.benchmark import EXACT, Comparison, Figures, Results
 from deal.evaluate.method_registry import BEST
 from deal.fusion.benchmark import METRICS, VARIANTS, PairResults
+from deal.io import contact_sheet
 from deal.io.atomic import atomic_write
 from deal.io.images import Location
 

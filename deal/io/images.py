@@ -201,9 +201,10 @@ def _frame(pixels: numpy.ndarray, window: Window, name: str) -> Frame:
 
 
 def to_uint8(x: Tensor) -> numpy.ndarray:
-    """A one-channel image [..., H, W] in [0, 1] as uint8 [H, W]."""
-    pixels = (255 * x.reshape(x.shape[-2:]).clamp(0, 1)).round().to(torch.uint8)
-    return numpy.asarray(pixels.numpy())
+    """An image [..., C, H, W] in [0, 1] as uint8: [H, W] for one channel, [H, W, 3] for three."""
+    image = x.reshape(x.shape[-3:] if x.dim() > 2 else (1, *x.shape))  # of a single image
+    pixels = (255 * image.clamp(0, 1)).round().to(torch.uint8)
+    return numpy.asarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy())
 
 
 def centre_crop(image: Tensor, height: int, width: int) -> Tensor:

@@ -3,9 +3,10 @@
     result = train(Settings(images="frames", output="run", steps=2000))
     result.network(x)  # a DEAL network in evaluation mode
 
-The folder of a run has last.pt, from which a run resumes to the same bits as without the interruption; last.safetensors
-and best.safetensors, for `DEAL.from_pretrained`; and log.csv. With torchrun, several processes share every batch, with
-the results of one process.
+The folder of a run has config.yaml, the settings for `deal train --config`; last.pt, from which a run resumes to the
+same bits as without the interruption; last.safetensors and best.safetensors, for `DEAL.from_pretrained`; loss.csv and
+its curve, loss.png; and samples.png, validation images before and after. With torchrun, several processes share every
+batch, with the results of one process.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -26,14 +28,16 @@ from deal.io.dataset import ImageDataset, Source
 from deal.io.images import Size, centre_crop, height_and_width
 from deal.io.paths import find_images
 from deal.io.synthetic import SyntheticScenes
+from deal.io.writers import write_image
 from deal.model.generator import Generator
 from deal.model.policy import Policy
 from deal.model.pretrained import Network
-from deal.training import run_dir
+from deal.training import run_dir, samples
 from deal.training.adversarial import AdversarialTraining, seeded_random
 from deal.training.augmentation import Crops
 from deal.training.distributed import ProcessGroup, StopSignal, process_group
 from deal.training.divergence import ADVICE, CollapseDetector
+from deal.training.lock import locked
 from deal.training.logging import Log
 from deal.training.settings import Settings
 
@@ -67,10 +71,13 @@ def train(settings: Settings, source: Source | None = None, validation: Source |
         FloatingPointError: if a loss is not finite.
         Collapsed: if the network has stopped enhancing.
         FileExistsError: if the folder already has a run and `settings.resume` is not set.
+        RuntimeError: if another training uses the folder.
         KeyboardInterrupt: after Ctrl-C, once the current step is done and saved. A second Ctrl-C stops at once.
     """
     with process_group(settings.device) as group, StopSignal() as stop:
-        return _Run(settings, group, source, validation).run(stop)
+        run = _Run(settings, group, source, validation)
+        with locked(Path(settings.output)) if group.is_leader else contextlib.nullcontext():
+            return run.run(stop)
 
 
 class _Run:
@@ -99,12 +106,10 @@ class _Run:
         if group.is_leader:
             self.clean = _centre_crops(validation, settings.crop).to(group.device)
             self.degraded = _degrade_validation(self.training.generator, self.clean, settings.seed)
-        state = group.broadcast(run_dir.open_run(settings) if group.is_leader else None)
-        if state is not None:
-            self._load(state)
 
     def run(self, stop: StopSignal) -> Result:
         """Trains until the run ends or is stopped. The next batch is read while the current step is computed."""
+        self._resume()
         start = time.monotonic() - self.seconds
         with self._open_log() as log, ThreadPoolExecutor(1) as reader:
             running, next_batch = self.step < self.settings.steps, reader.submit(self._read_batch, self.step)
@@ -121,7 +126,9 @@ class _Run:
     def _open_log(self) -> contextlib.AbstractContextManager[Log | None]:
         if not self.group.is_leader:
             return contextlib.nullcontext()
-        return Log(Path(self.settings.output), self.step, self.settings.steps, bar=self.settings.progress)
+        settings = self.settings
+        seconds = math.inf if settings.minutes is None else 60 * settings.minutes - self.seconds
+        return Log(Path(settings.output), self.step, settings.steps, bar=settings.progress, seconds=seconds)
 
     def _read_batch(self, step: int) -> Tensor:
         """This process's part of the batch of a step."""
@@ -181,17 +188,20 @@ class _Run:
 
     @torch.no_grad()
     def _measure(self) -> tuple[float, float]:
-        """Loss and PSNR of the validation images."""
+        """Loss and PSNR of the validation images. It draws them, too."""
         network = self.training.result
         was_training = network.training
         network.eval()
-        losses, errors = [], []
-        for x_hat, x in zip(*(images.split(self.settings.batch) for images in (self.degraded, self.clean)), strict=True):
+        images, total = [], 0.0
+        for x_hat, x in zip(*(each.split(self.settings.batch) for each in (self.degraded, self.clean)), strict=True):
             parts = network.separate(x_hat)
-            losses.append(self.training.loss(x_hat, parts, x))
-            errors.append((parts.restored(x_hat).clamp(0, 1) - x).square().mean((1, 2, 3)))
+            images.append(parts.restored(x_hat))
+            total += len(x) * self.training.loss(x_hat, parts, x).mean().item()
         network.train(was_training)
-        return torch.cat(losses).mean().item(), (-10 * torch.cat(errors).log10()).mean().item()
+        restored = torch.cat(images)
+        sheet = samples.sheet(self.degraded, restored, self.clean, self.step)
+        write_image(Path(self.settings.output) / run_dir.SAMPLES, numpy.asarray(sheet))
+        return total / len(restored), samples.clamped_psnr(restored, self.clean).mean().item()
 
     def _save(self, is_best: bool) -> None:
         if not self.training.is_finite():
@@ -210,7 +220,11 @@ class _Run:
             "recent": list(self.detector.recent),
         }  # fmt: skip
 
-    def _load(self, state: dict[str, Any]) -> None:
+    def _resume(self) -> None:
+        """Takes up the state of the run that the folder has, if there is one."""
+        state = self.group.broadcast(run_dir.open_run(self.settings) if self.group.is_leader else None)
+        if state is None:
+            return
         self.training.load(state["training"])
         for name in ("step", "seconds", "loss", "psnr", "best", "logged"):
             setattr(self, name, state[name])

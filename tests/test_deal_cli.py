@@ -79,8 +79,8 @@ def test_help_of_commands(command, capsys):
     assert stopped.value.code == 0
     said = capsys.readouterr().out
     wanted = {
-        "train": ("--config", "--print-config", "--strategy {das,average,random}", "clean images"),
-        "enhance": ("--skip-existing", "--keep-going", "--scale {1,2,4}", "--tile", "--precision {auto,fp32,bf16}"),
+        "train": ("--config", "--print-config", "--strategy {policy,das,average,random}", "clean images"),
+        "enhance": ("--skip-existing", "--keep-going", "--scale {1,2,4}", "--parts NAME", "--strength", "--tile", "--precision {auto,fp32,bf16}"),
         "degrade": ("--ops", "--seed"), "info": ("model",), "convert": ("checkpoint",), "demo": ("--minutes",),
         "evaluate": ("--data", "--pairs", "--suite", "--methods", "--crop", "none uses whole images", "--fuser FILE"),
         "train-fuser": ("--pairs FOLDER", "--output", "--learning-rate", "random crops"),
@@ -269,7 +269,7 @@ def test_train_from_a_file_of_settings(tmp_path, capsys):
         cli.main(["train", "--config", str(config), "--print-config"])
     assert stopped.value.code == 0
     said = capsys.readouterr().out
-    assert "steps: 50" in said and "strategy: das" in said
+    assert "steps: 50" in said and "strategy: policy" in said
 
 
 def parsed_settings(capsys, *arguments):
@@ -283,12 +283,12 @@ def parsed_settings(capsys, *arguments):
 def test_train_takes_lists_hyphens_and_flags(tmp_path, capsys):
     options = [
         "--images", "a", "b", "--learning-rate", "0.01", "--crop", "96", "128", "--window", "0", "99.5", "--ops",
-        "stripe", "gain", "--context", "--resume", "--no-flip-augmentation", "--weights", "x.safetensors",
+        "stripe", "gain", "--blocks", "deal-u-small", "--resume", "--no-flip-augmentation", "--weights", "x.safetensors",
     ]  # fmt: skip
     settings = parsed_settings(capsys, *options)
     expected = {
         "images": ["a", "b"], "learning_rate": 0.01, "crop": [96, 128], "window": [0, 99.5], "ops": ["stripe", "gain"],
-        "context": True, "resume": True, "flip_augmentation": False, "weights": "x.safetensors",
+        "blocks": "deal-u-small", "resume": True, "flip_augmentation": False, "weights": "x.safetensors",
     }  # fmt: skip
     assert {name: settings[name] for name in expected} == expected
     assert parsed_settings(capsys, "--crop", "96")["crop"] == 96

@@ -1,7 +1,5 @@
 """The policy of degradations: its random choices, its divergence from them, and what its price does."""
 
-import math
-
 import pytest
 import torch
 from torch.distributions import AffineTransform, SigmoidTransform, TransformedDistribution, Uniform
@@ -114,18 +112,17 @@ def test_the_gradient_reaches_operations_and_strengths():
     assert (strengths != 0).any()
 
 
-def game(price, steps=60):
-    """The policy after a game for the strongest degradations, with a network that stands still."""
+def game(price, steps=20):
+    """The divergence of the policy after a game for the strongest degradations, with a network that stands still."""
     chosen = Settings(
-        blocks="deal-u-small", device="cpu", strategy="policy", price=price, learning_rate=0.0, generator_rate=0.02,
-        fidelity_weight=0.0, update="simultaneous", dropout=0.0, ops=[["identity", "noise"], ["identity", "dead"]],
+        blocks=[["scale", 5, 3]], width=4, device="cpu", strategy="policy", price=price, learning_rate=0.0,
+        generator_rate=0.01, fidelity_weight=0.0, update="simultaneous", dropout=0.0,
+        ops=[["identity", "noise"], ["identity", "dead"]],
     )  # fmt: skip
-    training = AdversarialTraining(chosen, ALONE)
-    divergences = [training.step(scenes(2), number, True)["divergence"].item() for number in range(steps)]
-    return sum(divergences[-20:]) / 20
+    training, x = AdversarialTraining(chosen, ALONE), scenes(2)[..., :32, :32].contiguous()
+    return [training.step(x, number, True)["divergence"].item() for number in range(steps)][-1]
 
 
 def test_the_price_holds_the_policy_back():
-    free, cheap, dear = game(0.0), game(0.3), game(100.0)
-    assert free > 2 * cheap > 0 and dear < 0.1 * cheap
-    assert math.isfinite(free)
+    free, dear = game(0.0), game(100.0)
+    assert free > 0.1 and dear < 0.1 * free

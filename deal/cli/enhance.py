@@ -14,6 +14,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from deal.cli import options
 
+NAMES = ("columns", "rows", "shading", "detail", "tone")  # of `deal.model.parts`, which imports torch
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     options.add_files(parser)
@@ -35,9 +37,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--radiometric", action=BooleanOptionalAction, default=None,
-        help="keep temperatures: only stripes and noise are removed, and the mean of the frame and rows of telemetry "
-        "stay; this is the default for 16-bit and float32 images",
+        help="keep temperatures: the tone, the mean of the frame and rows of telemetry stay, and shading stays unless "
+        "--parts names it; this is the default for 16-bit and float32 images",
     )  # fmt: skip
+    parser.add_argument(
+        "--parts", nargs="+", type=Literal[NAMES], default=None, metavar="NAME",
+        help=f"what is taken out of the images: {', '.join(NAMES)}; the default is all of them",
+    )  # fmt: skip
+    parser.add_argument("--strength", type=float, default=1.0, help="a factor for the parts that are taken out")
     options.add_device(parser)
     options.add_precision(parser)
     options.add_threads(parser)
@@ -54,7 +61,7 @@ def run(parsed: Namespace) -> int:
     jobs, window = options.plan(parsed), options.parse_window(parsed.window)
     enhancer = Enhancer(
         load(parsed.model), scale=parsed.scale, tile=parsed.tile, overlap=parsed.tile_overlap, device=parsed.device,
-        precision=parsed.precision, radiometric=parsed.radiometric,
+        precision=parsed.precision, radiometric=parsed.radiometric, parts=parsed.parts, strength=parsed.strength,
     )  # fmt: skip
     with options.open_batch(parsed, jobs) as batch:
         for job in batch:

@@ -21,7 +21,8 @@ from deal_kernels.conv import Conv2d
 from deal_kernels.tdbn import TDBNLIF
 
 STRIDE = 8  # between the pixels of the smallest features
-CONDITIONS = 4  # numbers that describe the whole image
+CONDITIONS = 8  # numbers that describe the whole image
+LEAST_SHARE = 0.05  # of what was found; at 0 no gradient would pass
 RESIDUAL_SCALE = 0.3  # initial scale of convolutions that are added to a residual
 
 
@@ -47,6 +48,7 @@ class Detail(nn.Module):
             )
 
         self.condition = nn.Sequential(nn.Linear(CONDITIONS, 32), nn.ReLU(), nn.Linear(32, sum(widths)))
+        self.gate = nn.Sequential(nn.Linear(CONDITIONS, 32), nn.ReLU(), nn.Linear(32, 1))
         self.widths, self.depths = tuple(widths), tuple(depths)
         self.input = Conv2d(4, half, 3, padding=1)
         self.down = nn.ModuleList([nn.Conv2d(half, quarter, 2, 2), nn.Conv2d(quarter, eighth, 2, 2)])
@@ -54,12 +56,12 @@ class Detail(nn.Module):
         self.encoder = nn.ModuleList([modules(half, depths[0], False), modules(quarter, depths[1], True)])
         self.middle = modules(eighth, depths[2], True)
         self.decoder = nn.ModuleList([modules(quarter, depths[3], True), modules(half, depths[4], False)])
-        self.output = Conv2d(half, 8, 3, padding=1)
+        self.output = Conv2d(half, 4, 3, padding=1)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x [B, 1, H, W] with H and W multiples of 8; condition [B, 4]."""
+        """x [B, 1, H, W] with H and W multiples of 8; condition [B, 8]."""
         half, quarter, eighth = (each[..., None, None] for each in self.condition(condition).split(self.widths, 1))
         folded = functional.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
         first = self.encoder[0](self.input(folded) + half)
@@ -67,8 +69,8 @@ class Detail(nn.Module):
         y = self.middle(self.down[1](second) + eighth)
         y = self.decoder[0](functional.pixel_shuffle(self.up[0](y), 2) + second)
         y = self.decoder[1](functional.pixel_shuffle(self.up[1](y), 2) + first)
-        found, gate = functional.pixel_shuffle(self.output(y), 2).chunk(2, 1)
-        return found * gate.add(1).sigmoid()
+        share = LEAST_SHARE + (1 - LEAST_SHARE) * self.gate(condition).add(2).sigmoid()
+        return functional.pixel_shuffle(self.output(y), 2) * share[..., None, None]
 
     @property
     def macs(self) -> int:

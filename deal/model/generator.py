@@ -95,6 +95,10 @@ class Generator(nn.Module):
         same = len(set(self.stage_ops)) == 1
         self.ops = self.stage_ops[0] if same else tuple(dict.fromkeys(itertools.chain(*self.stage_ops)))
         self.channels, self.stages = channels, len(self.stage_ops)
+        # The first and last stage of each call of `mixture`, and its operations.
+        self.calls = [(0, self.stages, self.ops)] if same else [
+            (stage, stage + 1, names) for stage, names in enumerate(self.stage_ops)
+        ]  # fmt: skip
         self.ranges = {name: tuple(between) for name, between in {**presets, **(ranges or {})}.items()}
         allowed = torch.tensor([[name in names for name in self.ops] for names in self.stage_ops])
         self.register_buffer("allowed", allowed, persistent=False)  # [S, N]
@@ -122,9 +126,16 @@ class Generator(nn.Module):
         """
         weights = self.weights(x) if weights is None else weights
         params = self.sample(x) if params is None else params
-        return mixture(
-            x, weights, self.ops, params, straight_through=self.straight_through, checkpoint=self.checkpoint
-        )  # fmt: skip
+        used = dict.fromkeys(params, 0)
+        for first, end, names in self.calls:
+            columns = [self.ops.index(name) for name in names]
+            chosen = weights[:, first:end] if names == self.ops else weights[:, first:end, columns]
+            values = {name: params[name][:, used[name] : used[name] + end - first] for name in names if name in params}
+            used |= {name: used[name] + end - first for name in values}
+            x = mixture(
+                x, chosen, names, values, straight_through=self.straight_through, checkpoint=self.checkpoint
+            )  # fmt: skip
+        return x
 
     def weights(self, x: Tensor) -> Tensor:
         """The predicted mixture weights of each image, [B, S, N] for S stages and N operations, with sum 1 over N."""
@@ -145,8 +156,13 @@ class Generator(nn.Module):
         return (allowed / allowed.sum(1, keepdim=True)).expand(count, -1, -1)
 
     def sample(self, x: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Random parameters of the operations, for every image and stage."""
-        return sample_params(self.ops, x, self.stages, generator=generator, **self.ranges)  # type: ignore[arg-type]
+        """Random parameters of the operations by name, for every image and every stage that has the operation."""
+        found: dict[str, list[Tensor]] = {}
+        for first, end, names in self.calls:
+            drawn = sample_params(names, x, end - first, generator=generator, **self.ranges)  # type: ignore[arg-type]
+            for name, values in drawn.items():
+                found.setdefault(name, []).append(values)
+        return {name: torch.cat(values, 1) for name, values in found.items()}
 
     @property
     def config(self) -> dict[str, object]:

@@ -2,8 +2,7 @@
 
 Patterns of columns and rows come first, from the statistics of whole columns and rows. Shading is found next, on a
 thumbnail of the whole frame, then noise and lost detail by a U-shaped network, and the tone at last. Each part is taken
-out before the next one is found. Except for the tone, all parts are found on an image of mean 0 and deviation 1 and
-scaled back, so that brightness and contrast of the input do not matter.
+out before the next one is found. Shading and detail are found on an image of mean 0 and deviation 1 and scaled back.
 
 >>> import torch
 >>> network = DealU("deal-u-small").eval()
@@ -33,6 +32,7 @@ from deal_kernels._common.checks import one_of
 
 LEAST = 1e-3  # lower bound of the deviation of an image in divisions, and of shares before a logarithm
 MIN_SIZE = 16  # pixels
+LAGS = (1, 2, 4, 8)  # pixels, down and across, between which differences tell blur from noise
 
 
 class Size(NamedTuple):
@@ -122,11 +122,12 @@ class DealU(SavedNetwork):
 
     @torch.no_grad()
     def _condition(self, image: Tensor, deviation: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
-        """Numbers that describe whole images: logarithms of the noise and of the patterns relative to the deviation, and
-        of the deviation, [B, 4]."""
+        """Numbers that describe whole images, [B, 8]: logarithms of the noise, of the patterns and of the differences
+        between pixels some way apart, relative to the deviation, and of the deviation."""
         noise = noise_of(image[:, 0, :, 1:] - image[:, 0, :, :-1])
         scale = deviation[:, 0, 0, 0]
-        sizes = noise / scale, scale, columns.std((1, 2, 3)) / scale, rows.std((1, 2, 3)) / scale
+        apart = [(image[..., lag:, lag:] - image[..., :-lag, :-lag]).abs().mean((1, 2, 3)) / scale for lag in LAGS]
+        sizes = noise / scale, scale, columns.std((1, 2, 3)) / scale, rows.std((1, 2, 3)) / scale, *apart
         return torch.stack(sizes, 1).clamp_min(LEAST).log()
 
     def prepared(self, channels: int) -> DealU:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-HEIGHT, WIDTH = 64, 80  # of the thumbnail
+THUMBNAIL = HEIGHT, WIDTH = 64, 80
 FIELD = HEIGHT // 8, WIDTH // 8  # the resolution of the pattern
+LEAST_SHARE = 0.05  # of what was found; at 0 no gradient would pass
 LEAST = 1e-3  # lower bound of the deviation of an image in divisions
 
 
@@ -46,8 +47,8 @@ class Shading(nn.Module):
         deviation = small.std((2, 3), keepdim=True).clamp_min(LEAST)
         normal = (small - small.mean((2, 3), keepdim=True)) / deviation
         features = self.mixers(self.trunk(torch.cat([normal, self._position(normal)], 1)))
-        share = self.gate(features.mean((2, 3))).sigmoid()[..., None, None]
-        field = share * deviation * self.head(features)
+        share = LEAST_SHARE + (1 - LEAST_SHARE) * self.gate(features.mean((2, 3))).sigmoid()
+        field = share[..., None, None] * deviation * self.head(features)
         pattern = functional.interpolate(field, x.shape[2:], mode="bicubic", align_corners=False)
         return pattern - pattern.mean((2, 3), keepdim=True)
 

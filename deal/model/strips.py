@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SCALES = (20.0, 10.0, 5.0, 2.0, 1.0)  # tolerances for agreement between rows, from the first round to the last
-SORT_STRIDE = 4  # every fourth row is used for the quartiles
+SEARCH_ROWS = 96  # rows that the search for agreement starts with, each the mean of several
 NEIGHBOUR_SCALE, NEIGHBOURS = 2.0, 9  # tolerance and number of columns for agreement of a row with its neighbourhood
 TOLERANCE = 0.01  # the least unit of tolerances; above it, the deviation of the noise
 SMOOTH = 1.5  # change along a column at which the weight of a difference is one half
@@ -91,7 +91,7 @@ class Columns(nn.Module):
         return 1 / (1 + ((change[..., 1:] + change[..., :-1]) / tolerance).square())
 
     def _steps(self, differences: Tensor, weights: Tensor, unit: Tensor) -> Steps:
-        size = _agreed(differences, weights, unit[:, None, None])
+        size = _agreed(*_reduced(differences, weights))
         apart = differences - size
         near = weights * _near(differences, size, (self.scale.exp() * unit)[:, None, None])
         total = near.sum(1) + 1e-6
@@ -125,6 +125,17 @@ def noise_of(differences: Tensor) -> Tensor:
     return changes.median(1).values / (NORMAL_MEDIAN * 2**0.5)
 
 
+@torch.no_grad()
+def _reduced(differences: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Differences and weights [B, R, W - 1] of fewer rows, by weighted means, and the unit of their tolerances."""
+    if differences.shape[1] > SEARCH_ROWS:
+        size = SEARCH_ROWS, differences.shape[2]
+        total = functional.adaptive_avg_pool2d(weights, size)
+        differences = functional.adaptive_avg_pool2d(weights * differences, size) / total
+        weights = total
+    return differences, weights, noise_of(differences).clamp_min(TOLERANCE)[:, None, None]
+
+
 @torch.no_grad()  # it only selects the starting point of the last round, which has the gradient
 def _agreed(differences: Tensor, weights: Tensor, unit: Tensor) -> Tensor:
     """The difference that most rows agree on, [B, 1, W - 1].
@@ -134,7 +145,7 @@ def _agreed(differences: Tensor, weights: Tensor, unit: Tensor) -> Tensor:
     of a column.
     """
     scales = [each * unit for each in SCALES]
-    ordered = differences[:, ::SORT_STRIDE].sort(1).values
+    ordered = differences.sort(1).values
     best, most = torch.zeros_like(ordered[:, :1]), torch.zeros_like(ordered[:, :1])
     mean = (weights * differences).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
     quartiles = [ordered[:, [round(at * (ordered.shape[1] - 1))]] for at in (0.25, 0.75)]

@@ -25,7 +25,7 @@ class Tone(nn.Module):
         super().__init__()
         self.net = nn.Sequential(
             nn.Linear(2 * len(SHARES) + 4, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
-            nn.Linear(hidden, 4),
+            nn.Linear(hidden, 2),
         )  # fmt: skip
         nn.init.zeros_(self.net[4].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.net[4].bias)  # type: ignore[arg-type]
@@ -39,8 +39,7 @@ class Tone(nn.Module):
         above = (quantiles[:, -1:] - mean) / (1 - mean).clamp_min(LEAST)
         logs = torch.cat([below, above, deviation], 1).clamp_min(LEAST).log()
         away = (quantiles - mean) / deviation.clamp_min(LEAST)
-        stretch, moved, amount_stretch, amount_moved = self.net(torch.cat([quantiles, away, logs, mean], 1)).split(1, 1)
-        gain = (stretch * amount_stretch.add(1).clamp(0, 1)).exp()
-        offset = UNIT * moved * amount_moved.add(1).clamp(0, 1)
-        shift = mean - gain * mean + offset
-        return gain[..., None, None], shift[..., None, None]
+        stretch, moved = self.net(torch.cat([quantiles, away, logs, mean], 1)).split(1, 1)
+        gain = stretch.exp()
+        offset = mean - gain * mean + UNIT * moved
+        return gain[..., None, None], offset[..., None, None]

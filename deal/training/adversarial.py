@@ -28,8 +28,9 @@ from deal.model.generator import Generator
 from deal.model.parts import Parts
 from deal.model.policy import Policy
 from deal.model.pretrained import Network
+from deal.model.separation import DealU
 from deal.training.distributed import ProcessGroup
-from deal.training.losses import separation_loss, structure_loss
+from deal.training.losses import separation_loss, shading_loss, structure_loss
 from deal.training.network_setup import build_network, parameter_groups
 from deal.training.settings import Settings
 from deal_kernels.ssim import l1_ssim
@@ -76,12 +77,16 @@ class AdversarialTraining:
             settings.precision == "auto" and group.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
 
-    def step(self, x: Tensor, step: int, adversary: bool) -> dict[str, Tensor]:
+    def step(
+        self, x: Tensor, step: int, adversary: bool, thumbnails: Tensor | None = None
+    ) -> dict[str, Tensor]:  # fmt: skip
         """Updates the network, and the generator if `adversary` is set.
 
         Args:
             x: this process's clean images, [B, C, H, W].
             step: the number of the step, which seeds its random numbers.
+            adversary: whether the generator learns.
+            thumbnails: reduced images [B', C, H', W'] that train the shading alone.
 
         Returns:
             "loss" is the network's and "fidelity" that of the degraded images; "divergence" is that of the policy from
@@ -91,8 +96,10 @@ class AdversarialTraining:
         self._set_learning_rates(self.settings.rate_factor(step))
         self.network_optimiser.zero_grad()
         self.generator_optimiser.zero_grad()
+        if thumbnails is not None:
+            self._learn_shading(thumbnails, seeded_random(self.settings.seed, 4, step))
         with torch.set_grad_enabled(adversary):
-            x_hat, divergence = self.degrade(x, seeded_random(self.settings.seed, 2, step))
+            x_hat, divergence = self.degrade(x, seeded_random(self.settings.seed, 2, step), policy=adversary)
             closeness = self.settings.fidelity_weight * self.fidelity(x_hat, x) + self.settings.price * divergence
         if not adversary:
             loss, parts = self._update_network(x_hat, x)
@@ -110,11 +117,14 @@ class AdversarialTraining:
             "degraded_contrast": (degraded / clean.clamp_min(MIN_DEVIATION)).mean(),
         }  # fmt: skip
 
-    def degrade(self, x: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Clean images, degraded by the strategy of the run, and the mean divergence from random choices."""
+    def degrade(self, x: Tensor, random: torch.Generator, *, policy: bool = True) -> tuple[Tensor, Tensor]:
+        """Clean images, degraded by the strategy of the run, and the mean divergence from random choices.
+
+        Without `policy`, a policy makes random choices.
+        """
         whole = x[:1].expand(len(x) * self.group.size, -1, -1, -1)  # the shape of the batch of all processes
         self.dropout.random = random
-        weights, divergence = self._mixture_weights(x, len(whole), random)
+        weights, divergence = self._mixture_weights(x, len(whole), random, policy)
         params = {name: self.group.shard(each) for name, each in self.generator.sample(whole, random).items()}
         degraded: Tensor = self.generator(x, weights, params)
         return degraded, divergence.mean()
@@ -136,14 +146,24 @@ class AdversarialTraining:
             return structure_loss(x_hat, x).mean()
         return l1_ssim(x_hat, x, self.settings.l1_weight, self.settings.ssim_weight)
 
-    def _mixture_weights(self, x: Tensor, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _mixture_weights(
+        self, x: Tensor, count: int, random: torch.Generator, policy: bool
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """The weights of this process's samples, of `count` in all processes, and their divergences."""
         if isinstance(self.generator, Policy):
             chances = (self.group.shard(each).to(x) for each in self.generator.chances(count, random))
-            return self.generator.draw(x if self.settings.strategy == "policy" else None, *chances)
+            return self.generator.draw(x if policy and self.settings.strategy == "policy" else None, *chances)
         if self.settings.strategy == "das":
             return self.generator.weights(x), x.new_zeros(())
         return self.generator.even(len(x)).to(x), x.new_zeros(())
+
+    def _learn_shading(self, x: Tensor, random: torch.Generator) -> None:
+        """Adds to the gradient of the shading."""
+        if not isinstance(self.network, DealU):
+            raise ValueError(f"thumbnails can only train deal-u; got {type(self.network).__name__}")
+        with torch.no_grad():
+            x_hat, _ = self.degrade(x, random, policy=False)
+        shading_loss(x_hat, self.network.shading(x_hat), x).mean().backward()  # type: ignore[no-untyped-call]
 
     def _update_network(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, Parts]:
         parts = self.separate(x_hat)

@@ -10,6 +10,8 @@ from torch.nn import functional
 from deal.io.dataset import Source
 from deal.io.images import Size, height_and_width
 
+KEPT = 4096  # images that `Reduced` keeps
+
 
 class Crops:
     """An endless sequence of random crops of clean images.
@@ -21,8 +23,9 @@ class Crops:
         source: the images.
         size: of the crops, one number or height and width; None uses whole images.
         flip: mirrors half of the crops left to right, and half of them upside down.
-        zoom: reduces each image by a random factor first, at most to the size of a crop. Reduced images are sharper, and
-            show more of the scene.
+        zoom: reduces each image by a random factor first, at most to the size of a crop, so that a crop shows at least
+            1 / zoom of the image's height or width. Reduced images are sharper, and show more of the scene. None does
+            not.
         panels: pastes one to three upright panels into a quarter of the crops, like walls and posts: parts of the same
             image with other brightness and contrast, from 0.3 of the height of the crop to all of it.
         tones: inverts half of the crops, as cameras show hot as white or as black, and applies a random gamma between
@@ -36,7 +39,7 @@ class Crops:
     """
 
     def __init__(
-        self, source: Source, size: Size = 128, *, flip: bool = True, zoom: bool = False,
+        self, source: Source, size: Size = 128, *, flip: bool = True, zoom: float | None = None,
         panels: bool = False, tones: bool = False, noise: float = 0.0, seed: int = 0,
     ) -> None:  # fmt: skip
         self.size = height_and_width("size", size)
@@ -57,8 +60,8 @@ class Crops:
             raise IndexError(f"position must be at least 0; got {position}")
         image = self.source[self._index(position)]
         random = numpy.random.default_rng((self.seed, 1, position))
-        if self.zoom and self.size is not None:
-            image = _reduced(image, self.size, random)
+        if self.zoom is not None and self.size is not None:
+            image = _reduced(image, self.size, self.zoom, random)
         if self.size is not None:
             image = _random_crop(image, self.size, random)
         image = image.flip([axis for axis in (1, 2) if self.flip and random.random() < 0.5])
@@ -82,13 +85,38 @@ class Crops:
         return int(self._order[1][within])
 
 
-def _reduced(image: Tensor, size: tuple[int, int], random: numpy.random.Generator) -> Tensor:
-    """The image [C, H, W], reduced by a random factor to at least this size."""
-    sides = image.shape[1:]
-    least = min(1.0, max(wanted / side for wanted, side in zip(size, sides, strict=True)))
-    factor = random.uniform(least, 1.0)
-    height, width = (max(wanted, round(factor * side)) for wanted, side in zip(size, sides, strict=True))
+class Reduced:
+    """The images of a source, reduced until they just cover a size. The last ones are kept in memory."""
+
+    def __init__(self, source: Source, size: tuple[int, int]) -> None:
+        self.source, self.size = source, size
+        self._kept: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index not in self._kept:
+            if len(self._kept) == KEPT:
+                self._kept.pop(next(iter(self._kept)))
+            self._kept[index] = _scaled(image := self.source[index], _covering(image, self.size))
+        return self._kept[index]
+
+
+def _covering(image: Tensor, size: tuple[int, int]) -> float:
+    """The least factor by which the image [C, H, W] covers the size, at most 1."""
+    return min(1.0, max(wanted / side for wanted, side in zip(size, image.shape[1:], strict=True)))
+
+
+def _scaled(image: Tensor, factor: float, least: tuple[int, int] = (1, 1)) -> Tensor:
+    height, width = (max(low, round(factor * side)) for low, side in zip(least, image.shape[1:], strict=True))
     return functional.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
+
+
+def _reduced(image: Tensor, size: tuple[int, int], zoom: float, random: numpy.random.Generator) -> Tensor:
+    """The image [C, H, W], reduced by a random factor to at least this size."""
+    least = _covering(image, size)
+    return _scaled(image, random.uniform(least, min(1.0, zoom * least)), size)
 
 
 def _random_crop(image: Tensor, size: tuple[int, int], random: numpy.random.Generator) -> Tensor:

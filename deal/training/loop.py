@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import time
+from collections.abc import Generator as Batches
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,9 +34,10 @@ from deal.io.writers import write_image
 from deal.model.generator import Generator
 from deal.model.policy import Policy
 from deal.model.pretrained import Network
+from deal.model.shading import THUMBNAIL
 from deal.training import run_dir, samples
 from deal.training.adversarial import AdversarialTraining, seeded_random
-from deal.training.augmentation import Crops
+from deal.training.augmentation import Crops, Reduced
 from deal.training.distributed import ProcessGroup, StopSignal, process_group
 from deal.training.divergence import ADVICE, CollapseDetector
 from deal.training.lock import locked
@@ -43,8 +46,11 @@ from deal.training.settings import Settings
 
 AVERAGED = ("loss", "fidelity", "divergence", "contrast", "degraded_contrast")  # over the steps between two rows of the log
 SYNTHETIC_SCENES = 64
+THUMBNAIL_ZOOM = 1.5  # thumbnails show at least two thirds of the height or width of an image
 VALIDATION_IMAGES, VALIDATION_SIZE = 8, 256  # the size applies if training uses whole images
 VALIDATION_SHARPNESS = 2.0  # factor of random logits: some validation images have nearly a single degradation
+
+Batch = tuple[Tensor, Tensor | None]  # images, and thumbnails
 
 
 class Result(NamedTuple):
@@ -86,8 +92,11 @@ class _Run:
     def __init__(
         self, settings: Settings, group: ProcessGroup, source: Source | None, validation: Source | None
     ) -> None:
-        if settings.batch % group.size:
-            raise ValueError(f"batch must be a multiple of the {group.size} processes; got {settings.batch}")
+        for name in ("batch", "thumbnails"):
+            if getattr(settings, name) % group.size:
+                raise ValueError(
+                    f"{name} must be a multiple of the {group.size} processes; got {getattr(settings, name)}"
+                )
         self.settings, self.group = settings, group
         source = _source(settings, settings.images) if source is None else source
         if validation is None:
@@ -96,6 +105,11 @@ class _Run:
             source, settings.crop, flip=settings.flip_augmentation, zoom=settings.zoom_augmentation,
             panels=settings.panel_augmentation, tones=settings.tone_augmentation, noise=settings.noise_augmentation,
             seed=settings.seed,
+        )  # fmt: skip
+        largest = round(THUMBNAIL_ZOOM * THUMBNAIL[0]), round(THUMBNAIL_ZOOM * THUMBNAIL[1])
+        self.thumbnails = Crops(
+            Reduced(source, largest), THUMBNAIL, flip=settings.flip_augmentation, zoom=THUMBNAIL_ZOOM, tones=settings.tone_augmentation,
+            seed=settings.seed + 1,
         )  # fmt: skip
         self.training = AdversarialTraining(settings, group)
         self.detector = CollapseDetector(settings.collapse_window, comparable=settings.loss == "l1_ssim")
@@ -108,14 +122,13 @@ class _Run:
             self.degraded = _degrade_validation(self.training.generator, self.clean, settings.seed)
 
     def run(self, stop: StopSignal) -> Result:
-        """Trains until the run ends or is stopped. The next batch is read while the current step is computed."""
+        """Trains until the run ends or is stopped."""
         self._resume()
         start = time.monotonic() - self.seconds
-        with self._open_log() as log, ThreadPoolExecutor(1) as reader:
-            running, next_batch = self.step < self.settings.steps, reader.submit(self._read_batch, self.step)
+        with self._open_log() as log, contextlib.closing(self._batches()) as batches:
+            running = self.step < self.settings.steps
             while running:
-                x, next_batch = next_batch.result(), reader.submit(self._read_batch, self.step + 1)
-                self._train_step(x)
+                self._train_step(*next(batches))
                 self.seconds = time.monotonic() - start
                 running = self._after_step(log, stop)
         return Result(
@@ -130,14 +143,33 @@ class _Run:
         seconds = math.inf if settings.minutes is None else 60 * settings.minutes - self.seconds
         return Log(Path(settings.output), self.step, settings.steps, bar=settings.progress, seconds=seconds)
 
-    def _read_batch(self, step: int) -> Tensor:
-        """This process's part of the batch of a step."""
-        count = self.settings.batch // self.group.size
-        return self.crops.batch(step * self.settings.batch + self.group.rank * count, count)
+    def _batches(self) -> Batches[Batch]:
+        """The batches from the current step on. For a GPU, the next one is read while the current step is computed.
 
-    def _train_step(self, x: Tensor) -> None:
+        On a CPU a thread of its own would slow down the training: the threads of a convolution wait for each other, and
+        so for the one whose processor reads.
+        """
+        if self.group.device.type == "cpu":
+            for step in itertools.count(self.step):
+                yield self._read_batch(step)
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(self._read_batch, self.step)
+            for step in itertools.count(self.step + 1):
+                batch, coming = coming.result(), reader.submit(self._read_batch, step)
+                yield batch
+
+    def _read_batch(self, step: int) -> Batch:
+        """This process's part of the batch and of the thumbnails of a step."""
+        x = self._part(self.crops, self.settings.batch, step)
+        return x, self._part(self.thumbnails, self.settings.thumbnails, step) if self.settings.thumbnails else None
+
+    def _part(self, crops: Crops, count: int, step: int) -> Tensor:
+        mine = count // self.group.size
+        return crops.batch(step * count + self.group.rank * mine, mine).to(self.group.device)
+
+    def _train_step(self, x: Tensor, thumbnails: Tensor | None) -> None:
         adversary = self.settings.strategy in ("das", "policy") and self.step >= self.settings.adversary_start
-        figures = self.training.step(x.to(self.group.device), self.step, adversary)
+        figures = self.training.step(x, self.step, adversary, thumbnails)
         self.sums += torch.stack([figures[name] for name in AVERAGED])
         self.step += 1
 

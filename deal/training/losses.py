@@ -25,6 +25,7 @@ from deal.model.parts import Parts
 HIGH, SHADING, LINES, TONE, SCALE = 0.7, 0.3, 0.2, 0.3, 0.02  # the weights of the terms beside that of the structure
 FLOOR, LINES_FLOOR = 1e-5, 1e-6  # squared errors of which less is not better
 PATCH = 16  # side of the patches whose means are the low frequencies
+THUMBNAIL_PATCH = 4  # likewise, in thumbnails
 SMOOTH = 8.0  # standard deviation, in pixels, of the Gaussian that separates patterns of lines from shading
 LEAST = 1e-4  # lower bound of a deviation in divisions
 
@@ -44,6 +45,11 @@ def separation_loss(x_hat: Tensor, parts: Parts, x: Tensor) -> Tensor:
         + TONE * _log_error(toned - x)
         + SCALE * _scale_error(structure, x_hat)
     )
+
+
+def shading_loss(x_hat: Tensor, shading: Tensor, x: Tensor) -> Tensor:
+    """The loss [B] of the shading alone, of thumbnails x_hat and x."""
+    return SHADING * _log_error(functional.avg_pool2d(_aligned_error(x_hat - shading, x), THUMBNAIL_PATCH))
 
 
 def structure_loss(y: Tensor, x: Tensor) -> Tensor:

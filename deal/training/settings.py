@@ -16,7 +16,7 @@ CHOICES = {
     "loss": ("separation", "l1_ssim"),
 }  # fmt: skip
 MIN_INTEGERS = {
-    "steps": 1, "batch": 1, "stages": 1, "adversary_start": 0, "warmup_steps": 0, "save_every": 1, "log_every": 1,
+    "steps": 1, "batch": 1, "stages": 1, "adversary_start": 0, "warmup_steps": 0, "thumbnails": 0, "save_every": 1, "log_every": 1,
     "seed": 0,
 }  # fmt: skip
 NON_NEGATIVE = (
@@ -82,8 +82,11 @@ class Settings:
         crop: size of random crops, one number or height and width; None uses whole images, which must then be of one
             size.
         flip_augmentation: mirrors crops at random.
-        zoom_augmentation: reduces every image by a random factor first, at most to the size of a crop. Reduced images are
-            sharper, and show more of the scene.
+        zoom_augmentation: reduces every image by a random factor first, at most to the size of a crop, so that a crop
+            shows at least 1 / zoom_augmentation of its height or width. Reduced images are sharper, and show more of the
+            scene. None does not.
+        thumbnails: whole images per step, reduced to the size at which "deal-u" finds shading, that train the shading
+            alone.
         panel_augmentation: pastes upright panels into a quarter of the crops, so that edges of walls and posts are not
             taken for stripes.
         tone_augmentation: inverts half of the crops and applies a random gamma to each.
@@ -135,7 +138,8 @@ class Settings:
     batch: int = 4
     crop: Size = 128
     flip_augmentation: bool = True
-    zoom_augmentation: bool = False
+    zoom_augmentation: float | None = None
+    thumbnails: int = 0
     panel_augmentation: bool = False
     tone_augmentation: bool = False
     noise_augmentation: float = 0.0
@@ -161,7 +165,8 @@ class Settings:
             value = number(name, getattr(self, name))
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be a number of at least 0; got {value}")
-        for name, limit in (("minutes", math.inf), ("gradient_clip", math.inf), ("ema_decay", 1.0)):
+        limits = {"minutes": math.inf, "gradient_clip": math.inf, "ema_decay": 1.0, "zoom_augmentation": math.inf}
+        for name, limit in limits.items():
             value = getattr(self, name)
             if value is not None and not 0 < number(name, value) < limit:
                 raise ValueError(f"{name} must be None or above 0 and below {limit:g}; got {value}")

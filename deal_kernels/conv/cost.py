@@ -44,6 +44,7 @@ class Work(NamedTuple):
 NANOSECONDS = Work(0.055, 0.016, 0.12, 0.55)  # type: ignore[arg-type]
 DIRECT, PIXEL = 0.0184, 0.72  # for an operation of the direct sum; for a number of an image
 PASS, FRESH = 1.5, 5.0  # for a number that an extra pass moves, in reused memory; in fresh memory
+MATRIX_UNIT = 0.1  # time of a direct sum on a matrix unit, of that on vectors
 LARGE = 1 << 23  # numbers in a tensor whose memory glibc returns to the system when it is freed
 GRADIENT = 9.4  # for a number of an image, in gradients of kernels larger than one pixel
 
@@ -100,17 +101,20 @@ def best_tile(
     return min(found, key=lambda tile: engine_time(shape, weight, g, trains, tile))
 
 
-def torch_time(shape: Sequence[int], weight: Sequence[int], g: Geometry, trains: bool, passes: int = 0) -> float:
+def torch_time(
+    shape: Sequence[int], weight: Sequence[int], g: Geometry, trains: bool, passes: int = 0, matrix_unit: bool = False
+) -> float:  # fmt: skip
     """Nanoseconds on one thread. Torch's vectors have eight channels, except for images of three or fewer.
 
     Args:
+        matrix_unit: whether the sums run on one, which images in bfloat16 do on some processors.
         passes: extra passes over the result, one for a residual and one for an activation. Padding other than zeros
             adds a pass over the image.
     """
     height, width = g.size_of_result(shape[2:], weight[2:])
     outputs, inputs, *kernel = weight
     filled_in, filled_out = (inputs if inputs <= 3 else -(-inputs // 8) * 8), -(-outputs // 8) * 8
-    sums = 2 * shape[0] * height * width * filled_in * filled_out * math.prod(kernel)
+    sums = (MATRIX_UNIT if matrix_unit else 1.0) * 2 * shape[0] * height * width * filled_in * filled_out * math.prod(kernel)
     pixels = shape[0] * height * width * (inputs + outputs)
     gradients = pixels * GRADIENT if trains and math.prod(kernel) > 1 else 0
     image, result = math.prod(shape), shape[0] * height * width * outputs
@@ -121,10 +125,13 @@ def torch_time(shape: Sequence[int], weight: Sequence[int], g: Geometry, trains:
 
 
 def engine_is_faster(
-    shape: Sequence[int], weight: Sequence[int], g: Geometry, trains: bool, channels_last: bool, passes: int = 0
+    shape: Sequence[int], weight: Sequence[int], g: Geometry, trains: bool, channels_last: bool, passes: int = 0,
+    matrix_unit: bool = False,
 ) -> bool:  # fmt: skip
     """Whether the engine is faster for images [B, C, H, W] and a weight [O, C, kH, kW] of these shapes."""
     if math.prod(shape) == 0:
         return False
     tile = best_tile(shape, weight, g, trains, channels_last)
-    return engine_time(shape, weight, g, trains, tile) * MARGIN < torch_time(shape, weight, g, trains, passes)
+    return engine_time(shape, weight, g, trains, tile) * MARGIN < torch_time(
+        shape, weight, g, trains, passes, matrix_unit
+    )  # fmt: skip

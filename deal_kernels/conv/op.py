@@ -18,6 +18,8 @@ from deal_kernels._common.layout import arranged, empty
 from deal_kernels.conv import cost, reference, spectra
 from deal_kernels.conv.reference import Geometry
 
+# Whether torch's convolution in bfloat16 runs on a matrix unit. Older releases of torch do not tell.
+MATRIX_UNIT = bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False))
 NOT_BUILT = backends.unavailable("cpp", "cpu")  # found at import, where nothing traces
 
 
@@ -33,7 +35,8 @@ def chosen_backend(named: str | None, x: Tensor, weight: Tensor, g: Geometry, tr
             return "torch"
         # A compiled or exported program must not depend on the size of its images: large ones are assumed.
         shape = (1, x.shape[1], 512, 512) if torch.compiler.is_compiling() else x.shape
-        faster = cost.engine_is_faster(shape, weight.shape, g, trains, is_channels_last(x), passes)
+        matrix_unit = x.dtype == torch.bfloat16 and MATRIX_UNIT
+        faster = cost.engine_is_faster(shape, weight.shape, g, trains, is_channels_last(x), passes, matrix_unit)
         return "cpp" if faster else "torch"
     if named in ("cuda", "triton"):
         reason: str | None = "convolution has no kernel of its own there; backend 'torch' runs on any device"

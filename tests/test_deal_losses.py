@@ -1,0 +1,86 @@
+"""The losses of training: what they measure, and which part each of their gradients reaches."""
+
+import pytest
+import torch
+
+from deal.io.synthetic import SyntheticScenes
+from deal.model.parts import SUBTRACTED, Parts
+from deal.training.losses import separation_loss, shading_loss, structure_loss
+
+
+def scenes(count=2):
+    return torch.stack(list(SyntheticScenes(count, 64, 80)))
+
+
+def nothing(x):
+    zero = torch.zeros_like(x)
+    return Parts(zero, zero, zero, zero, gain=torch.ones(1, 1, 1, 1), offset=torch.zeros(1, 1, 1, 1))
+
+
+def noise(x, deviation):
+    return deviation * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_structure_is_compared_after_alignment():
+    x = scenes()
+    assert structure_loss(0.3 * x + 0.5, x).max() < -5.5  # the floor is -5.76
+    same = structure_loss(x + noise(x, 0.02), x)
+    torch.testing.assert_close(structure_loss(0.4 * (x + noise(x, 0.02)) + 0.1, x), same, atol=0.02, rtol=0)
+
+
+def test_a_decibel_counts_the_same():
+    """For a light and for a heavy degradation."""
+    x = scenes()
+    losses = [structure_loss(x + noise(x, deviation), x) for deviation in (0.02, 0.04, 0.08)]
+    for one, other in ((losses[0], losses[1]), (losses[1], losses[2])):
+        assert ((other - one) - torch.tensor(2.0).log()).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("name", SUBTRACTED)
+def test_taking_out_what_was_added_is_rewarded(name):
+    x = scenes()
+    random = torch.Generator().manual_seed(1)
+    lines = {"columns": (2, 1, 1, 80), "rows": (2, 1, 64, 1)}
+    if name == "shading":
+        added = 0.3 * torch.linspace(-1, 1, 80).square().expand_as(x)
+    else:
+        added = 0.08 * torch.randn(lines.get(name, x.shape), generator=random).expand_as(x)
+    before = separation_loss(x + added, nothing(x), x)
+    after = separation_loss(x + added, nothing(x)._replace(**{name: added}), x)
+    assert (after < before - 1).all()
+
+
+def test_each_image_has_its_loss():
+    x = scenes(3)
+    x_hat = x + noise(x, 0.05)
+    alone = torch.cat([separation_loss(x_hat[[k]], nothing(x[[k]]), x[[k]]) for k in range(3)])
+    torch.testing.assert_close(separation_loss(x_hat, nothing(x), x), alone)
+
+
+def gradients(x_hat, x, **changes):
+    parts = nothing(x)._replace(**changes)
+    leaves = Parts(*(part.clone().requires_grad_() for part in parts))
+    separation_loss(x_hat, leaves, x).sum().backward()
+    return Parts(*(leaf.grad for leaf in leaves))
+
+
+def test_the_tone_is_judged_alone():
+    """Its error does not change what the other parts learn, and they do not try to mend it."""
+    x = scenes()
+    x_hat = 0.5 * x + 0.2 + noise(x, 0.03)
+    right, wrong = (gradients(x_hat, x, gain=torch.full((1, 1, 1, 1), gain)) for gain in (2.0, 1.0))
+    for name in SUBTRACTED:
+        assert torch.equal(getattr(right, name), getattr(wrong, name))
+    assert wrong.gain.any() and wrong.offset.any()
+
+
+def test_shading_of_thumbnails():
+    x = scenes()
+    shading = 0.3 * torch.linspace(-1, 1, 80).expand_as(x)
+    assert (shading_loss(x + shading, shading, x) < shading_loss(x + shading, torch.zeros_like(x), x) - 0.5).all()
+
+
+def test_gradients_are_finite_where_an_image_is_flat():
+    x = torch.full((1, 1, 32, 32), 0.5)
+    for part in gradients(x, x):
+        assert part.isfinite().all()

@@ -25,6 +25,7 @@ from deal.io.images import to_uint8
 from deal.io.synthetic import thermal_scene
 from deal.model import pretrained
 from deal.model.network import DEAL
+from deal.model.separation import DealU
 
 STANDARD = {row.name: row for row in SUITES["standard"]}
 ROWS = [STANDARD[name] for name in ("clean", "stripes 0.1", "x2", "contrast 0.5")]
@@ -125,6 +126,16 @@ def test_networks(folder, monkeypatch):
                 expected = network(degrade(row, x, place))
             for method in results.methods:
                 check(figures(results, row.name, method)[place], expected, x)
+
+
+def test_networks_of_another_kind(folder):
+    """A weights file says which network it is of."""
+    network = DealU("deal-u-small").eval()
+    network.save_pretrained(folder / "u.safetensors")
+    results = run_benchmark(folder / "in", ROWS[1:2], [str(folder / "u.safetensors")], crop=CROP)
+    for place, (_, x) in enumerate(middles(folder)):
+        with torch.no_grad():
+            check(figures(results, "stripes 0.1", "u.safetensors")[place], network(degrade(ROWS[1], x, place)), x)
 
 
 def test_the_released_network(folder):

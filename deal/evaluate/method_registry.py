@@ -32,7 +32,7 @@ from deal.evaluate.labels import short_names
 from deal.evaluate.results import INPUT
 from deal.inference.enhancer import Enhancer
 from deal.model.network import DEAL
-from deal.model.pretrained import load
+from deal.model.pretrained import Network, from_file, load
 
 Method = Callable[[Tensor], Tensor]
 
@@ -174,12 +174,12 @@ def labels(names: Sequence[str]) -> dict[str, str]:
     return {name: shown.get(name, name) for name in names}
 
 
-def _network(name: str) -> DEAL:
+def _network(name: str) -> Network:
     if name == BUNDLED:
         return load()
     if Path(name).suffix == ".pt":
         return DEAL.from_released(name).with_channels(1)
-    return DEAL.from_pretrained(name)
+    return from_file(name)
 
 
 def _check_images(x: Tensor) -> None:

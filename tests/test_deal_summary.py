@@ -67,6 +67,12 @@ def test_tables():
     assert "| a | - | - | | - | - | | 45.00 |" in alone
 
 
+def test_nothing_lost_is_no_loss():
+    figures = [Figures("r", method, "a", psnr, psnr, 0, 0, 0, 0) for method, psnr in (("none", 20), ("a", 19.999))]
+    said = report.as_markdown(Results(figures, ("r",), ("a",), ""))
+    assert "0.00" in said and "-0.00" not in said
+
+
 def test_file(tmp_path):
     report.write(results(), tmp_path)
     lines = list(csv.DictReader(io.StringIO((tmp_path / "summary.csv").read_text())))

@@ -33,7 +33,8 @@ SUMMARY_HEADER = ("mean", "least", "in row", "mean gain", "least gain", "in row"
 
 
 def _decibels(value: float) -> str:
-    return f"> {EXACT:g}" if value >= EXACT else f"{value:.2f}"
+    """Two decimals, and no minus before 0.00."""
+    return f"> {EXACT:g}" if value >= EXACT else f"{round(value, 2) + 0.0:.2f}"
 
 
 def check_folder(folder: Location) -> None:

@@ -11,7 +11,8 @@ from stripes import drawn, striped
 
 from deal.evaluate.baselines.columns import median_difference
 from deal.evaluate.baselines.contrast import clahe, stretch
-from deal.evaluate.method_registry import BASELINES
+from deal.evaluate.baselines.denoising import gaussian_blur
+from deal.evaluate.method_registry import BASELINES, candidates
 from deal.evaluate.method_registry import classical_method as method
 from deal.evaluate.metrics import psnr, ssim
 from deal.io.images import read_frame
@@ -113,12 +114,39 @@ def test_cascades():
     assert method("none")(x) is x
 
 
+def test_rows_are_columns_of_the_transposed_image(scenes):
+    x = striped(scenes, "stripe", 0.05)
+    cascade = method("median-difference+rows:median-difference")
+    assert torch.equal(cascade(x), median_difference(median_difference(x).mT).mT)
+    assert cascade(x).is_contiguous()
+    before, rows = psnr(x, scenes).mean(), method("rows:median-difference")
+    assert psnr(rows(x.mT).mT, scenes).mean() > before + 12 and psnr(rows(x), scenes).mean() < before + 0.1
+
+
+def test_blurs_have_a_deviation():
+    x = drawn(1, 1, 30, 40)
+    assert torch.equal(method("gaussian-blur-1.5")(x), gaussian_blur(x, 1.5))
+    assert torch.equal(method("gaussian-blur+rows:gaussian-blur-3")(x), gaussian_blur(gaussian_blur(x).mT, 3).mT)
+
+
+def test_each_candidate_for_the_best_is_a_method():
+    x = drawn(1, 1, 40, 50)
+    names = candidates()
+    assert len(set(names)) == len(names) and all(method(name)(x).shape == x.shape for name in names)
+
+
 def test_clahe_brings_contrast_back(scenes):
     dull = 0.5 * scenes + 0.5 * scenes.mean((1, 2, 3), keepdim=True)
     assert (clahe(dull).std((1, 2, 3)) > 1.1 * dull.std((1, 2, 3))).all()
 
 
-@pytest.mark.parametrize("name", ["", "best", "clahe+", "+clahe", "utv + clahe", "Clahe"])
+UNKNOWN = (
+    "", "best", "clahe+", "+clahe", "utv + clahe", "Clahe", "rows:", "rows:fog", "rows:rows:midway", "rows:utv+fog",
+    "gaussian-blur-0", "gaussian-blur--1", "gaussian-blur-", "gaussian-blur-1e3", "stretch-1.5",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
 def test_unknown_methods(name):
     with pytest.raises(ValueError, match=r"unknown method '.*' in '.*'; known are none, median-difference, .*stretch"):
         method(name)

@@ -10,6 +10,7 @@ from stripes import drawn, striped
 
 from deal.evaluate.baselines.columns import median_difference, midway, moment_matching
 from deal.evaluate.baselines.contrast import clahe, stretch
+from deal.evaluate.baselines.denoising import gaussian_blur, median_filter, noise_deviation
 from deal.evaluate.baselines.guided import guided_filter
 from deal.evaluate.baselines.variation import _solved, utv
 from deal.evaluate.baselines.wavelets import _joined, _split, scaling_filter, wavelet_fourier
@@ -179,6 +180,29 @@ def test_stretch():
     assert close(stretch(x).mean((1, 2, 3)), x.mean((1, 2, 3)), 1e-6)
     assert close(stretch(x).std((1, 2, 3)), 1.3 * x.std((1, 2, 3)), 1e-6)
     assert (affine_psnr(stretch(x), x) > 100).all()
+
+
+def test_gaussian_blur():
+    x = drawn(1, 1, 20, 31)
+    expected = gaussian(gaussian(columns_of(x), 1.5).T, 1.5).T
+    assert numpy.allclose(columns_of(gaussian_blur(x, 1.5)), expected, atol=1e-5)
+    assert torch.equal(gaussian_blur(x), gaussian_blur(x, 2))
+
+
+def test_median_filter():
+    x = drawn(1, 1, 8, 11)
+    wide = numpy.pad(columns_of(x), 1, mode="edge")
+    expected = [[numpy.median(wide[i : i + 3, j : j + 3]) for j in range(11)] for i in range(8)]
+    assert numpy.allclose(columns_of(median_filter(x)), expected)
+
+
+def test_noise_is_estimated_whatever_columns_rows_and_edges_there_are():
+    random = torch.Generator().manual_seed(0)
+    deviations = torch.tensor([[0.01, 0.02], [0.05, 0.1]])
+    noise = deviations[:, :, None, None] * torch.randn(2, 2, 128, 160, generator=random)
+    for scene in (0, torch.randn(160), torch.randn(128, 1), (torch.arange(160) > 70).float()):
+        assert (noise_deviation(noise + scene) / deviations - 1).abs().max() < 0.03
+    assert noise_deviation(drawn(2, 3, 1, 9)).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 def clahe_by_hand(image, limit, tiles):

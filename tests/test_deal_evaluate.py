@@ -13,10 +13,11 @@ import torch
 from conftest import DATA
 from PIL import Image
 
-from deal.evaluate import benchmark, metrics, report
-from deal.evaluate.benchmark import Figures, best, run_benchmark
+from deal.evaluate import method_registry, metrics, report
+from deal.evaluate.benchmark import best, run_benchmark
 from deal.evaluate.degradation_suites import SUITES, Row, degrade
 from deal.evaluate.method_registry import classical_method, find_method, find_pair_methods, labels
+from deal.evaluate.results import Figures
 from deal.fusion.benchmark import METRICS, run_pair_benchmark
 from deal.fusion.metrics import fuse, fusion_metrics
 from deal.io.contact_sheet import GAP, LABEL_HEIGHT
@@ -24,11 +25,12 @@ from deal.io.images import to_uint8
 from deal.io.synthetic import thermal_scene
 from deal.model import pretrained
 from deal.model.network import DEAL
+from deal.model.separation import DealU
 
 STANDARD = {row.name: row for row in SUITES["standard"]}
 ROWS = [STANDARD[name] for name in ("clean", "stripes 0.1", "x2", "contrast 0.5")]
 CROP = (48, 64)
-VALUES = ("psnr", "affine_psnr", "ssim", "stripe_residual")
+VALUES = ("psnr", "affine_psnr", "ssim", "stripe_residual", "row_residual")
 
 
 @pytest.fixture
@@ -126,6 +128,16 @@ def test_networks(folder, monkeypatch):
                 check(figures(results, row.name, method)[place], expected, x)
 
 
+def test_networks_of_another_kind(folder):
+    """A weights file says which network it is of."""
+    network = DealU("deal-u-small").eval()
+    network.save_pretrained(folder / "u.safetensors")
+    results = run_benchmark(folder / "in", ROWS[1:2], [str(folder / "u.safetensors")], crop=CROP)
+    for place, (_, x) in enumerate(middles(folder)):
+        with torch.no_grad():
+            check(figures(results, "stripes 0.1", "u.safetensors")[place], network(degrade(ROWS[1], x, place)), x)
+
+
 def test_the_released_network(folder):
     path = DATA / "golden" / "deal_released_epoch839.pt"
     if not path.exists():
@@ -139,24 +151,26 @@ def test_the_released_network(folder):
 
 
 def of(method, psnr, affine_psnr):
-    return Figures("row", method, "mean", psnr, affine_psnr, 0.9, 0.1, 1.0)
+    return Figures("row", method, "0.png", psnr, affine_psnr, 0.9, 0.1, 0.1, 1.0)
 
 
 @pytest.mark.parametrize(
-    ("best_by", "means", "winner"),
+    ("best_by", "found", "winner"),
     [
-        ("psnr", [of("a", 30, 40), of("b", 31, 35)], "b"),
-        ("affine_psnr", [of("a", 30, 40), of("b", 31, 35)], "a"),
-        ("affine_psnr", [of("a", 20, 140), of("b", 25, 139), of("c", 26, 99)], "b"),
-        ("psnr", [of("a", math.inf, math.inf), of("b", math.inf, math.inf)], "a"),
+        ("psnr", [[of("a", 30, 40)], [of("b", 31, 35)]], "b"),
+        ("affine_psnr", [[of("a", 30, 40)], [of("b", 31, 35)]], "a"),
+        ("affine_psnr", [[of("a", 20, 140)], [of("b", 25, 139)], [of("c", 26, 99)]], "b"),
+        ("psnr", [[of("a", math.inf, math.inf)], [of("b", math.inf, math.inf)]], "a"),
+        ("psnr", [[of("a", math.inf, 50), of("a", 20, 50)], [of("b", 70, 50), of("b", 60, 50)]], "b"),
     ],
 )
-def test_best(best_by, means, winner):
-    assert best(Row("row", (), best_by), means) == winner
+def test_best(best_by, found, winner):
+    assert best(Row("row", (), best_by), found) == winner
 
 
 def test_best_classical(folder, monkeypatch):
-    monkeypatch.setattr(benchmark, "CLASSICAL", ("none", "median-difference", "stretch"))
+    monkeypatch.setattr(method_registry, "CLASSICAL", ("none", "median-difference", "stretch"))
+    monkeypatch.setattr(method_registry, "CLASSICAL_PACKAGED", ())
     results = run_benchmark(folder / "in", ROWS, ["best-classical", "none"], crop=CROP)
     winners = {row.name: results.mean(row.name, "best-classical").winner for row in ROWS}
     assert winners == {
@@ -175,7 +189,9 @@ def test_files(folder):
     results = run_benchmark(folder / "in", ROWS, methods, crop=CROP)
     out = folder / "out"
     out.mkdir()
-    assert report.write(results, out) == [out / name for name in ("results.csv", "results.md", "sheet.png")]
+    assert report.write(results, out) == [
+        out / name for name in ("results.csv", "results.md", "summary.csv", "sheet.png")
+    ]
     with open(out / "results.csv", newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     assert [line["image"] for line in lines] == ["0.png", "1.png", "2.png", "mean"] * 8

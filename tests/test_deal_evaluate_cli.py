@@ -36,7 +36,7 @@ def test_it_prints_and_writes(folder, capsys):
     said = capsys.readouterr()
     assert "central 32 x 48 pixels" in said.out and "| stripes 0.05 " in said.out and not said.err
     written = {path.name for path in (folder / "evaluation").iterdir()}
-    assert written == {"results.csv", "results.md", "sheet.png"}
+    assert written == {"results.csv", "results.md", "summary.csv", "sheet.png"}
     assert (folder / "evaluation" / "results.md").read_text() in said.out
     assert cli.main(["evaluate", "--data", "in/0.png", "in/1.png", *options, "--crop", "none", "-o", "new/out"]) == 0
     assert "2 images of in, whole" in (folder / "new" / "out" / "results.md").read_text()

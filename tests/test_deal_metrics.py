@@ -8,10 +8,10 @@ import torch
 from oracle import close
 from ssim_oracle import images, similarity
 
-from deal.evaluate.metrics import affine_psnr, psnr, ssim, stripe_residual
+from deal.evaluate.metrics import affine_psnr, psnr, row_residual, ssim, stripe_residual
 from deal.model.filters import gaussian_smooth, mirror_pad
 
-MEASURES = [psnr, affine_psnr, ssim, stripe_residual]
+MEASURES = [psnr, affine_psnr, ssim, stripe_residual, row_residual]
 
 
 def test_psnr_is_taken_image_by_image():
@@ -72,6 +72,17 @@ def test_rows_and_shading_are_no_stripes():
     shading = 0.2 * torch.cos(torch.arange(200) * math.pi / 200)
     assert stripe_residual(x + rows, x).item() < 1e-6
     assert stripe_residual(x + shading, x).item() < 0.04 * 0.2
+
+
+def test_what_is_left_of_rows():
+    """By hand: the root mean square of the means of rows, without the Gaussian mean of them."""
+    y, x = images(2, 3, 60, 40, dtype=torch.float64)
+    means = (y - x).mean(3)
+    expected = (means - gaussian_smooth(means, 20)).square().mean((1, 2)).sqrt()
+    assert close(row_residual(y, x), expected.float(), 1e-6)
+    columns = torch.randn(1, 1, 1, 40, dtype=torch.float64)
+    assert close(row_residual(y + columns, x), row_residual(y, x), 1e-6)
+    assert (row_residual(y + torch.randn(60, 1), x) > 10 * row_residual(y, x)).all()
 
 
 def test_a_stripe_of_part_of_the_rows_counts_by_its_share():

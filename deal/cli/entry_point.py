@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = "interrupted; all files are complete. Continue with --skip-existing, or with --resume for training"
         print(f"deal: {message}", file=sys.stderr)
         return INTERRUPTED
-    except (OSError, ValueError, FloatingPointError, RuntimeError) as error:
+    except (OSError, ValueError, FloatingPointError, RuntimeError, ModuleNotFoundError) as error:
         if os.environ.get("DEAL_TRACEBACK"):
             raise
         print(f"deal: error: {_message(error)}", file=sys.stderr)

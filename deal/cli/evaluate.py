@@ -1,6 +1,7 @@
-"""Measure methods on clean images with known degradations, or on the fusion of infrared with visible images.
+"""Measure methods on images with known degradations, or on the fusion of infrared with visible images.
 
-The tables are printed, and results.csv, results.md and sheet.png are written to the output folder.
+Clean images are degraded by a suite, or have degraded partners in other folders. The tables are printed, and
+results.csv, results.md, summary.csv and sheet.png are written to the output folder.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ from deal.cli import options
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--data", nargs="+", type=str, default=[], metavar="PATH", help="clean images or folders")
     parser.add_argument(
+        "--degraded", nargs="+", type=str, default=[], metavar="FOLDER",
+        help="with --data, instead of a suite: folders of degraded images, each a row of the tables, with an image of "
+        "the same name, size and bit depth for every clean one; endings of names may differ",
+    )  # fmt: skip
+    parser.add_argument(
         "--pairs", type=str | None, default=None, metavar="FOLDER",
         help="instead of --data: images of the same names in the folders ir and vis, which are fused by maximum and by "
         "mean",
@@ -24,15 +30,19 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--fuser", type=str | None, default=None, metavar="FILE",
         help="with --pairs: weights from deal train-fuser, to fuse by a network as well",
     )  # fmt: skip
-    parser.add_argument("--suite", type=str, default="standard", help="degradations: standard, short or thermal")
+    parser.add_argument(
+        "--suite", type=str | None, default=None, help="degradations: standard, which is the default, short or thermal"
+    )
     parser.add_argument(
         "--methods", nargs="+", type=str, default=["none", "best-classical", "deal"], metavar="NAME",
-        help="classical methods, or cascades of them joined by +; best-classical; deal, which is the bundled weights; "
-        "weights files; checkpoints of the authors' released code, .pt",
+        help="classical methods, or cascades of them joined by +, such as midway, rows:midway against stripes of rows, "
+        "or gaussian-blur-1.5; destripe and nl-means, of packages that the extra evaluate installs; best-classical; "
+        "deal, which is the bundled weights; weights files; checkpoints of the authors' released code, .pt",
     )  # fmt: skip
     parser.add_argument(
-        "--crop", nargs="+", type=str, default=["256", "320"], metavar="SIZE",
-        help="height and width of the centre of each image, or one number for both; none uses whole images",
+        "--crop", nargs="+", type=str, default=[], metavar="SIZE",
+        help="height and width of the centre of each image, or one number for both; none uses whole images; the "
+        "default is 256 320 with a suite and none with --degraded",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="random seed")
     parser.add_argument(
@@ -48,26 +58,34 @@ def run(parsed: Namespace) -> int:
         raise ValueError("either --data or --pairs must be given")
     if parsed.fuser and not parsed.pairs:
         raise ValueError("--fuser can only be used with --pairs")
+    if parsed.degraded and parsed.pairs:
+        raise ValueError("--degraded can only be used with --data")
+    if parsed.degraded and parsed.suite:
+        raise ValueError("either --suite or --degraded can be given")
     from deal.evaluate import report
-    from deal.evaluate.benchmark import run_benchmark
-    from deal.evaluate.method_registry import find_pair_methods
-    from deal.fusion.benchmark import run_pair_benchmark
 
     options.set_threads(parsed.threads)
     start = time.perf_counter()
     report.check_folder(parsed.output)
-    results: Any
-    if parsed.pairs:
-        methods = find_pair_methods(parsed.methods, device=parsed.device)
-        results = run_pair_benchmark(
-            parsed.pairs, methods, fuser=parsed.fuser, device=parsed.device, progress=not parsed.quiet
-        )
-    else:
-        results = run_benchmark(
-            parsed.data, parsed.suite, parsed.methods, crop=options.parse_crop(parsed.crop), seed=parsed.seed,
-            device=parsed.device, progress=not parsed.quiet,
-        )  # fmt: skip
+    results = _results(parsed)
     print(report.as_markdown(results))
     written = ", ".join(map(str, report.write(results, parsed.output)))
     print(f"{written} in {time.perf_counter() - start:.1f} s")
     return 0
+
+
+def _results(parsed: Namespace) -> Any:
+    from deal.evaluate.benchmark import run_benchmark, run_on_degraded
+    from deal.evaluate.method_registry import find_pair_methods
+    from deal.fusion.benchmark import run_pair_benchmark
+
+    shared = {"device": parsed.device, "progress": not parsed.quiet}
+    if parsed.pairs:
+        methods = find_pair_methods(parsed.methods, device=parsed.device)
+        return run_pair_benchmark(parsed.pairs, methods, fuser=parsed.fuser, **shared)
+    if parsed.degraded:
+        crop = options.parse_crop(parsed.crop or ["none"])
+        return run_on_degraded(parsed.data, parsed.degraded, parsed.methods, crop=crop, **shared)
+    crop = options.parse_crop(parsed.crop or ["256", "320"])
+    suite = parsed.suite or "standard"
+    return run_benchmark(parsed.data, suite, parsed.methods, crop=crop, seed=parsed.seed, **shared)

@@ -1,13 +1,19 @@
 """Enhancement methods by name: classical methods, cascades of them, and networks.
 
+Methods joined with "+" are applied from left to right. "rows:" before the name of a method applies it to the transposed
+image, so that methods against stripes of columns remove stripes of rows. "gaussian-blur" has a deviation of 2 pixels;
+any other follows its name, as in "gaussian-blur-1.5". "destripe" and "nl-means" need the extra "evaluate".
+
 >>> import torch
->>> cascade = classical_method("median-difference+clahe")
+>>> cascade = classical_method("midway+rows:midway+gaussian-blur-1.5+stretch")
 >>> cascade(torch.rand(2, 1, 48, 64)).shape
 torch.Size([2, 1, 48, 64])
 """
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,19 +21,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from deal.evaluate.baselines import packaged
 from deal.evaluate.baselines.columns import median_difference, midway, moment_matching
 from deal.evaluate.baselines.contrast import clahe, stretch
+from deal.evaluate.baselines.denoising import gaussian_blur, median_filter
 from deal.evaluate.baselines.guided import guided_filter
 from deal.evaluate.baselines.variation import utv
 from deal.evaluate.baselines.wavelets import wavelet_fourier
+from deal.evaluate.labels import short_names
+from deal.evaluate.results import INPUT
 from deal.inference.enhancer import Enhancer
 from deal.model.network import DEAL
-from deal.model.pretrained import load
+from deal.model.pretrained import Network, from_file, load
 
 Method = Callable[[Tensor], Tensor]
 
 BASELINES: dict[str, Method] = {
-    "none": lambda x: x,  # images whose resolution was reduced are enlarged again by bicubic interpolation
+    INPUT: lambda x: x,  # images whose resolution was reduced are enlarged again by bicubic interpolation
     "median-difference": median_difference,
     "moment-matching": moment_matching,
     "guided-filter": guided_filter,
@@ -36,7 +46,12 @@ BASELINES: dict[str, Method] = {
     "wavelet-fourier": wavelet_fourier,
     "clahe": clahe,
     "stretch": stretch,
+    "gaussian-blur": gaussian_blur,
+    "median-filter": median_filter,
 }
+PACKAGED: dict[str, Method] = {"destripe": packaged.destripe, "nl-means": packaged.nl_means}
+ROWS = "rows:"
+BLUR = re.compile(r"gaussian-blur-(\d+(?:\.\d+)?)")
 BUNDLED = "deal"
 BEST = "best-classical"
 WEIGHT_ENDINGS = (".safetensors", ".pt")
@@ -45,7 +60,14 @@ CLASSICAL = (
     "none", "median-difference", "moment-matching", "guided-filter", "midway", "utv", "wavelet-fourier", "clahe",
     "stretch", "median-difference+stretch", "median-difference+clahe", "moment-matching+stretch",
     "guided-filter+stretch", "midway+stretch", "utv+stretch", "wavelet-fourier+stretch",
+    "gaussian-blur-1", "gaussian-blur-1.5", "gaussian-blur", "median-filter", "rows:median-difference",
+    "rows:guided-filter", "median-difference+rows:median-difference",
+    "median-difference+rows:median-difference+stretch", "guided-filter+rows:guided-filter", "midway+rows:midway",
+    "midway+rows:midway+gaussian-blur-1", "midway+rows:midway+gaussian-blur-1.5",
+    "midway+rows:midway+gaussian-blur+stretch",
 )  # fmt: skip
+# Those that are added if their package is installed. destripe takes longer than all others together.
+CLASSICAL_PACKAGED = ("nl-means", "midway+rows:midway+nl-means", "midway+rows:midway+nl-means+stretch")
 PAIR_REFERENCES = ("none", "stretch")  # always included in a benchmark of pairs
 
 
@@ -87,6 +109,11 @@ def find_pair_methods(names: Sequence[str], *, device: str | torch.device = "aut
     return {label: find_method(name, tile="auto", device=device) for name, label in shown.items()}
 
 
+def candidates() -> tuple[str, ...]:
+    """The methods of which "best-classical" is the best."""
+    return CLASSICAL + (CLASSICAL_PACKAGED if packaged.installed("nl-means") else ())
+
+
 def classical_method(name: str) -> Method:
     """A classical method, or a cascade of several, joined with "+" and applied from left to right.
 
@@ -95,22 +122,44 @@ def classical_method(name: str) -> Method:
 
     Raises:
         ValueError: if a name is unknown; the message lists the known names.
+        ModuleNotFoundError: if the package of a method is not installed.
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string; got {type(name).__name__}")
-    parts = name.split("+")
-    for part in parts:
-        if part not in BASELINES:
-            known = ", ".join(BASELINES)
-            raise ValueError(f"unknown method {part!r} in {name!r}; known are {known}, and cascades with '+'")
+    steps = [_step(part, name) for part in name.split("+")]
 
     def run(x: Tensor) -> Tensor:
         _check_images(x)
-        for part in parts:
-            x = BASELINES[part](x)
+        for step in steps:
+            x = step(x)
         return x
 
     return run
+
+
+def _step(part: str, name: str) -> Method:
+    """The method of one part of a name."""
+    if part.startswith(ROWS):
+        return functools.partial(_transposed, _known(part.removeprefix(ROWS), name))
+    return _known(part, name)
+
+
+def _transposed(method: Method, x: Tensor) -> Tensor:
+    return method(x.mT).mT.contiguous()
+
+
+def _known(part: str, name: str) -> Method:
+    if (match := BLUR.fullmatch(part)) and float(match[1]) > 0:
+        return functools.partial(gaussian_blur, deviation=float(match[1]))
+    if part in PACKAGED:
+        packaged.check(part)
+    elif part not in BASELINES:
+        known = ", ".join((*BASELINES, *PACKAGED))
+        raise ValueError(
+            f"unknown method {part!r} in {name!r}; known are {known}, gaussian-blur with a deviation above 0 such as "
+            f"gaussian-blur-1.5, each also for rows such as {ROWS}midway, and cascades with '+'"
+        )
+    return (BASELINES | PACKAGED)[part]
 
 
 def labels(names: Sequence[str]) -> dict[str, str]:
@@ -119,21 +168,18 @@ def labels(names: Sequence[str]) -> dict[str, str]:
     >>> labels(["none", "runs/a/best.safetensors", "runs/b/best.safetensors"])["runs/b/best.safetensors"]
     'b/best.safetensors'
     """
-    files = {name: Path(name).absolute().parts for name in names if Path(name).suffix in WEIGHT_ENDINGS}
-    shown = {name: name for name in names}
-    for count in range(1, 1 + max(map(len, files.values()), default=0)):
-        shown |= {name: "/".join(parts[-count:]) for name, parts in files.items()}
-        if len(set(shown.values())) == len(shown):
-            break
-    return shown
+    files = [name for name in names if Path(name).suffix in WEIGHT_ENDINGS]
+    others = [name for name in names if name not in files]
+    shown = dict(zip(files, short_names(files, others), strict=True))
+    return {name: shown.get(name, name) for name in names}
 
 
-def _network(name: str) -> DEAL:
+def _network(name: str) -> Network:
     if name == BUNDLED:
         return load()
     if Path(name).suffix == ".pt":
         return DEAL.from_released(name).with_channels(1)
-    return DEAL.from_pretrained(name)
+    return from_file(name)
 
 
 def _check_images(x: Tensor) -> None:

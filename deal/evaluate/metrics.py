@@ -85,6 +85,23 @@ def stripe_residual(y: Tensor, x: Tensor) -> Tensor:
     return (means - gaussian_smooth(means, SHADING)).square().mean((1, 2)).sqrt().float()
 
 
+def row_residual(y: Tensor, x: Tensor) -> Tensor:
+    """The strength of horizontal stripes in y that are not in x: `stripe_residual` of the transposed images.
+
+    Args:
+        y, x: restored and clean images [B, C, H, W] of one shape.
+
+    Returns:
+        [B]
+
+    >>> x = torch.rand(1, 1, 48, 64)
+    >>> bool(row_residual(x + 0.1 * torch.randn(48, 1), x) > 10 * stripe_residual(x + 0.1 * torch.randn(48, 1), x))
+    True
+    """
+    _check(y, x)
+    return stripe_residual(y.mT, x.mT)
+
+
 def _decibels(error: Tensor) -> Tensor:
     return -10 * error.double().square().mean((1, 2, 3)).log10().float()
 

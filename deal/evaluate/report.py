@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
@@ -12,8 +13,9 @@ from typing import Any
 
 from PIL import Image
 
-from deal.evaluate.benchmark import EXACT, Comparison, Figures, Results
 from deal.evaluate.method_registry import BEST
+from deal.evaluate.results import EXACT, Comparison, Figures, Results
+from deal.evaluate.summary import Summary, summarise
 from deal.fusion.benchmark import METRICS, VARIANTS, PairResults
 from deal.io import contact_sheet
 from deal.io.atomic import atomic_write
@@ -24,11 +26,15 @@ TABLES: dict[str, Callable[[Figures], str]] = {
     "Affine PSNR, dB": lambda figures: _decibels(figures.affine_psnr),
     "SSIM": lambda figures: f"{figures.ssim:.4f}",
     "Stripe residual": lambda figures: f"{figures.stripe_residual:.4f}",
+    "Row residual": lambda figures: f"{figures.row_residual:.4f}",
 }
+SUMMARIES = {"psnr": "Summary of PSNR, dB", "affine_psnr": "Summary of affine PSNR, dB"}
+SUMMARY_HEADER = ("mean", "least", "in row", "mean gain", "least gain", "in row", "of perfect inputs")
 
 
 def _decibels(value: float) -> str:
-    return f"> {EXACT:g}" if value > EXACT else f"{value:.2f}"
+    """Two decimals, and no minus before 0.00."""
+    return f"> {EXACT:g}" if value >= EXACT else f"{round(value, 2) + 0.0:.2f}"
 
 
 def check_folder(folder: Location) -> None:
@@ -39,9 +45,11 @@ def check_folder(folder: Location) -> None:
 
 
 def write(results: Results | PairResults, folder: Location) -> list[Path]:
-    """Writes results.csv, results.md and, if there are images to show, sheet.png, each atomically; returns their
-    paths."""
+    """Writes results.csv, results.md and, for `Results`, summary.csv and, if there are images to show, sheet.png, each
+    atomically; returns their paths."""
     files = {"results.csv": as_csv(results).encode(), "results.md": as_markdown(results).encode()}
+    if isinstance(results, Results):
+        files["summary.csv"] = _lines(Summary._fields, summarise(results)).encode()
     if isinstance(results, Results) and results.comparisons:
         encoded = io.BytesIO()
         sheet(results).save(encoded, "PNG")
@@ -54,15 +62,19 @@ def write(results: Results | PairResults, folder: Location) -> list[Path]:
 
 def as_csv(results: Results | PairResults) -> str:
     """One line per image, and after the images of each method a line with their means."""
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
     rows: list[Any] = list(results.rows)
-    table.writerow(rows[0]._fields)
+    lines: list[Any] = []
     for position, each in enumerate(rows):
-        table.writerow(each)
+        lines.append(each)
         key = each[: each._fields.index("image")]
         if position + 1 == len(rows) or rows[position + 1][: len(key)] != key:
-            table.writerow(results.mean(*key))
+            lines.append(results.mean(*key))
+    return _lines(rows[0]._fields, lines)
+
+
+def _lines(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([header, *lines])
     return text.getvalue()
 
 
@@ -78,6 +90,7 @@ def _degradation_tables(results: Results) -> list[str]:
     for title, cell in TABLES.items():
         lines = [[row, *(cell(means[row, each]) for each in results.methods)] for row in results.degradations]
         tables.append(table([title, *results.methods], lines))
+    tables += _summary_tables(summarise(results))
     times = {each: [figures.ms for figures in results.rows if figures.method == each] for each in results.methods}
     medians = [f"{statistics.median(times[each]):.1f}" for each in results.methods]
     tables.append(table(["Time, ms", *results.methods], [["median per image", *medians]]))
@@ -85,6 +98,22 @@ def _degradation_tables(results: Results) -> list[str]:
         lines = [[row, means[row, BEST].winner] for row in results.degradations]
         tables.append(table([BEST, "is"], lines))
     return tables
+
+
+def _summary_tables(summaries: Sequence[Summary]) -> list[str]:
+    tables = []
+    for metric, title in SUMMARIES.items():
+        lines = []
+        for each in (each for each in summaries if each.metric == metric):
+            of_row = [_or_none(each.mean), _or_none(each.worst), each.worst_row]
+            gains = [_or_none(each.gain), _or_none(each.least_gain), each.least_gain_row]
+            lines.append([each.method, *of_row, *gains, _or_none(each.perfect_inputs)])
+        tables.append(table([title, *SUMMARY_HEADER], lines))
+    return tables
+
+
+def _or_none(value: float) -> str:
+    return "-" if math.isnan(value) else _decibels(value)
 
 
 def _fusion_tables(results: PairResults) -> list[str]:

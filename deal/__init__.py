@@ -10,23 +10,24 @@ Enhance an image. The result has the bit depth of the input, which is a path, a 
 
 For many images, prepare the network once:
 
->>> enhancer = deal.Enhancer(deal.load("m2vd"), tile=256)
+>>> enhancer = deal.Enhancer(deal.load("deal-u"), tile=256)
 >>> frames = [enhancer(image) for _ in range(2)]
 
 Train a network on clean images. Without `images`, it is trained on synthetic thermal scenes:
 
 >>> import tempfile
 >>> settings = deal.Settings(
-...     blocks=[["scale", 5, 3]], width=4, steps=1, crop=32, output=tempfile.mkdtemp(), progress=False
+...     blocks="deal-u-small", steps=1, crop=32, output=tempfile.mkdtemp(), progress=False
 ... )
 >>> network = deal.train(settings).network
 >>> network.config == deal.load(settings.output + "/best.safetensors").config
 True
 
-The network and the generator of degradations are modules of torch:
+The networks and the generator of degradations are modules of torch:
 
->>> network = deal.DEAL("cascade2", channels=3)
->>> generator = deal.Generator("thermal")
+>>> network = deal.DealU("deal-u-small")
+>>> network_of_the_paper = deal.DEAL("cascade2", channels=3)
+>>> generator = deal.Generator("camera")
 """
 
 from typing import TYPE_CHECKING, Any
@@ -36,15 +37,16 @@ if TYPE_CHECKING:
     from deal.model.generator import Generator
     from deal.model.network import DEAL
     from deal.model.pretrained import load
+    from deal.model.separation import DealU
     from deal.training.loop import train
     from deal.training.settings import Settings
 
-__all__ = ["DEAL", "Enhancer", "Generator", "Settings", "enhance", "load", "train"]
+__all__ = ["DEAL", "DealU", "Enhancer", "Generator", "Settings", "enhance", "load", "train"]
 
 _MODULES = {
-    "DEAL": "deal.model.network", "Enhancer": "deal.inference.enhancer", "Generator": "deal.model.generator",
-    "Settings": "deal.training.settings", "enhance": "deal.inference.enhancer", "load": "deal.model.pretrained",
-    "train": "deal.training.loop",
+    "DEAL": "deal.model.network", "DealU": "deal.model.separation", "Enhancer": "deal.inference.enhancer",
+    "Generator": "deal.model.generator", "Settings": "deal.training.settings", "enhance": "deal.inference.enhancer",
+    "load": "deal.model.pretrained", "train": "deal.training.loop",
 }  # fmt: skip
 
 

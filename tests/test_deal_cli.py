@@ -21,7 +21,7 @@ from PIL import Image
 import deal
 from deal import cli
 from deal.evaluate import demonstration
-from deal.io.contact_sheet import LABEL_HEIGHT
+from deal.io.contact_sheet import GAP, LABEL_HEIGHT
 from deal.io.images import read_frame
 from deal.model import pretrained
 from deal.model.network import DEAL
@@ -80,7 +80,10 @@ def test_help_of_commands(command, capsys):
     said = capsys.readouterr().out
     wanted = {
         "train": ("--config", "--print-config", "--strategy {policy,das,average,random}", "clean images"),
-        "enhance": ("--skip-existing", "--keep-going", "--scale {1,2,4}", "--parts NAME", "--strength", "--tile", "--precision {auto,fp32,bf16}"),
+        "enhance": (
+            "--skip-existing", "--keep-going", "--scale {1,2,4}", "--parts NAME", "--strength", "--tile",
+            "--precision {auto,fp32,bf16}",
+        ),
         "degrade": ("--ops", "--seed"), "info": ("model",), "convert": ("checkpoint",), "demo": ("--minutes",),
         "evaluate": ("--data", "--pairs", "--suite", "--methods", "--crop", "none uses whole images", "--fuser FILE"),
         "train-fuser": ("--pairs FOLDER", "--output", "--learning-rate", "random crops"),
@@ -283,7 +286,8 @@ def parsed_settings(capsys, *arguments):
 def test_train_takes_lists_hyphens_and_flags(tmp_path, capsys):
     options = [
         "--images", "a", "b", "--learning-rate", "0.01", "--crop", "96", "128", "--window", "0", "99.5", "--ops",
-        "stripe", "gain", "--blocks", "deal-u-small", "--resume", "--no-flip-augmentation", "--weights", "x.safetensors",
+        "stripe", "gain", "--blocks", "deal-u-small", "--resume", "--no-flip-augmentation", "--weights",
+        "x.safetensors",
     ]  # fmt: skip
     settings = parsed_settings(capsys, *options)
     expected = {
@@ -338,10 +342,10 @@ def test_demo(folder, capsys, monkeypatch):
     picture = folder / "new" / "demo.png"
     assert cli.main(["demo", "-o", str(picture), "-m", str(folder / "tiny.safetensors")]) == 0
     said = capsys.readouterr().out
-    assert "PSNR, dB" in said and "SSIM" in said and "ms per frame" in said
+    assert "affine PSNR, dB" in said and "SSIM" in said and "ms per frame" in said
     with Image.open(picture) as image:
-        assert image.size == (3 * 64 + 16, 48 + LABEL_HEIGHT)
-        clean = numpy.asarray(image)[LABEL_HEIGHT:, -64:]
+        assert image.size == (4 * 64 + 3 * GAP, 2 * (48 + LABEL_HEIGHT) + GAP)  # below the images, four parts
+        clean = numpy.asarray(image)[LABEL_HEIGHT : LABEL_HEIGHT + 48, 2 * (64 + GAP) :][:, :64]
     expected = demonstration.clean_frame()[0, 0].numpy()
     assert abs(clean - 255 * expected).max() <= 0.5 + 1e-3
 
@@ -353,6 +357,6 @@ def test_demo_trains_where_there_are_no_weights(tmp_path, capsys, monkeypatch):
     arguments = ["demo", "-o", str(tmp_path / "demo.png"), "--minutes", "0.001"]
     assert cli.main(arguments) == 0
     assert "training for 0.001 minutes" in capsys.readouterr().out
-    assert DEAL.from_pretrained(tmp_path / "demo.safetensors").width == 16
+    assert pretrained.from_file(tmp_path / "demo.safetensors").config["size"] == "deal-u-small"
     assert cli.main(arguments) == 0
     assert "training" not in capsys.readouterr().out

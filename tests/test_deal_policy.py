@@ -104,7 +104,7 @@ def test_divergence_of_operations():
 def test_the_gradient_reaches_operations_and_strengths():
     made = excited(policy(), 0.01)
     x = scenes(2)
-    weights, divergence = made.draw(x, *chances(made, 2))
+    weights, _ = made.draw(x, *chances(made, 2))
     made(x, weights, made.sample(x, torch.Generator().manual_seed(0))).square().mean().backward()
     bias = made.trunk[-1].bias.grad
     operations, strengths = bias[: -made.stages].view(made.stages, -1), bias[-made.stages :]

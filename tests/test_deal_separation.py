@@ -70,7 +70,9 @@ def test_channels_are_separated_alone_and_share_the_tone():
     for channel in range(3):
         alone = network.separate(x[:, [channel]])
         for name in SUBTRACTED:
-            torch.testing.assert_close(getattr(together, name)[:, [channel]], getattr(alone, name), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(
+                getattr(together, name)[:, [channel]], getattr(alone, name), atol=1e-5, rtol=1e-4
+            )
     assert together.gain.shape == (1, 1, 1, 1)
 
 

@@ -1,4 +1,5 @@
-"""Show the enhancement of a bundled thermal frame: degraded and enhanced, side by side. It needs no data."""
+"""Show the enhancement of a bundled thermal frame: degraded, enhanced, and the parts that were taken out. It needs no
+data."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from deal.cli import options
 
 if TYPE_CHECKING:
-    from deal.model.network import DEAL
+    from deal.model.pretrained import Network
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -23,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "which is trained for --minutes if it does not exist",
     )  # fmt: skip
     parser.add_argument("--minutes", type=float, default=2.0, help="training time if there are no weights")
-    parser.add_argument("--seed", type=int, default=7, help="random seed of the stripes")
+    parser.add_argument("--seed", type=int, default=7, help="random seed of the degradation")
     options.add_device(parser)
     options.add_precision(parser)
     options.add_threads(parser)
@@ -45,10 +46,9 @@ def run(parsed: Namespace) -> int:
     return 0
 
 
-def _network(model: str | None, trained: Path, minutes: float, device: str) -> tuple[DEAL, str]:
+def _network(model: str | None, trained: Path, minutes: float, device: str) -> tuple[Network, str]:
     """The network and the name of its weights: those of `model`, the bundled ones, or those of the file `trained`."""
-    from deal.model.network import DEAL
-    from deal.model.pretrained import bundled_weights, load
+    from deal.model.pretrained import bundled_weights, from_file, load
 
     if model is not None or bundled_weights() is not None:
         return load(model), str(model or bundled_weights())
@@ -56,10 +56,10 @@ def _network(model: str | None, trained: Path, minutes: float, device: str) -> t
         print(f"this package has no bundled weights: training for {minutes:g} minutes on synthetic scenes", flush=True)
         note = f"synthetic scenes, {minutes:g} minutes, deal demo"
         _train(minutes, device).save_pretrained(trained, trained_on=note)
-    return DEAL.from_pretrained(trained), str(trained)
+    return from_file(trained), str(trained)
 
 
-def _train(minutes: float, device: str) -> DEAL:
+def _train(minutes: float, device: str) -> Network:
     """A small network, which learns enough in a few minutes."""
     from deal.io.synthetic import SyntheticScenes
     from deal.training.loop import train
@@ -67,8 +67,8 @@ def _train(minutes: float, device: str) -> DEAL:
 
     with tempfile.TemporaryDirectory(prefix="deal-demo-") as folder:
         settings = Settings(
-            output=os.path.join(folder, "run"), minutes=minutes, steps=100_000, device=device, blocks="cascade1",
-            width=16, adversary_start=200, crop=64, learning_rate=1e-3, save_every=100_000, collapse_window=None,
-            progress=False,
+            output=os.path.join(folder, "run"), minutes=minutes, steps=100_000, device=device,
+            blocks="deal-u-small", update="simultaneous", adversary_start=200, crop=96, learning_rate=1e-3,
+            save_every=100_000, progress=False,
         )  # fmt: skip
         return train(settings, source=SyntheticScenes(64, seed=1000)).network

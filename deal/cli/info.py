@@ -39,6 +39,6 @@ def run(parsed: Namespace) -> int:
     for name, value in network.config.items():
         print(f"  {name:10}  {value}")
     for name, note in load_tensors(path)[1].items():
-        if name not in ("format", "deal.config"):
+        if name not in ("format", network.METADATA):
             print(f"  {name:10}  {note}")
     return 0

@@ -4,7 +4,7 @@ An image is mapped to [0, 1] once, black to 0 and white to 1, and the network en
 makes is mapped back and added to the original values. Values beyond black or white therefore keep their distance, and
 pixels that the network does not change stay exactly as they are. Integers are rounded and stay within 8 or 16 bits.
 
->>> enhancer = Enhancer(DEAL([("scale", 5, 3)], width=8))
+>>> enhancer = Enhancer(DealU("deal-u-small"))
 >>> counts = numpy.random.default_rng(0).integers(7000, 9000, (60, 80), numpy.uint16)
 >>> enhanced = enhancer(counts)
 >>> enhanced.shape, enhanced.dtype
@@ -28,7 +28,6 @@ from deal.inference import tiling
 from deal.io.images import Frame, Location, UnusableImage, Window, to_frame
 from deal.io.scene import scene_rows, without_dead_pixels
 from deal.model.device import choose_device
-from deal.model.network import DEAL
 from deal.model.parts import Parts, check_strengths
 from deal.model.pretrained import Network, load
 from deal_kernels._common.checks import one_of
@@ -49,11 +48,11 @@ class Enhancer:
         overlap: pixels that tiles extend to each side, at least the network's receptive radius. None adds some for
             blending. Tiled and untiled results are equal up to rounding.
         device: "cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if it is available.
-        radiometric: keeps temperatures. The tone stays, each part that is taken out has the mean 0, and shading is taken
-            out only if `parts` names it; rows of telemetry stay as they are, and dead pixels do not disturb their
+        radiometric: keeps temperatures. The tone stays, each part that is taken out has the mean 0, and shading is
+            taken out only if `parts` names it; rows of telemetry stay as they are, and dead pixels do not disturb their
             neighbours. None does so for 16-bit and float32 images.
-        parts: what is taken out of the image, of "columns", "rows", "shading", "detail" and "tone", or a number for each
-            of them: 0.5 takes out half. None takes out all parts.
+        parts: what is taken out of the image, of "columns", "rows", "shading", "detail" and "tone", or a number for
+            each of them: 0.5 takes out half. None takes out all parts.
         strength: a factor for all parts.
         precision: "bf16" computes in bfloat16, and repeats an image in float32 if the result is not finite; "auto" uses
             it on CUDA for 8-bit images.
@@ -62,7 +61,8 @@ class Enhancer:
     def __init__(
         self, network: Network | None = None, *, scale: int = 1, tile: int | Literal["auto"] = "auto",
         overlap: int | None = None, device: str | torch.device = "auto", precision: Precision = "auto",
-        radiometric: bool | None = None, parts: Sequence[str] | Mapping[str, float] | None = None, strength: float = 1.0,
+        radiometric: bool | None = None, parts: Sequence[str] | Mapping[str, float] | None = None,
+        strength: float = 1.0,
     ) -> None:  # fmt: skip
         one_of("radiometric", radiometric, (None, False, True))
         self.strengths = check_strengths(parts, strength)

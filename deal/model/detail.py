@@ -80,14 +80,23 @@ class Detail(nn.Module):
             (16, (self.down[0], self.encoder[1], self.decoder[0], self.up[1])),
             (64, (self.down[1], self.middle, self.up[0])),
         )
-        weights = ((pixels, each.weight.numel()) for pixels, parts in levels for part in parts for each in part.modules()
-                   if isinstance(each, nn.Conv2d))
+        weights = (
+            (pixels, each.weight.numel())
+            for pixels, parts in levels
+            for part in parts
+            for each in part.modules()
+            if isinstance(each, nn.Conv2d)
+        )
         return round(sum(count / pixels for pixels, count in weights))
 
     @property
     def reach(self) -> int:
         """The receptive radius in pixels, with the rest of a smallest cell."""
-        at_half, at_quarter, at_eighth = self.depths[0] + self.depths[4], self.depths[1] + self.depths[3], self.depths[2]
+        at_half, at_quarter, at_eighth = (
+            self.depths[0] + self.depths[4],
+            self.depths[1] + self.depths[3],
+            self.depths[2],
+        )
         return 2 * (2 * at_half + 2) + 4 * 2 * at_quarter + 8 * 2 * at_eighth + STRIDE
 
 

@@ -89,7 +89,8 @@ class Generator(nn.Module):
         presets: dict[str, tuple[float, float]] = {}
         if isinstance(ops, str):
             one_of("ops", ops, tuple(PRESETS))
-            ops, presets = PRESETS[ops], PRESET_RANGES.get(ops, {})
+            presets = PRESET_RANGES.get(ops, {})
+            ops = PRESETS[ops]
         one_of("channels", channels, (1, 3))
         self.stage_ops = _stages(ops, stages)
         same = len(set(self.stage_ops)) == 1

@@ -3,8 +3,9 @@
 >>> import torch
 >>> zero = torch.zeros(1, 1, 2, 2)
 >>> parts = Parts(columns=zero + 0.1, rows=zero, shading=zero, detail=zero, gain=zero + 2, offset=zero)
->>> round(parts.restored(zero + 0.3).mean().item(), 4), round(parts.restored(zero + 0.3, {"columns": 0.5}).mean().item(), 4)
-(0.4, 0.25)
+>>> restored = parts.restored(zero + 0.3), parts.restored(zero + 0.3, {"columns": 0.5})
+>>> [round(each.mean().item(), 4) for each in restored]
+[0.4, 0.25]
 """
 
 from __future__ import annotations
@@ -53,9 +54,10 @@ class Parts(NamedTuple):
 
     def without_mean(self) -> Parts:
         """Parts that keep the mean of each channel, and the tone of the image."""
-        kept = (getattr(self, name) for name in SUBTRACTED)
-        centred = (part - part.mean((2, 3), keepdim=True) for part in kept)
-        return Parts(*centred, gain=self.gain.new_ones(()), offset=self.offset.new_zeros(()))
+        parts = (getattr(self, name) for name in SUBTRACTED)
+        columns, rows, shading, detail = (part - part.mean((2, 3), keepdim=True) for part in parts)
+        gain, offset = torch.ones_like(self.gain), torch.zeros_like(self.offset)
+        return Parts(columns, rows, shading, detail, gain, offset)
 
 
 def only_detail(detail: Tensor) -> Parts:

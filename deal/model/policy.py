@@ -29,8 +29,8 @@ from deal_kernels.degradation.names import known
 
 # Kinds whose mixture with the identity is the same degradation, but weaker.
 SCALABLE = {
-    "contrast", "saturation", "sharpness", "stripe", "row_stripe", "partial_stripe", "gain", "row_gain", "tone", "noise",
-    "glow", "shading",
+    "contrast", "saturation", "sharpness", "stripe", "row_stripe", "partial_stripe", "gain", "row_gain", "tone",
+    "noise", "glow", "shading",
 }  # fmt: skip
 EDGE = 1e-4  # distance of chances from 0 and 1
 

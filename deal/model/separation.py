@@ -105,8 +105,10 @@ class DealU(SavedNetwork):
         detail = deviation * self._found(normal, condition, run).to(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
             gain, offset = self.tone((image - detail).view_as(x).mean(1, keepdim=True))
-        shaped = (part.view(-1, channels, *x.shape[2:]) for part in (columns, rows, shading, detail))
-        return Parts(*shaped, gain=gain, offset=offset)
+        columns, rows, shading, detail = (
+            part.view(-1, channels, *x.shape[2:]) for part in (columns, rows, shading, detail)
+        )
+        return Parts(columns, rows, shading, detail, gain, offset)
 
     def _found(self, normal: Tensor, condition: Tensor, run: Runner | None) -> Tensor:
         """The detail of normalised images, in units of their deviation."""

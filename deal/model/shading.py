@@ -1,4 +1,4 @@
-"""Shading: a slow pattern as wide as the frame, such as the glow of a warm lens. Only a view of the whole frame shows it.
+"""Shading: a slow pattern as wide as the frame, such as the glow of a warm lens. It takes a view of the whole frame.
 
 >>> import torch
 >>> Shading()(torch.rand(1, 1, 120, 160)).shape  # [B, 1, H, W]
@@ -6,6 +6,8 @@ torch.Size([1, 1, 120, 160])
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ class Shading(nn.Module):
         self.trunk = nn.Sequential(
             *(
                 nn.Sequential(nn.Conv2d(*pair, 3, 2, 1), nn.ReLU(), nn.Conv2d(pair[1], pair[1], 3, 1, 1), nn.ReLU())
-                for pair in zip(widths[:-1], widths[1:], strict=True)
+                for pair in itertools.pairwise(widths)
             )
         )
         self.mixers = nn.Sequential(*(Mixer(FIELD[0] * FIELD[1], width) for _ in range(layers)))

@@ -21,8 +21,8 @@ from deal.training.progress import ProgressBar
 from deal.training.run_dir import CURVE, LOG
 
 COLUMNS = (
-    "step", "seconds", "loss", "fidelity", "divergence", "contrast", "degraded_contrast", "learning_rate", "validation_loss",
-    "validation_psnr",
+    "step", "seconds", "loss", "fidelity", "divergence", "contrast", "degraded_contrast", "learning_rate",
+    "validation_loss", "validation_psnr",
 )  # fmt: skip
 
 

@@ -44,7 +44,13 @@ from deal.training.lock import locked
 from deal.training.logging import Log
 from deal.training.settings import Settings
 
-AVERAGED = ("loss", "fidelity", "divergence", "contrast", "degraded_contrast")  # over the steps between two rows of the log
+AVERAGED = (
+    "loss",
+    "fidelity",
+    "divergence",
+    "contrast",
+    "degraded_contrast",
+)  # over the steps between two rows of the log
 SYNTHETIC_SCENES = 64
 THUMBNAIL_ZOOM = 1.5  # thumbnails show at least two thirds of the height or width of an image
 VALIDATION_IMAGES, VALIDATION_SIZE = 8, 256  # the size applies if training uses whole images
@@ -108,8 +114,8 @@ class _Run:
         )  # fmt: skip
         largest = round(THUMBNAIL_ZOOM * THUMBNAIL[0]), round(THUMBNAIL_ZOOM * THUMBNAIL[1])
         self.thumbnails = Crops(
-            Reduced(source, largest), THUMBNAIL, flip=settings.flip_augmentation, zoom=THUMBNAIL_ZOOM, tones=settings.tone_augmentation,
-            seed=settings.seed + 1,
+            Reduced(source, largest), THUMBNAIL, flip=settings.flip_augmentation, zoom=THUMBNAIL_ZOOM,
+            tones=settings.tone_augmentation, seed=settings.seed + 1,
         )  # fmt: skip
         self.training = AdversarialTraining(settings, group)
         self.detector = CollapseDetector(settings.collapse_window, comparable=settings.loss == "l1_ssim")

@@ -15,7 +15,6 @@ torch.Size([2])
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 

@@ -31,7 +31,9 @@ def build_network(settings: Settings) -> Network:
 def _new_network(settings: Settings) -> Network:
     if isinstance(settings.blocks, str) and settings.blocks in SIZES:
         if settings.channels != 1:
-            raise ValueError(f"{settings.blocks} treats each channel alone and is trained with channels=1; got {settings.channels}")
+            raise ValueError(
+                f"{settings.blocks} treats each channel alone and is trained with channels=1; got {settings.channels}"
+            )
         return DealU(settings.blocks, neuron=settings.neuron, norm=settings.norm)
     network = DEAL(
         settings.blocks, channels=settings.channels, width=settings.width, neuron=settings.neuron, norm=settings.norm
@@ -46,6 +48,7 @@ def parameter_groups(network: Network) -> list[dict[str, Any]]:
     Steps of Adam have about the same size in all layers, but steps of the last two convolutions of a cascade change the
     image directly. At the full rate, a few steps would permanently switch off most inputs of the last convolution.
     """
+    special: tuple[nn.Module, ...] = ()
     if isinstance(network, DEAL):
         special, share = (network.refine_conv, network.output_conv), OUTPUT_RATE
     else:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from deal.io.atomic import atomic_write
-from deal.model.network import DEAL
+from deal.model.pretrained import Network
 from deal.training.settings import Settings
 
 CHECKPOINT, LAST, BEST = "last.pt", "last.safetensors", "best.safetensors"
@@ -53,7 +53,7 @@ def _load(settings: Settings, path: Path) -> dict[str, Any] | None:
     return state
 
 
-def save_run(settings: Settings, state: dict[str, Any], network: DEAL, is_best: bool, **notes: str) -> None:
+def save_run(settings: Settings, state: dict[str, Any], network: Network, is_best: bool, **notes: str) -> None:
     """Writes each file atomically, the checkpoint last, so that the weights are never older than the checkpoint."""
     folder = Path(settings.output)
     for name in (BEST, LAST) if is_best else (LAST,):

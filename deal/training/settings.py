@@ -16,12 +16,12 @@ CHOICES = {
     "loss": ("separation", "l1_ssim"),
 }  # fmt: skip
 MIN_INTEGERS = {
-    "steps": 1, "batch": 1, "stages": 1, "adversary_start": 0, "warmup_steps": 0, "thumbnails": 0, "save_every": 1, "log_every": 1,
-    "seed": 0,
+    "steps": 1, "batch": 1, "stages": 1, "adversary_start": 0, "warmup_steps": 0, "thumbnails": 0, "save_every": 1,
+    "log_every": 1, "seed": 0,
 }  # fmt: skip
 NON_NEGATIVE = (
-    "noise_augmentation", "price", "learning_rate", "generator_rate", "momentum", "weight_decay", "fidelity_weight", "l1_weight",
-    "ssim_weight",
+    "noise_augmentation", "price", "learning_rate", "generator_rate", "momentum", "weight_decay", "fidelity_weight",
+    "l1_weight", "ssim_weight",
 )  # fmt: skip
 # Settings that may change when a run is resumed.
 FREE = frozenset(
@@ -48,8 +48,8 @@ class Settings:
         neuron: spiking neuron, "integer" or "binary".
         norm: norm of the spiking convolutions, "bn" or "tdbn".
         weights: a weights file to start from.
-        ops: degradations of the generator: "camera", "thermal", "released", a list of operation names, or a list of such
-            lists, one for each stage.
+        ops: degradations of the generator: "camera", "thermal", "released", a list of operation names, or a list of
+            such lists, one for each stage.
         ranges: range of the standard deviation of random degradations, by name, such as {"stripe": [0, 0.15]}; None
             uses the defaults of `deal_kernels.degradation.sample_params`.
         stages: number of mixing stages of the generator.
@@ -83,8 +83,8 @@ class Settings:
             size.
         flip_augmentation: mirrors crops at random.
         zoom_augmentation: reduces every image by a random factor first, at most to the size of a crop, so that a crop
-            shows at least 1 / zoom_augmentation of its height or width. Reduced images are sharper, and show more of the
-            scene. None does not.
+            shows at least 1 / zoom_augmentation of its height or width. Reduced images are sharper, and show more of
+            the scene. None does not.
         thumbnails: whole images per step, reduced to the size at which "deal-u" finds shading, that train the shading
             alone.
         panel_augmentation: pastes upright panels into a quarter of the crops, so that edges of walls and posts are not

@@ -114,7 +114,16 @@ def torch_time(
     height, width = g.size_of_result(shape[2:], weight[2:])
     outputs, inputs, *kernel = weight
     filled_in, filled_out = (inputs if inputs <= 3 else -(-inputs // 8) * 8), -(-outputs // 8) * 8
-    sums = (MATRIX_UNIT if matrix_unit else 1.0) * 2 * shape[0] * height * width * filled_in * filled_out * math.prod(kernel)
+    sums = (
+        (MATRIX_UNIT if matrix_unit else 1.0)
+        * 2
+        * shape[0]
+        * height
+        * width
+        * filled_in
+        * filled_out
+        * math.prod(kernel)
+    )
     pixels = shape[0] * height * width * (inputs + outputs)
     gradients = pixels * GRADIENT if trains and math.prod(kernel) > 1 else 0
     image, result = math.prod(shape), shape[0] * height * width * outputs

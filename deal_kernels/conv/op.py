@@ -19,7 +19,7 @@ from deal_kernels.conv import cost, reference, spectra
 from deal_kernels.conv.reference import Geometry
 
 # Whether torch's convolution in bfloat16 runs on a matrix unit. Older releases of torch do not tell.
-MATRIX_UNIT = bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False))
+MATRIX_UNIT = hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 NOT_BUILT = backends.unavailable("cpp", "cpu")  # found at import, where nothing traces
 
 

@@ -176,12 +176,12 @@ def test_loss_goes_down():
     x = batch()[..., :32, :32].contiguous()
     training = AdversarialTraining(chosen, ALONE)
     with torch.no_grad():
-        fixed, _ = training.degrade(x, torch.Generator().manual_seed(5))
-        before = training.loss(fixed, training.separate(fixed), x)
+        fixed, toned, _ = training.degrade(x, torch.Generator().manual_seed(5))
+        before = training.loss(fixed, training.separate(fixed), x, toned)
         for number in range(chosen.steps):
             with torch.enable_grad():
                 training.step(x, number, adversary=number >= chosen.adversary_start)
-        after = training.loss(fixed, training.separate(fixed), x)
+        after = training.loss(fixed, training.separate(fixed), x, toned)
     assert after < 0.8 * before
 
 
@@ -216,6 +216,33 @@ def test_ema_is_the_moving_average():
         training.step(batch(), number, adversary=False)
         expected = 0.75 * expected + 0.25 * weights_of(training.network)
     torch.testing.assert_close(weights_of(training.averaged).double(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_thumbnails_train_the_shading_alone():
+    chosen = settings(blocks="deal-u-small", loss="separation", strategy="random", ops="camera")
+    found = []
+    for thumbnails in (None, torch.stack(list(SyntheticScenes(2, 64, 80)))):
+        training = AdversarialTraining(chosen, ALONE)
+        torch.nn.init.constant_(training.network.shading.head.weight, 0.01)
+        training.step(batch(), 0, False, thumbnails)
+        found.append({name: parameter.grad for name, parameter in training.network.named_parameters()})
+    without, with_them = found
+    changed = {name.split(".")[0] for name, grad in without.items() if not torch.equal(grad, with_them[name])}
+    assert changed == {"shading"}
+    with pytest.raises(ValueError, match="thumbnails can only train deal-u; got DEAL"):
+        AdversarialTraining(settings(), ALONE).step(batch(), 0, False, batch())
+
+
+@pytest.mark.parametrize("strategy", ["policy", "random"])
+def test_a_run_with_thumbnails(tmp_path, strategy):
+    result = tiny_run(
+        tmp_path, blocks="deal-u-small", loss="separation", ops="camera", strategy=strategy, steps=2, adversary_start=1,
+        thumbnails=2, zoom_augmentation=2.0, update="simultaneous", batch=1, crop=(64, 48),
+        source=SyntheticScenes(2, 80, 96),
+    )  # fmt: skip
+    assert result.steps == 2 and math.isfinite(result.loss)
+    with open(tmp_path / "loss.csv", newline="") as file:
+        assert all(row["divergence"] for row in csv.DictReader(file))
 
 
 def test_gradient_clip_bounds_the_gradient():

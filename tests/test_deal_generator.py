@@ -76,6 +76,20 @@ def test_stages_with_operations_of_their_own():
         generator([["identity"], ["rain"]])
 
 
+def test_the_tone_alone():
+    """Is what its operations do, with their weights, whatever the others do."""
+    made, x = generator([["identity", "tone", "noise"], ["stripe", "contrast_0.5"], ["noise"]]), scenes(2)
+    params = fixed(made, x)
+    weights = torch.zeros(2, 3, len(made.ops))
+    chosen = {(0, "tone"): 0.5, (0, "noise"): 0.5, (1, "stripe"): 0.75, (1, "contrast_0.5"): 0.25, (2, "noise"): 1.0}
+    for (stage, name), weight in chosen.items():
+        weights[:, stage, made.ops.index(name)] = weight
+    gain, offset = params["tone"][:, 0, :, None, None, None].unbind(1)
+    toned = 0.5 * x + 0.5 * (gain * x + offset)
+    expected = 0.75 * toned + 0.25 * mixture(toned, torch.ones(2, 1, 1), ["contrast_0.5"])
+    torch.testing.assert_close(made.toned(x, weights, params), expected)
+
+
 def test_ranges_of_a_preset_can_be_changed():
     assert generator("camera", ranges={"noise": (0.0, 0.5)}).ranges["noise"] == (0.0, 0.5)
     assert generator("camera").ranges["stripe"] == PRESET_RANGES["camera"]["stripe"]

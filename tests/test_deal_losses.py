@@ -21,13 +21,6 @@ def noise(x, deviation):
     return deviation * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_structure_is_compared_after_alignment():
-    x = scenes()
-    assert structure_loss(0.3 * x + 0.5, x).max() < -5.5  # the floor is -5.76
-    same = structure_loss(x + noise(x, 0.02), x)
-    torch.testing.assert_close(structure_loss(0.4 * (x + noise(x, 0.02)) + 0.1, x), same, atol=0.02, rtol=0)
-
-
 def test_a_decibel_counts_the_same():
     """For a light and for a heavy degradation."""
     x = scenes()
@@ -45,30 +38,47 @@ def test_taking_out_what_was_added_is_rewarded(name):
         added = 0.3 * torch.linspace(-1, 1, 80).square().expand_as(x)
     else:
         added = 0.08 * torch.randn(lines.get(name, x.shape), generator=random).expand_as(x)
-    before = separation_loss(x + added, nothing(x), x)
-    after = separation_loss(x + added, nothing(x)._replace(**{name: added}), x)
+    before = separation_loss(x + added, nothing(x), x, x)
+    after = separation_loss(x + added, nothing(x)._replace(**{name: added}), x, x)
     assert (after < before - 1).all()
+
+
+def test_errors_count_as_in_images_of_full_contrast():
+    x, error = scenes(), noise(scenes(), 0.05)
+    toned = 0.4 * x + 0.3
+    right = nothing(x)._replace(gain=torch.full((1, 1, 1, 1), 2.5), offset=torch.full((1, 1, 1, 1), -0.75))
+    losses = separation_loss(toned + 0.4 * error, right, x, toned), separation_loss(x + error, nothing(x), x, x)
+    torch.testing.assert_close(*losses, atol=0.02, rtol=0)
+
+
+def test_contrast_is_not_a_part():
+    """A detail that enlarges the image is an error, though a gain could undo it."""
+    x = scenes()
+    x_hat = x + noise(x, 0.02)
+    enlarging = nothing(x)._replace(detail=-0.5 * x_hat)
+    assert (separation_loss(x_hat, enlarging, x, x) > separation_loss(x_hat, nothing(x), x, x) + 1).all()
 
 
 def test_each_image_has_its_loss():
     x = scenes(3)
     x_hat = x + noise(x, 0.05)
-    alone = torch.cat([separation_loss(x_hat[[k]], nothing(x[[k]]), x[[k]]) for k in range(3)])
-    torch.testing.assert_close(separation_loss(x_hat, nothing(x), x), alone)
+    alone = torch.cat([separation_loss(x_hat[[k]], nothing(x[[k]]), x[[k]], x[[k]]) for k in range(3)])
+    torch.testing.assert_close(separation_loss(x_hat, nothing(x), x, x), alone)
 
 
-def gradients(x_hat, x, **changes):
+def gradients(x_hat, x, toned, **changes):
     parts = nothing(x)._replace(**changes)
     leaves = Parts(*(part.clone().requires_grad_() for part in parts))
-    separation_loss(x_hat, leaves, x).sum().backward()
+    separation_loss(x_hat, leaves, x, toned).sum().backward()
     return Parts(*(leaf.grad for leaf in leaves))
 
 
 def test_the_tone_is_judged_alone():
     """Its error does not change what the other parts learn, and they do not try to mend it."""
     x = scenes()
-    x_hat = 0.5 * x + 0.2 + noise(x, 0.03)
-    right, wrong = (gradients(x_hat, x, gain=torch.full((1, 1, 1, 1), gain)) for gain in (2.0, 1.0))
+    toned = 0.5 * x + 0.2
+    x_hat = toned + noise(x, 0.03)
+    right, wrong = (gradients(x_hat, x, toned, gain=torch.full((1, 1, 1, 1), gain)) for gain in (2.0, 1.0))
     for name in SUBTRACTED:
         assert torch.equal(getattr(right, name), getattr(wrong, name))
     assert wrong.gain.any() and wrong.offset.any()
@@ -77,10 +87,11 @@ def test_the_tone_is_judged_alone():
 def test_shading_of_thumbnails():
     x = scenes()
     shading = 0.3 * torch.linspace(-1, 1, 80).expand_as(x)
-    assert (shading_loss(x + shading, shading, x) < shading_loss(x + shading, torch.zeros_like(x), x) - 0.5).all()
+    none = torch.zeros_like(x)
+    assert (shading_loss(x + shading, shading, x, x) < shading_loss(x + shading, none, x, x) - 0.5).all()
 
 
 def test_gradients_are_finite_where_an_image_is_flat():
     x = torch.full((1, 1, 32, 32), 0.5)
-    for part in gradients(x, x):
+    for part in gradients(x, x, x):
         assert part.isfinite().all()

@@ -22,6 +22,8 @@ from deal.io.images import centre_crop, read_frame, to_uint8
 from deal.model.parts import SUBTRACTED
 from deal_kernels.ssim import ssim
 
+Metric = Callable[[Tensor, Tensor], Tensor]
+
 FRAME = Path(__file__).parents[1] / "frames" / "0112_1732_0423.png"
 HEIGHT, WIDTH = 256, 320  # of the crop
 TIMED_RUNS = 3

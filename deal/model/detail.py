@@ -75,29 +75,24 @@ class Detail(nn.Module):
     @property
     def macs(self) -> int:
         """Multiply-accumulates of the convolutions per pixel of the image."""
-        levels = (
-            (4, (self.input, self.encoder[0], self.decoder[1], self.output)),
-            (16, (self.down[0], self.encoder[1], self.decoder[0], self.up[1])),
-            (64, (self.down[1], self.middle, self.up[0])),
-        )
-        weights = (
-            (pixels, each.weight.numel())
-            for pixels, parts in levels
-            for part in parts
-            for each in part.modules()
-            if isinstance(each, nn.Conv2d)
-        )
-        return round(sum(count / pixels for pixels, count in weights))
+        levels = {
+            4: [self.input, self.encoder[0], self.decoder[1], self.output],
+            16: [self.down[0], self.encoder[1], self.decoder[0], self.up[1]],
+            64: [self.down[1], self.middle, self.up[0]],
+        }
+        return round(sum(_weights(parts) / pixels for pixels, parts in levels.items()))
 
     @property
     def reach(self) -> int:
         """The receptive radius in pixels, with the rest of a smallest cell."""
-        at_half, at_quarter, at_eighth = (
-            self.depths[0] + self.depths[4],
-            self.depths[1] + self.depths[3],
-            self.depths[2],
-        )
-        return 2 * (2 * at_half + 2) + 4 * 2 * at_quarter + 8 * 2 * at_eighth + STRIDE
+        down_half, down_quarter, at_eighth, up_quarter, up_half = self.depths
+        return 4 * (down_half + up_half + 1) + 8 * (down_quarter + up_quarter) + 16 * at_eighth + STRIDE
+
+
+def _weights(parts: Sequence[nn.Module]) -> int:
+    """How many weights the convolutions have."""
+    found = (each for part in parts for each in part.modules() if isinstance(each, nn.Conv2d))
+    return sum(each.weight.numel() for each in found)
 
 
 class Transform(nn.Module):

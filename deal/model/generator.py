@@ -9,7 +9,7 @@ torch.Size([2, 1, 64, 48])
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch.nn import functional
 from deal_kernels._common.checks import check_integer, one_of
 from deal_kernels.degradation import DEAL_OPS, mixture, sample_params
 from deal_kernels.degradation.arguments import Params, check_names
+from deal_kernels.degradation.names import known
 
 Stages = Sequence[str] | Sequence[Sequence[str]]
 
@@ -45,6 +46,7 @@ PRESET_RANGES: dict[str, dict[str, tuple[float, float]]] = {
         "row_stripe": (0.03, 0.12), "partial_stripe": (0.03, 0.12), "noise": (0.03, 0.1), "dead": (0.0, 0.01),
     },
 }  # fmt: skip
+TONES = ("contrast", "tone")  # the kinds that change contrast and brightness
 SIDE = 256  # images are resized to this for the classifier
 
 
@@ -127,16 +129,32 @@ class Generator(nn.Module):
         """
         weights = self.weights(x) if weights is None else weights
         params = self.sample(x) if params is None else params
+        for names, chosen, values in self._calls(weights, params):
+            x = mixture(
+                x, chosen, names, values, straight_through=self.straight_through, checkpoint=self.checkpoint
+            )  # fmt: skip
+        return x
+
+    @torch.no_grad()
+    def toned(self, x: Tensor, weights: Tensor, params: Params) -> Tensor:
+        """x with the changes of contrast and brightness alone; arguments as of `forward`."""
+        for names, chosen, values in self._calls(weights, params):
+            tones = [k for k, name in enumerate(names) if known(name).kind in TONES]
+            if tones:
+                changes = chosen[..., tones]
+                chosen = torch.cat([1 - changes.sum(-1, keepdim=True), changes], -1)
+                x = mixture(x, chosen, ["identity", *(names[k] for k in tones)], values)
+        return x
+
+    def _calls(self, weights: Tensor, params: Params) -> Iterator[tuple[tuple[str, ...], Tensor, dict[str, Tensor]]]:
+        """Operations, weights and parameters of each call of `mixture`."""
         used = dict.fromkeys(params, 0)
         for first, end, names in self.calls:
             columns = [self.ops.index(name) for name in names]
             chosen = weights[:, first:end] if names == self.ops else weights[:, first:end, columns]
             values = {name: params[name][:, used[name] : used[name] + end - first] for name in names if name in params}
             used |= {name: used[name] + end - first for name in values}
-            x = mixture(
-                x, chosen, names, values, straight_through=self.straight_through, checkpoint=self.checkpoint
-            )  # fmt: skip
-        return x
+            yield names, chosen, values
 
     def weights(self, x: Tensor) -> Tensor:
         """The predicted mixture weights of each image, [B, S, N] for S stages and N operations, with sum 1 over N."""

@@ -39,6 +39,9 @@ class Shading(nn.Module):
         self.mixers = nn.Sequential(*(Mixer(FIELD[0] * FIELD[1], width) for _ in range(layers)))
         self.head = nn.Conv2d(width, 1, 1)
         self.gate = nn.Linear(width, 1)
+        for layer in self.trunk.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         for layer in (self.head, self.gate):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]

@@ -99,15 +99,15 @@ class AdversarialTraining:
         if thumbnails is not None:
             self._learn_shading(thumbnails, seeded_random(self.settings.seed, 4, step))
         with torch.set_grad_enabled(adversary):
-            x_hat, divergence = self.degrade(x, seeded_random(self.settings.seed, 2, step), policy=adversary)
+            x_hat, toned, divergence = self.degrade(x, seeded_random(self.settings.seed, 2, step), policy=adversary)
             closeness = self.settings.fidelity_weight * self.fidelity(x_hat, x) + self.settings.price * divergence
         if not adversary:
-            loss, parts = self._update_network(x_hat, x)
+            loss, parts = self._update_network(x_hat, x, toned)
         elif self.settings.update == "alternating":
-            loss, parts = self._update_network(x_hat.detach(), x)
-            self._update_generator(x_hat, x, closeness)
+            loss, parts = self._update_network(x_hat.detach(), x, toned)
+            self._update_generator(x_hat, x, toned, closeness)
         else:
-            loss, parts = self._update_both(x_hat, x, closeness)
+            loss, parts = self._update_both(x_hat, x, toned, closeness)
         self._update_average()
         clean, enhanced, degraded = (image.detach().flatten(1).std(1) for image in (x, parts.restored(x_hat), x_hat))
         return {
@@ -117,27 +117,34 @@ class AdversarialTraining:
             "degraded_contrast": (degraded / clean.clamp_min(MIN_DEVIATION)).mean(),
         }  # fmt: skip
 
-    def degrade(self, x: Tensor, random: torch.Generator, *, policy: bool = True) -> tuple[Tensor, Tensor]:
-        """Clean images, degraded by the strategy of the run, and the mean divergence from random choices.
+    def degrade(self, x: Tensor, random: torch.Generator, *, policy: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """Clean images, degraded by the strategy of the run.
 
-        Without `policy`, a policy makes random choices.
+        Args:
+            x: clean images, [B, C, H, W].
+            random: the source of all random numbers.
+            policy: whether a policy chooses; otherwise it makes random choices.
+
+        Returns:
+            The degraded images, the images with the changes of contrast and brightness alone, and the mean divergence
+            of the choices from random ones.
         """
         whole = x[:1].expand(len(x) * self.group.size, -1, -1, -1)  # the shape of the batch of all processes
         self.dropout.random = random
         weights, divergence = self._mixture_weights(x, len(whole), random, policy)
         params = {name: self.group.shard(each) for name, each in self.generator.sample(whole, random).items()}
         degraded: Tensor = self.generator(x, weights, params)
-        return degraded, divergence.mean()
+        return degraded, self.generator.toned(x, weights.detach(), params), divergence.mean()
 
     def separate(self, x_hat: Tensor) -> Parts:
         """The parts of degraded images, found by the network in training."""
         with torch.autocast(x_hat.device.type, torch.bfloat16, enabled=self.bf16):
             return self.network.separate(x_hat)
 
-    def loss(self, x_hat: Tensor, parts: Parts, x: Tensor) -> Tensor:
-        """The loss of the network, [B] or a mean."""
+    def loss(self, x_hat: Tensor, parts: Parts, x: Tensor, toned: Tensor) -> Tensor:
+        """The loss of the network, [B] or a mean; arguments as of `separation_loss`."""
         if self.settings.loss == "separation":
-            return separation_loss(x_hat, parts, x)
+            return separation_loss(x_hat, parts, x, toned)
         return l1_ssim(parts.restored(x_hat), x, self.settings.l1_weight, self.settings.ssim_weight)
 
     def fidelity(self, x_hat: Tensor, x: Tensor) -> Tensor:
@@ -162,26 +169,28 @@ class AdversarialTraining:
         if not isinstance(self.network, DealU):
             raise ValueError(f"thumbnails can only train deal-u; got {type(self.network).__name__}")
         with torch.no_grad():
-            x_hat, _ = self.degrade(x, random, policy=False)
-        shading_loss(x_hat, self.network.shading(x_hat), x).mean().backward()  # type: ignore[no-untyped-call]
+            x_hat, toned, _ = self.degrade(x, random, policy=False)
+        shading_loss(x_hat, self.network.shading(x_hat), x, toned).mean().backward()  # type: ignore[no-untyped-call]
 
-    def _update_network(self, x_hat: Tensor, x: Tensor) -> tuple[Tensor, Parts]:
+    def _update_network(self, x_hat: Tensor, x: Tensor, toned: Tensor) -> tuple[Tensor, Parts]:
         parts = self.separate(x_hat)
-        loss = self.loss(x_hat, parts, x).mean()
+        loss = self.loss(x_hat, parts, x, toned).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         self._apply_gradients(self.network, self.network_optimiser)
         return loss, parts
 
-    def _update_generator(self, x_hat: Tensor, x: Tensor, closeness: Tensor) -> None:
+    def _update_generator(self, x_hat: Tensor, x: Tensor, toned: Tensor, closeness: Tensor) -> None:
         with _frozen(self.network):
-            loss = self.loss(x_hat, self.separate(x_hat), x).mean()
+            loss = self.loss(x_hat, self.separate(x_hat), x, toned).mean()
             (closeness - loss).backward()  # type: ignore[no-untyped-call]
         self._apply_gradients(self.generator, self.generator_optimiser)
 
-    def _update_both(self, x_hat: Tensor, x: Tensor, closeness: Tensor) -> tuple[Tensor, Parts]:
+    def _update_both(
+        self, x_hat: Tensor, x: Tensor, toned: Tensor, closeness: Tensor
+    ) -> tuple[Tensor, Parts]:  # fmt: skip
         reversed_x_hat = GradientReversal.apply(x_hat)
         parts = self.separate(reversed_x_hat)
-        loss = self.loss(reversed_x_hat, parts, x).mean()
+        loss = self.loss(reversed_x_hat, parts, x, toned).mean()
         (loss + closeness).backward()  # type: ignore[no-untyped-call]
         self._apply_gradients(self.network, self.network_optimiser)
         self._apply_gradients(self.generator, self.generator_optimiser)

@@ -125,7 +125,7 @@ class _Run:
         self.sums, self.logged = torch.zeros(len(AVERAGED), device=group.device), 0  # sums since the last logged step
         if group.is_leader:
             self.clean = _centre_crops(validation, settings.crop).to(group.device)
-            self.degraded = _degrade_validation(self.training.generator, self.clean, settings.seed)
+            self.degraded, self.toned = _degrade_validation(self.training.generator, self.clean, settings.seed)
 
     def run(self, stop: StopSignal) -> Result:
         """Trains until the run ends or is stopped."""
@@ -231,10 +231,11 @@ class _Run:
         was_training = network.training
         network.eval()
         images, total = [], 0.0
-        for x_hat, x in zip(*(each.split(self.settings.batch) for each in (self.degraded, self.clean)), strict=True):
+        whole = self.degraded, self.clean, self.toned
+        for x_hat, x, toned in zip(*(each.split(self.settings.batch) for each in whole), strict=True):
             parts = network.separate(x_hat)
             images.append(parts.restored(x_hat))
-            total += len(x) * self.training.loss(x_hat, parts, x).mean().item()
+            total += len(x) * self.training.loss(x_hat, parts, x, toned).mean().item()
         network.train(was_training)
         restored = torch.cat(images)
         sheet = samples.sheet(self.degraded, restored, self.clean, self.step)
@@ -288,13 +289,13 @@ def _centre_crops(source: Source, size: Size) -> Tensor:
 
 
 @torch.no_grad()
-def _degrade_validation(generator: Generator, clean: Tensor, seed: int) -> Tensor:
-    """The degraded validation images, the same for the whole run."""
+def _degrade_validation(generator: Generator, clean: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """The degraded validation images, and those with another tone alone, the same for the whole run."""
     random = seeded_random(seed, 3)
     if isinstance(generator, Policy):
         weights, _ = generator.draw(None, *(each.to(clean) for each in generator.chances(len(clean), random)))
     else:
         logits = torch.randn(len(clean), generator.stages, len(generator.ops), generator=random)
         weights = (VALIDATION_SHARPNESS * logits).softmax(-1).to(clean)
-    degraded: Tensor = generator(clean, weights, generator.sample(clean, random))
-    return degraded
+    params = generator.sample(clean, random)
+    return generator(clean, weights, params), generator.toned(clean, weights, params)

@@ -32,7 +32,6 @@ from deal.model.parts import Parts, check_strengths
 from deal.model.pretrained import Network, load
 from deal_kernels._common.checks import one_of
 
-RADIOMETRIC = ("columns", "rows", "detail")  # the parts that are taken out of measured temperatures
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -65,13 +64,15 @@ class Enhancer:
         strength: float = 1.0,
     ) -> None:  # fmt: skip
         one_of("radiometric", radiometric, (None, False, True))
+        network = load() if network is None else network
         self.strengths = check_strengths(parts, strength)
-        self.radiometric_strengths = check_strengths(RADIOMETRIC if parts is None else parts, strength)
+        self.radiometric_strengths = check_strengths(
+            network.radiometric_parts if parts is None else parts, strength
+        )  # fmt: skip
         one_of("scale", scale, (1, 2, 4))
         one_of("precision", precision, ("auto", "fp32", "bf16"))
         if tile != "auto" and (isinstance(tile, bool) or not isinstance(tile, int) or tile < 0):
             raise ValueError(f"tile must be 'auto' or an integer of at least 0; got {tile!r}")
-        network = load() if network is None else network
         self.overlap = network.reach + tiling.BLEND if overlap is None else overlap
         if self.overlap < network.reach:
             raise ValueError(f"overlap must be at least {network.reach}, the receptive radius; got {overlap}")

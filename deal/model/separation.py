@@ -63,6 +63,7 @@ class DealU(SavedNetwork):
 
     METADATA = "deal.separation"
     min_size, stride = MIN_SIZE, STRIDE
+    radiometric_parts = ("columns", "rows", "detail")
 
     def __init__(self, size: str = "deal-u", *, neuron: Neuron = "integer", norm: Norm = "bn") -> None:
         super().__init__()

@@ -51,14 +51,14 @@ def test_crops_of_two_sides():
 
 
 def test_zoom():
-    crops = Crops(SyntheticScenes(1, 64, 96), (32, 32), flip=False, zoom=True)
+    crops = Crops(SyntheticScenes(1, 64, 96), (32, 32), flip=False, zoom=4.0)
     whole = SyntheticScenes(1, 64, 96)[0]
     found = [crops[k] for k in range(20)]
     assert all(image.shape == (1, 32, 32) for image in found)
     # A crop of a reduced image shows more of the scene: its neighbouring pixels differ more than those of the image.
     assert sum(image.diff().abs().mean() > whole.diff().abs().mean() for image in found) > 5
     assert len({image.mean().item() for image in found}) == 20
-    tight = Crops(Numbers(1), (12, 14), flip=False, zoom=True)
+    tight = Crops(Numbers(1), (12, 15), flip=False, zoom=4.0)
     assert torch.equal(tight[0], Numbers(1)[0])  # an image of the size of the crop stays
 
 

@@ -55,10 +55,10 @@ def signalled(monkeypatch, step, number=signal.SIGINT):
     """Sends a signal in the middle of a step."""
     play = AdversarialTraining.step
 
-    def playing(self, x, count, adversary):
+    def playing(self, x, count, *others):
         if count == step:
             os.kill(os.getpid(), number)
-        return play(self, x, count, adversary)
+        return play(self, x, count, *others)
 
     monkeypatch.setattr(AdversarialTraining, "step", playing)
 

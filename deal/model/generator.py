@@ -143,7 +143,8 @@ class Generator(nn.Module):
             if tones:
                 changes = chosen[..., tones]
                 chosen = torch.cat([1 - changes.sum(-1, keepdim=True), changes], -1)
-                x = mixture(x, chosen, ["identity", *(names[k] for k in tones)], values)
+                ops = ["identity", *(names[k] for k in tones)]
+                x = mixture(x, chosen, ops, {name: values[name] for name in ops if name in values})
         return x
 
     def _calls(self, weights: Tensor, params: Params) -> Iterator[tuple[tuple[str, ...], Tensor, dict[str, Tensor]]]:

@@ -70,7 +70,7 @@ class Columns(nn.Module):
         added, scaled = (self._steps(each, weights, unit) for each in (differences, differences / brightness))
         residuals = (differences - added.size[:, None]).abs(), (differences - scaled.size[:, None] * brightness).abs()
         of_offsets, of_gains = ((weights * each).mean((1, 2)) + 1e-6 for each in residuals)
-        noise = unit.log()
+        noise = (unit / TOLERANCE).log()
         (offsets, large), (factors, larger) = self._values(added, noise), self._values(scaled, noise)
         mean = grey.mean((1, 2))
         features = torch.stack([10 * (of_offsets / of_gains).log(), large, larger, mean, noise], 1)

@@ -53,7 +53,7 @@ def trained():
     torch.manual_seed(0)
     module = Columns()
     optimiser = torch.optim.Adam(module.parameters(), 5e-3)
-    for step in range(240):
+    for step in range(400):
         x = SyntheticScenes(1, seed=100 + step)[0][None, :, :96, :128]
         kind = ("stripe", "gain")[step % 2]
         y = apply(kind, x, values(x, 0.02 * (1 + step % 5), seed=step) + (kind == "gain"))

@@ -4,6 +4,7 @@ An image is mapped to [0, 1] once, black to 0 and white to 1, and the network en
 makes is mapped back and added to the original values. Values beyond black or white therefore keep their distance, and
 pixels that the network does not change stay exactly as they are. Integers are rounded and stay within 8 or 16 bits.
 
+>>> from deal.model.separation import DealU
 >>> enhancer = Enhancer(DealU("deal-u-small"))
 >>> counts = numpy.random.default_rng(0).integers(7000, 9000, (60, 80), numpy.uint16)
 >>> enhanced = enhancer(counts)

@@ -93,7 +93,10 @@ def bench_training_step(batch, strategy, race, timed, report):
     for update in ("alternating", "simultaneous") if adversary else ("alternating",):
         name = "ours" if update == "alternating" else "simultaneous"
         # Without dropout all see the same images.
-        chosen = Settings(ops="released", dropout=0.0, update=update, width=width_of(timed))
+        chosen = Settings(
+            blocks="cascade2", width=width_of(timed), strategy="das", loss="l1_ssim", ops="released", dropout=0.0,
+            update=update,
+        )  # fmt: skip
         games[name] = training = AdversarialTraining(chosen, ProcessGroup(x.device))
         calls[name] = lambda training=training: training.step(x, 0, adversary)["loss"]
     params = training.generator.sample(x, seeded_random(chosen.seed, 2, 0))

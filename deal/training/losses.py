@@ -4,7 +4,9 @@
 for a heavy one. Structure is compared with the clean image as its degraded one shows it, with less contrast and another
 brightness, because no cut shows those of the scene, and their error would hide all others. The tone has a term of its
 own, whose gradient reaches the tone alone. So have the patterns and the shading, which are judged where they can be
-seen: in the means of columns and rows, and in the means of large patches.
+seen: in the means of columns and rows, and in the means of large patches. Tone and shading count in root mean squares
+without a logarithm: many images have none, and in decibels the first step away from nothing would cost them more than
+all others gain.
 
 >>> import torch
 >>> from deal.model.separation import DealU
@@ -22,7 +24,7 @@ from torch.nn import functional
 from deal.model.filters import gaussian_smooth
 from deal.model.parts import Parts
 
-HIGH, SHADING, LINES, TONE = 0.7, 0.3, 0.2, 0.3  # the weights of the terms beside that of the structure
+HIGH, SHADING, LINES, TONE = 0.7, 3.0, 0.2, 3.0  # the weights of the terms beside that of the structure
 FLOOR, LINES_FLOOR = 1e-5, 1e-6  # squared errors of which less is not better
 PATCH, THUMBNAIL_PATCH = 16, 4  # sides of the patches whose means are the low frequencies
 SMOOTH = 8.0  # standard deviation, in pixels, of the Gaussian that separates patterns of lines from shading
@@ -47,9 +49,9 @@ def separation_loss(x_hat: Tensor, parts: Parts, x: Tensor, toned: Tensor) -> Te
     return (
         _log_error(error)
         + HIGH * _log_error(error - _enlarged(low, error))
-        + SHADING * _log_error(functional.avg_pool2d(scale * _centred(without_shading - toned), PATCH))
+        + SHADING * _error(functional.avg_pool2d(scale * _centred(without_shading - toned), PATCH))
         + LINES * _lines_error(scale * (without_lines - toned))
-        + TONE * _log_error(parts.gain * structure.detach() + parts.offset - x)
+        + TONE * _error(parts.gain * structure.detach() + parts.offset - x)
     )
 
 
@@ -57,12 +59,17 @@ def shading_loss(x_hat: Tensor, shading: Tensor, x: Tensor, toned: Tensor) -> Te
     """The loss [B] of the shading alone, of thumbnails; arguments as of `separation_loss`."""
     scale = _deviation(x) / (_deviation(toned) + LEAST)
     error = scale * _centred(x_hat - shading - toned)
-    return SHADING * _log_error(functional.avg_pool2d(error, THUMBNAIL_PATCH))
+    return SHADING * _error(functional.avg_pool2d(error, THUMBNAIL_PATCH))
 
 
 def structure_loss(y: Tensor, x: Tensor) -> Tensor:
     """The logarithm of the root mean square [B] of y - x, images [B, C, H, W], after both are normalised."""
     return _log_error(_deviation(x) * (_normalised(y) - _normalised(x)))
+
+
+def _error(error: Tensor) -> Tensor:
+    """The root mean square [B]."""
+    return (error.square().flatten(1).mean(1) + FLOOR).sqrt()
 
 
 def _log_error(error: Tensor, floor: float = FLOOR) -> Tensor:

@@ -5,10 +5,22 @@ import torch
 from conv_oracle import distance, tensors
 
 from deal_kernels import backend as backends
-from deal_kernels.conv import Conv2d, conv2d
+from deal_kernels.conv import Conv2d, conv2d, op
+from deal_kernels.conv.reference import Geometry
 
 OPS = torch.ops.deal_kernels
 ENGINE = pytest.mark.skipif(backends.unavailable("cpp", "cpu") is not None, reason="the engine is not built")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_a_matrix_unit_changes_the_choice_for_bfloat16_alone(monkeypatch, dtype):
+    x = torch.zeros(1, 32, 128, 128, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    geometry = Geometry(padding=(1, 1, 1, 1), padding_mode="zeros", dilation=(1, 1))
+    found = []
+    for unit in (False, True):
+        monkeypatch.setattr(op, "MATRIX_UNIT", unit)
+        found.append(op.chosen_backend(None, x, torch.zeros(32, 32, 3, 3), geometry, trains=False))
+    assert found[1] == ("torch" if dtype == torch.bfloat16 else found[0])
 
 
 @ENGINE

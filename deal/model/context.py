@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from deal.model.filters import gaussian_smooth
-from deal.model.strips import solved
+from deal.model.strips import Steps, nearness, solved
 
 SCALES = (0.2, 0.1, 0.05, 0.02, 0.01)  # tolerances for agreement between rows, from the first round to the last
 SORT_STRIDE = 4  # every fourth row is used for the quartiles
@@ -57,14 +56,6 @@ class Context(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             without_stripes = self.columns(x)
             return without_stripes, self.sharpness(self.contrast(without_stripes))
-
-
-class Steps(NamedTuple):
-    """The estimated steps from each column to the next."""
-
-    size: Tensor  # [B, W - 1], the difference that most rows agree on
-    error: Tensor  # its squared standard error
-    agreement: Tensor  # the share of rows that agree
 
 
 class Columns(nn.Module):
@@ -106,7 +97,7 @@ class Columns(nn.Module):
     def _steps(self, differences: Tensor, weights: Tensor) -> Steps:
         size = _agreed(differences, weights)
         apart = differences - size
-        near = weights * _near(differences, size, self.scale.exp())
+        near = weights * nearness(differences, size, self.scale.exp())
         total = near.sum(1)
         error = (near * apart).square().sum(1) / total.square()
         return Steps(size[:, 0] + (near * apart).sum(1) / total, error, total / differences.shape[1])
@@ -143,11 +134,11 @@ def _agreed(differences: Tensor, weights: Tensor) -> Tensor:
     quartiles = [ordered[:, [round(at * (ordered.shape[1] - 1))]] for at in (0.25, 0.75)]
     for start, scales in ((mean, SCALES), *((quartile, SCALES[-2:]) for quartile in quartiles)):
         size = _settled(differences, weights, start, scales)
-        support = _near(differences, size, SCALES[-1]).sum(1, keepdim=True)
+        support = nearness(differences, size, SCALES[-1]).sum(1, keepdim=True)
         best, most = torch.where(support > most, size, best), torch.maximum(support, most)
     for _ in range(2):
         near = functional.avg_pool1d(
-            _near(differences, best, NEIGHBOUR_SCALE), NEIGHBOURS, 1, NEIGHBOURS // 2, count_include_pad=False
+            nearness(differences, best, NEIGHBOUR_SCALE), NEIGHBOURS, 1, NEIGHBOURS // 2, count_include_pad=False
         )
         best = _settled(differences, weights * near**4, best, SCALES[-3:])
     return best
@@ -156,13 +147,9 @@ def _agreed(differences: Tensor, weights: Tensor) -> Tensor:
 def _settled(differences: Tensor, weights: Tensor, size: Tensor, scales: Sequence[float]) -> Tensor:
     """A robust mean: each round weights the rows by their agreement with the last value, with a smaller tolerance."""
     for scale in scales:
-        near = weights * _near(differences, size, scale)
+        near = weights * nearness(differences, size, scale)
         size = (near * differences).sum(1, keepdim=True) / near.sum(1, keepdim=True)
     return size
-
-
-def _near(differences: Tensor, size: Tensor, scale: float | Tensor) -> Tensor:
-    return 1 / (1 + ((differences - size) / scale).square())
 
 
 class Contrast(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import json
 import os
 from collections.abc import Mapping
@@ -12,15 +13,15 @@ from torch import Tensor, nn
 from deal.model import weight_files
 
 
-class SavedNetwork(nn.Module):
+class SavedNetwork(nn.Module, abc.ABC):
     """A network whose files hold its weights and the arguments of its constructor."""
 
     METADATA: ClassVar[str]  # the entry of a file's metadata that has the arguments
 
     @property
+    @abc.abstractmethod
     def config(self) -> dict[str, Any]:
         """The constructor arguments of this network."""
-        raise NotImplementedError
 
     def save_pretrained(self, path: str | os.PathLike[str], **notes: str) -> None:
         """Writes weights and configuration to a safetensors file, atomically.

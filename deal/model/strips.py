@@ -91,9 +91,9 @@ class Columns(nn.Module):
         return 1 / (1 + ((change[..., 1:] + change[..., :-1]) / tolerance).square())
 
     def _steps(self, differences: Tensor, weights: Tensor, unit: Tensor) -> Steps:
-        size = _agreed(*_reduced(differences, weights))
+        size = _agreed(*_for_search(differences, weights))
         apart = differences - size
-        near = weights * _near(differences, size, (self.scale.exp() * unit)[:, None, None])
+        near = weights * nearness(differences, size, (self.scale.exp() * unit)[:, None, None])
         total = near.sum(1) + 1e-6
         error = (near * apart).square().sum(1) / total.square()
         return Steps(size[:, 0] + (near * apart).sum(1) / total, error, total / differences.shape[1])
@@ -126,7 +126,7 @@ def noise_of(differences: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _reduced(differences: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _for_search(differences: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Differences and weights [B, R, W - 1] of fewer rows, by weighted means, and the unit of their tolerances."""
     if differences.shape[1] > SEARCH_ROWS:
         size = SEARCH_ROWS, differences.shape[2]
@@ -151,11 +151,11 @@ def _agreed(differences: Tensor, weights: Tensor, unit: Tensor) -> Tensor:
     quartiles = [ordered[:, [round(at * (ordered.shape[1] - 1))]] for at in (0.25, 0.75)]
     for start, rounds in ((mean, scales), *((quartile, scales[-2:]) for quartile in quartiles)):
         size = _settled(differences, weights, start, rounds)
-        support = _near(differences, size, scales[-1]).sum(1, keepdim=True)
+        support = nearness(differences, size, scales[-1]).sum(1, keepdim=True)
         best, most = torch.where(support > most, size, best), torch.maximum(support, most)
     for _ in range(2):
         near = functional.avg_pool1d(
-            _near(differences, best, NEIGHBOUR_SCALE * unit), NEIGHBOURS, 1, NEIGHBOURS // 2, count_include_pad=False
+            nearness(differences, best, NEIGHBOUR_SCALE * unit), NEIGHBOURS, 1, NEIGHBOURS // 2, count_include_pad=False
         )
         best = _settled(differences, weights * near**4, best, scales[-3:])
     return best
@@ -164,12 +164,13 @@ def _agreed(differences: Tensor, weights: Tensor, unit: Tensor) -> Tensor:
 def _settled(differences: Tensor, weights: Tensor, size: Tensor, scales: Sequence[Tensor]) -> Tensor:
     """A robust mean: each round weights the rows by their agreement with the last value, with a smaller tolerance."""
     for scale in scales:
-        near = weights * _near(differences, size, scale)
+        near = weights * nearness(differences, size, scale)
         size = (near * differences).sum(1, keepdim=True) / (near.sum(1, keepdim=True) + 1e-9)
     return size
 
 
-def _near(differences: Tensor, size: Tensor, scale: Tensor) -> Tensor:
+def nearness(differences: Tensor, size: Tensor, scale: float | Tensor) -> Tensor:
+    """The agreement of differences with a size: 1 where they are equal, 1/2 where they are `scale` apart."""
     return 1 / (1 + ((differences - size) / scale).square())
 
 

@@ -1,12 +1,12 @@
 """The losses of training: what a network should make of degraded images, as one number per image.
 
 `separation_loss` measures in the logarithm of root mean squares: a decibel counts the same for a light degradation as
-for a heavy one. Structure is compared with the clean image as its degraded one shows it, with less contrast and another
-brightness, because no cut shows those of the scene, and their error would hide all others. The tone has a term of its
-own, whose gradient reaches the tone alone. So have the patterns and the shading, which are judged where they can be
-seen: in the means of columns and rows, and in the means of large patches. Tone and shading count in root mean squares
-without a logarithm: many images have none, and in decibels the first step away from nothing would cost them more than
-all others gain.
+for a heavy one. Structure is compared with a clean image that has the contrast and brightness of the degraded one: a
+cut does not show those of the scene, and their error would hide all others. The tone has a term of its own, whose
+gradient reaches the tone alone. So have the patterns and the shading, which are judged where they can be seen: in the
+means of columns and rows, and in the means of large patches. Tone and shading count in root mean squares without a
+logarithm. Many images need no change of them, and with a logarithm a small change would cost these images more than the
+others gain.
 
 >>> import torch
 >>> from deal.model.separation import DealU

@@ -182,6 +182,16 @@ struct Ssim {
   void *grad_a, *grad_b;
 };
 
+// consensus, on the CPU alone: x and weights are contiguous, [batch, rows, columns].
+
+struct Consensus {
+  int64_t batch, rows, columns;
+  const float *x, *weights;
+  const float* tolerance;  // [batch]
+  int64_t lower, upper;    // the ranks of the quartiles among the rows
+  float* out;              // [batch, columns]
+};
+
 // conv, on the CPU alone: images are [batch, channels, height, width] of float32, contiguous or channels-last.
 // out(p) = the sum over kernel positions k of weight(k) * padded(p + dilation * k), with stride 1.
 

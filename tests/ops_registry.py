@@ -13,6 +13,7 @@ import torch
 from conftest import BACKENDS
 from torch import Tensor, nn
 
+from deal_kernels.consensus import consensus
 from deal_kernels.conv import Conv2d, conv2d
 from deal_kernels.degradation import Mixture, mixture
 from deal_kernels.lif import LIF, lif
@@ -206,6 +207,11 @@ def _convolved(batch: int, inputs: int, outputs: int, height: int, width: int) -
     )
 
 
+def _rows(batch: int, rows: int, columns: int) -> tuple[Draw, ...]:
+    shape = batch, rows, columns
+    return Draw(shape), Draw(shape, (0.0, 1.0)), Draw((batch,), (0.1, 0.2))
+
+
 CALLS = (
     Call("lif", _lif, (Draw((4, 2, 3, 5)),), (0,), ("lif",), (Draw((3, 300_001)),)),
     Call(
@@ -240,6 +246,10 @@ CALLS = (
     Call(
         "conv2d", _conv2d, _convolved(2, 4, 6, 20, 17), (0, 1, 2, 3), ("conv2d",), _convolved(2, 24, 16, 90, 60),
         backends=("cpp", "torch"), second_derivatives=True, autocasts=True,
+    ),
+    Call(
+        "consensus", consensus, _rows(2, 9, 20), (), ("consensus",), _rows(3, 90, 300), backends=("cpp", "torch"),
+        second_derivatives=True,
     ),
 )  # fmt: skip
 

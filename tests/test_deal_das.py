@@ -223,7 +223,7 @@ def test_thumbnails_train_the_shading_alone():
     found = []
     for thumbnails in (None, torch.stack(list(SyntheticScenes(2, 64, 80)))):
         training = AdversarialTraining(chosen, ALONE)
-        torch.nn.init.constant_(training.network.shading.head.weight, 0.01)
+        torch.nn.init.constant_(training.network.shading.amount.bias, 0.5)
         training.step(batch(), 0, False, thumbnails)
         found.append({name: parameter.grad for name, parameter in training.network.named_parameters()})
     without, with_them = found

@@ -5,7 +5,7 @@ import torch
 from oracle import close
 
 from deal.io.synthetic import thermal_scene
-from deal.model.generator import PRESET_RANGES, PRESETS, RELEASED, THERMAL, Generator
+from deal.model.generator import PRESET_RANGES, PRESETS, RELEASED, SHADINGS, THERMAL, TONES, Generator
 from deal.model.network import DEAL
 from deal_kernels.degradation import mixture
 from deal_kernels.ssim import l1_ssim
@@ -76,8 +76,8 @@ def test_stages_with_operations_of_their_own():
         generator([["identity"], ["rain"]])
 
 
-def test_the_tone_alone():
-    """Is what its operations do, with their weights, whatever the others do."""
+def test_some_kinds_alone():
+    """They do what they do in the mixture, with their weights, whatever the others do."""
     made, x = generator([["identity", "tone", "noise"], ["stripe", "contrast_0.5"], ["noise"]]), scenes(2)
     params = fixed(made, x)
     weights = torch.zeros(2, 3, len(made.ops))
@@ -87,7 +87,8 @@ def test_the_tone_alone():
     gain, offset = params["tone"][:, 0, :, None, None, None].unbind(1)
     toned = 0.5 * x + 0.5 * (gain * x + offset)
     expected = 0.75 * toned + 0.25 * mixture(toned, torch.ones(2, 1, 1), ["contrast_0.5"])
-    torch.testing.assert_close(made.toned(x, weights, params), expected)
+    torch.testing.assert_close(made.only(TONES, x, weights, params), expected)
+    assert torch.equal(made.only(SHADINGS, x, weights, params), x)
 
 
 def test_ranges_of_a_preset_can_be_changed():

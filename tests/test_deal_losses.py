@@ -21,12 +21,10 @@ def noise(x, deviation):
     return deviation * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_decibel_counts_the_same():
-    """For a light and for a heavy degradation."""
+def test_an_error_of_the_structure_counts_by_its_fourth_root():
     x = scenes()
-    losses = [structure_loss(x + noise(x, deviation), x) for deviation in (0.02, 0.04, 0.08)]
-    for one, other in ((losses[0], losses[1]), (losses[1], losses[2])):
-        assert ((other - one) - torch.tensor(2.0).log()).abs().max() < 0.1
+    losses = [structure_loss(x + noise(x, deviation), x) for deviation in (0.02, 0.08)]
+    assert (losses[1] / losses[0] - 4**0.25).abs().max() < 0.06
 
 
 @pytest.mark.parametrize("name", SUBTRACTED)
@@ -40,7 +38,7 @@ def test_taking_out_what_was_added_is_rewarded(name):
         added = 0.08 * torch.randn(lines.get(name, x.shape), generator=random).expand_as(x)
     before = separation_loss(x + added, nothing(x), x, x)
     after = separation_loss(x + added, nothing(x)._replace(**{name: added}), x, x)
-    assert (after < before - 1).all()
+    assert (after < 0.6 * before).all()
 
 
 def test_errors_count_as_in_images_of_full_contrast():
@@ -56,7 +54,7 @@ def test_contrast_is_not_a_part():
     x = scenes()
     x_hat = x + noise(x, 0.02)
     enlarging = nothing(x)._replace(detail=-0.5 * x_hat)
-    assert (separation_loss(x_hat, enlarging, x, x) > separation_loss(x_hat, nothing(x), x, x) + 1).all()
+    assert (separation_loss(x_hat, enlarging, x, x) > 1.3 * separation_loss(x_hat, nothing(x), x, x)).all()
 
 
 def test_each_image_has_its_loss():
@@ -88,7 +86,7 @@ def test_shading_of_thumbnails():
     x = scenes()
     shading = 0.3 * torch.linspace(-1, 1, 80).expand_as(x)
     none = torch.zeros_like(x)
-    assert (shading_loss(x + shading, shading, x, x) < 0.1 * shading_loss(x + shading, none, x, x)).all()
+    assert (shading_loss(x + shading, shading, x, x) < 0.2 * shading_loss(x + shading, none, x, x)).all()
 
 
 def test_gradients_are_finite_where_an_image_is_flat():

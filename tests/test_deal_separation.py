@@ -21,7 +21,7 @@ def busy(size="deal-u-small", seed=0):
     """A network whose parts are not empty."""
     torch.manual_seed(seed)
     network = DealU(size).eval().requires_grad_(False)
-    for layer in (network.detail.output, network.shading.head, network.tone.net[4]):
+    for layer in (network.detail.output, network.shading.slow, network.shading.amount, network.tone.net[4]):
         torch.nn.init.normal_(layer.weight, std=0.02)
     return network
 
@@ -171,3 +171,11 @@ def test_the_enhancer_takes_out_what_is_asked_for():
     chosen = parts.without_mean().restored(x, {"columns": 1.0, "rows": 1.0, "detail": 1.0})
     torch.testing.assert_close(radiometric, chosen)
     torch.testing.assert_close(radiometric.mean(), x.mean())
+
+
+def test_the_tone_teaches_itself_alone():
+    network = busy().requires_grad_(True)
+    parts = network.separate(scenes())
+    (parts.gain.sum() + parts.offset.sum()).backward()
+    taught = {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert taught == {"tone"}

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from deal.io.synthetic import SyntheticScenes
-from deal.model.strips import TOLERANCE, Columns, _agreed, noise_of, solved
+from deal.model.strips import TOLERANCE, Columns, noise_of, solved
 from deal_kernels.degradation import apply
 
 
@@ -77,20 +77,6 @@ def test_stripes_are_found_in_noise(trained):
     noisy = x + 5 * TOLERANCE * torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
     y = apply("stripe", noisy, values(x, 0.1))
     assert error(y - trained(y), noisy) < error(y, noisy) / 2
-
-
-@pytest.mark.parametrize("share", [0.2, 0.45])
-def test_an_edge_is_no_stripe(share):
-    """Though it stands upright over nearly half of the rows, and those are the smoother ones."""
-    random = torch.Generator().manual_seed(0)
-    steps = 0.05 * torch.randn(40, generator=random)
-    differences = steps + 0.002 * torch.randn(1, 100, 40, generator=random)
-    weights = torch.ones_like(differences)
-    high = round(share * 100)
-    differences[:, :high, 15:19] += torch.tensor([0.05, 0.1, 0.1, 0.05])
-    weights[:, high:] = 0.7
-    agreed = _agreed(differences, weights, torch.full((1, 1, 1), TOLERANCE))
-    assert (agreed[0, 0] - steps).abs().max() < 0.005
 
 
 def test_clean_images_have_no_pattern(trained):

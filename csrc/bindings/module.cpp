@@ -1,4 +1,5 @@
 // The module deal_kernels._C. It does not depend on torch.
+#include "consensus.h"
 #include "conv.h"
 #include "degradation.h"
 #include "lif.h"
@@ -18,6 +19,7 @@ PYBIND11_MODULE(_C, m) {
   define_tdbn(m);
   define_degradation(m);
   define_ssim(m);
+  define_consensus(m);
   define_conv(m);
 
   py::module_ cpu = m.def_submodule("cpu");
@@ -25,6 +27,7 @@ PYBIND11_MODULE(_C, m) {
   define_tdbn_cpu(cpu);
   define_degradation_cpu(cpu);
   define_ssim_cpu(cpu);
+  define_consensus_cpu(cpu);
   define_conv_cpu(cpu);
 
 #if defined(DEAL_CUDA)

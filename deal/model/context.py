@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deal.model.filters import gaussian_smooth
-from deal.model.strips import Steps, nearness, solved
+from deal.model.strips import Steps, solved
+from deal_kernels.consensus import nearness
 
 SCALES = (0.2, 0.1, 0.05, 0.02, 0.01)  # tolerances for agreement between rows, from the first round to the last
 SORT_STRIDE = 4  # every fourth row is used for the quartiles

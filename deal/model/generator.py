@@ -47,6 +47,7 @@ PRESET_RANGES: dict[str, dict[str, tuple[float, float]]] = {
     },
 }  # fmt: skip
 TONES = ("contrast", "tone")  # the kinds that change contrast and brightness
+SHADINGS = ("glow", "shading")  # the kinds that add a slow pattern
 SIDE = 256  # images are resized to this for the classifier
 
 
@@ -136,14 +137,14 @@ class Generator(nn.Module):
         return x
 
     @torch.no_grad()
-    def toned(self, x: Tensor, weights: Tensor, params: Params) -> Tensor:
-        """x with the changes of contrast and brightness alone; arguments as of `forward`."""
+    def only(self, kinds: Sequence[str], x: Tensor, weights: Tensor, params: Params) -> Tensor:
+        """x with the degradations of some kinds alone, such as `TONES`; other arguments as of `forward`."""
         for names, chosen, values in self._calls(weights, params):
-            tones = [k for k, name in enumerate(names) if known(name).kind in TONES]
-            if tones:
-                changes = chosen[..., tones]
+            kept = [k for k, name in enumerate(names) if known(name).kind in kinds]
+            if kept:
+                changes = chosen[..., kept]
                 chosen = torch.cat([1 - changes.sum(-1, keepdim=True), changes], -1)
-                ops = ["identity", *(names[k] for k in tones)]
+                ops = ["identity", *(names[k] for k in kept)]
                 x = mixture(x, chosen, ops, {name: values[name] for name in ops if name in values})
         return x
 

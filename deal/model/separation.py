@@ -98,14 +98,15 @@ class DealU(SavedNetwork):
             image = image - columns
             rows = self.rows(image.mT.contiguous()).mT
             image = image - rows
-            shading = self.shading(image)
+            condition = self._condition(image, columns, rows)
+            shading = self.shading(image, condition)
             image = image - shading
             mean, deviation = image.mean((2, 3), keepdim=True), image.std((2, 3), keepdim=True).clamp_min(LEAST)
-            condition = self._condition(image, deviation, columns, rows)
             normal = (image - mean) / deviation
         detail = deviation * self._found(normal, condition, run).to(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
-            gain, offset = self.tone((image - detail).view_as(x).mean(1, keepdim=True))
+            # The image is a measurement here: through it, the tone would teach the other parts to change its mean.
+            gain, offset = self.tone((image - detail).detach().view_as(x).mean(1, keepdim=True))
         columns, rows, shading, detail = (
             part.view(-1, channels, *x.shape[2:]) for part in (columns, rows, shading, detail)
         )
@@ -124,11 +125,11 @@ class DealU(SavedNetwork):
         return found[..., :height, :width]
 
     @torch.no_grad()
-    def _condition(self, image: Tensor, deviation: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
+    def _condition(self, image: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
         """Numbers that describe whole images, [B, 8]: logarithms of the noise, of the patterns and of the differences
         between pixels some way apart, relative to the deviation, and of the deviation."""
         noise = noise_of(image[:, 0, :, 1:] - image[:, 0, :, :-1])
-        scale = deviation[:, 0, 0, 0]
+        scale = image.std((1, 2, 3)).clamp_min(LEAST)
         apart = [(image[..., lag:, lag:] - image[..., :-lag, :-lag]).abs().mean((1, 2, 3)) / scale for lag in LAGS]
         sizes = noise / scale, scale, columns.std((1, 2, 3)) / scale, rows.std((1, 2, 3)) / scale, *apart
         return torch.stack(sizes, 1).clamp_min(LEAST).log()

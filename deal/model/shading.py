@@ -1,5 +1,8 @@
 """Shading: a slow pattern as wide as the frame, such as the glow of a warm lens. It takes a view of the whole frame.
 
+The pattern is a glow, around one of several points or between them, and a sum of the slowest cosines. How strong a glow
+could be is measured (`deal.model.glow`); a small network on a thumbnail of the frame decides how much of it to believe.
+
 >>> import torch
 >>> Shading()(torch.rand(1, 1, 120, 160)).shape  # [B, 1, H, W]
 torch.Size([1, 1, 120, 160])
@@ -13,8 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deal.model.glow import BLOCKS, POINTS, Glow, spots
+from deal_kernels.degradation.patterns import TERMS, pattern
+
 THUMBNAIL = HEIGHT, WIDTH = 64, 80
-FIELD = HEIGHT // 8, WIDTH // 8  # the resolution of the pattern
+LAGS = (1, 2)  # between the blocks that are compared for glows
+SUPPORT = 0.05  # the unit of supports
+BOUND = 8.0  # of the strength of a glow, in deviations of the image
+TRUST = 3.0  # initial factor of supports in the choice of a glow
 LEAST_SHARE = 0.05  # of what was found; at 0 no gradient would pass
 LEAST = 1e-3  # lower bound of the deviation of an image in divisions
 
@@ -23,11 +32,15 @@ class Shading(nn.Module):
     """The shading of an image, found on a thumbnail of it.
 
     Args:
-        width: number of channels at the resolution of the pattern.
-        layers: number of mixer layers, each over all positions of the pattern.
+        width: number of channels at the resolution of the points.
+        layers: number of mixer layers, each over all points.
+        conditions: how many numbers describe the whole image, beside the thumbnail.
     """
 
-    def __init__(self, width: int = 96, layers: int = 4) -> None:
+    spots: Tensor
+    cosines: Tensor
+
+    def __init__(self, width: int = 80, layers: int = 3, conditions: int = 8) -> None:
         super().__init__()
         widths = 3, width // 4, width // 2, width
         self.trunk = nn.Sequential(
@@ -36,32 +49,68 @@ class Shading(nn.Module):
                 for pair in itertools.pairwise(widths)
             )
         )
-        self.mixers = nn.Sequential(*(Mixer(FIELD[0] * FIELD[1], width) for _ in range(layers)))
-        self.head = nn.Conv2d(width, 1, 1)
-        self.gate = nn.Linear(width, 1)
+        self.glows = nn.ModuleList(Glow(lag) for lag in LAGS)
+        self.evidence = nn.Conv2d(3 * len(LAGS), width, 1)
+        self.mixers = nn.Sequential(*(Mixer(POINTS[0] * POINTS[1], width) for _ in range(layers)))
+        self.choice, self.amount = nn.Conv2d(width, len(LAGS), 1), nn.Conv2d(width, 1, 1)
+        self.trust = nn.Parameter(torch.tensor(TRUST))
+        self.slow = nn.Linear(width, TERMS**2 - 1)
+        self.gate, self.condition_gate = nn.Linear(width, 1), nn.Linear(conditions, 1)
         for layer in self.trunk.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        for layer in (self.head, self.gate):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        for head in (self.choice, self.amount, self.slow, self.gate, self.condition_gate):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        nn.init.constant_(self.condition_gate.bias, 2.0)
+        self.register_buffer("spots", spots().flatten(1), persistent=False)  # [K, H W]
+        self.register_buffer("cosines", _cosines().flatten(1), persistent=False)  # [N, H W]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The pattern of x [B, 1, H, W], in the shape of x, with the mean 0."""
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """The pattern of x [B, 1, H, W], in the shape of x, with the mean 0.
+
+        Args:
+            condition: numbers that describe the whole image, [B, N]: they can only lower the share of the pattern.
+        """
         small = functional.adaptive_avg_pool2d(x, (HEIGHT, WIDTH))
         deviation = small.std((2, 3), keepdim=True).clamp_min(LEAST)
         normal = (small - small.mean((2, 3), keepdim=True)) / deviation
-        features = self.mixers(self.trunk(torch.cat([normal, self._position(normal)], 1)))
-        share = LEAST_SHARE + (1 - LEAST_SHARE) * self.gate(features.mean((2, 3))).sigmoid()
-        field = share[..., None, None] * deviation * self.head(features)
+        strengths, supports = self._evidence(normal)  # each [B, L, K]
+        most = supports.amax(2, keepdim=True)
+        found = torch.cat([strengths, supports - most, most.expand_as(supports)], 1).unflatten(2, POINTS)
+        seen = self.trunk(torch.cat([normal, self._position(normal)], 1))
+        features = self.mixers(seen + self.evidence(found))
+        preference = self.choice(features).flatten(2) + self.trust * supports
+        chosen = preference.flatten(1).softmax(1).view_as(strengths)
+        amounts = self.amount(features).flatten(1) * (chosen * strengths).sum(1)  # [B, K]
+        pooled = features.mean((2, 3))
+        share = LEAST_SHARE + (1 - LEAST_SHARE) * self.gate(pooled).sigmoid()
+        if condition is not None:
+            share = share * self.condition_gate(condition).sigmoid()
+        field = share * (amounts @ self.spots + self.slow(pooled) @ self.cosines)  # [B, H W]
+        field = deviation * field.view(-1, 1, *BLOCKS)
         pattern = functional.interpolate(field, x.shape[2:], mode="bicubic", align_corners=False)
         return pattern - pattern.mean((2, 3), keepdim=True)
+
+    def _evidence(self, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """Strengths and supports of glows, [B, L, K]."""
+        blocks = functional.adaptive_avg_pool2d(normal, BLOCKS)[:, 0]
+        found = [glow(blocks) for glow in self.glows]
+        strengths, supports = (torch.stack(each, 1) for each in zip(*found, strict=True))
+        return strengths.clamp(-BOUND, BOUND), supports / SUPPORT
 
     def _position(self, like: Tensor) -> Tensor:
         """Row and column from -1 to 1 at every pixel, [B, 2, H, W]."""
         rows, columns = (torch.linspace(-1, 1, size).to(like) for size in (HEIGHT, WIDTH))
         grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
         return grid.expand(len(like), -1, -1, -1)
+
+
+def _cosines() -> Tensor:
+    """The slowest cosines but the constant, [N, H, W]; faster ones are weaker."""
+    terms = torch.eye(TERMS**2)[1:].view(1, -1, TERMS, TERMS)
+    order = torch.arange(TERMS)
+    return pattern("shading", terms / (order[:, None] + order).clamp_min(1), *BLOCKS)[0]
 
 
 class Mixer(nn.Module):

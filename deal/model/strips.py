@@ -12,16 +12,15 @@ torch.Size([1, 1, 60, 80])
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SCALES = (20.0, 10.0, 5.0, 2.0, 1.0)  # tolerances for agreement between rows, from the first round to the last
+from deal_kernels.consensus import consensus, nearness
+
 SEARCH_ROWS = 96  # rows that the search for agreement starts with, each the mean of several
-NEIGHBOUR_SCALE, NEIGHBOURS = 2.0, 9  # tolerance and number of columns for agreement of a row with its neighbourhood
 TOLERANCE = 0.01  # the least unit of tolerances; above it, the deviation of the noise
 SMOOTH = 1.5  # change along a column at which the weight of a difference is one half
 DARKEST = 0.05  # lower bound of brightness in divisions
@@ -91,7 +90,7 @@ class Columns(nn.Module):
         return 1 / (1 + ((change[..., 1:] + change[..., :-1]) / tolerance).square())
 
     def _steps(self, differences: Tensor, weights: Tensor, unit: Tensor) -> Steps:
-        size = _agreed(*_for_search(differences, weights))
+        size = consensus(*_for_search(differences, weights))[:, None]
         apart = differences - size
         near = weights * nearness(differences, size, (self.scale.exp() * unit)[:, None, None])
         total = near.sum(1) + 1e-6
@@ -127,51 +126,13 @@ def noise_of(differences: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _for_search(differences: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Differences and weights [B, R, W - 1] of fewer rows, by weighted means, and the unit of their tolerances."""
+    """Differences and weights [B, R, W - 1] of fewer rows, by weighted means, and the unit of their tolerances [B]."""
     if differences.shape[1] > SEARCH_ROWS:
         size = SEARCH_ROWS, differences.shape[2]
         total = functional.adaptive_avg_pool2d(weights, size)
         differences = functional.adaptive_avg_pool2d(weights * differences, size) / total
         weights = total
-    return differences, weights, noise_of(differences).clamp_min(TOLERANCE)[:, None, None]
-
-
-@torch.no_grad()  # it only selects the starting point of the last round, which has the gradient
-def _agreed(differences: Tensor, weights: Tensor, unit: Tensor) -> Tensor:
-    """The difference that most rows agree on, [B, 1, W - 1].
-
-    The search starts from the mean and from both quartiles, and the value with the largest support is kept. Then rows
-    that disagree at the neighbouring columns are given a low weight: an upright edge lies there, which may cover half
-    of a column.
-    """
-    scales = [each * unit for each in SCALES]
-    ordered = differences.sort(1).values
-    best, most = torch.zeros_like(ordered[:, :1]), torch.zeros_like(ordered[:, :1])
-    mean = (weights * differences).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
-    quartiles = [ordered[:, [round(at * (ordered.shape[1] - 1))]] for at in (0.25, 0.75)]
-    for start, rounds in ((mean, scales), *((quartile, scales[-2:]) for quartile in quartiles)):
-        size = _settled(differences, weights, start, rounds)
-        support = nearness(differences, size, scales[-1]).sum(1, keepdim=True)
-        best, most = torch.where(support > most, size, best), torch.maximum(support, most)
-    for _ in range(2):
-        near = functional.avg_pool1d(
-            nearness(differences, best, NEIGHBOUR_SCALE * unit), NEIGHBOURS, 1, NEIGHBOURS // 2, count_include_pad=False
-        )
-        best = _settled(differences, weights * near**4, best, scales[-3:])
-    return best
-
-
-def _settled(differences: Tensor, weights: Tensor, size: Tensor, scales: Sequence[Tensor]) -> Tensor:
-    """A robust mean: each round weights the rows by their agreement with the last value, with a smaller tolerance."""
-    for scale in scales:
-        near = weights * nearness(differences, size, scale)
-        size = (near * differences).sum(1, keepdim=True) / (near.sum(1, keepdim=True) + 1e-9)
-    return size
-
-
-def nearness(differences: Tensor, size: Tensor, scale: float | Tensor) -> Tensor:
-    """The agreement of differences with a size: 1 where they are equal, 1/2 where they are `scale` apart."""
-    return 1 / (1 + ((differences - size) / scale).square())
+    return differences, weights, noise_of(differences).clamp_min(TOLERANCE)
 
 
 def solved(diagonal: Tensor, links: Tensor, right: Tensor) -> Tensor:

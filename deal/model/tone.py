@@ -16,6 +16,7 @@ PATCH = 4  # side of the patches whose means are the parts of the image
 SHARES = (0.0, 0.005, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98, 0.995, 1.0)  # of the parts that are darker
 LEAST = 0.02  # lower bound of distances before a logarithm
 UNIT = 0.1  # the unit of offsets
+BOUND = 2.0  # of the logarithm of the gain
 
 
 class Tone(nn.Module):
@@ -40,6 +41,6 @@ class Tone(nn.Module):
         logs = torch.cat([below, above, deviation], 1).clamp_min(LEAST).log()
         away = (quantiles - mean) / deviation.clamp_min(LEAST)
         stretch, moved = self.net(torch.cat([quantiles, away, logs, mean], 1)).split(1, 1)
-        gain = stretch.exp()
+        gain = (BOUND * torch.tanh(stretch / BOUND)).exp()
         offset = mean - gain * mean + UNIT * moved
         return gain[..., None, None], offset[..., None, None]

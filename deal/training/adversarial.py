@@ -24,7 +24,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
-from deal.model.generator import Generator
+from deal.model.generator import SHADINGS, TONES, Generator
 from deal.model.parts import Parts
 from deal.model.policy import Policy
 from deal.model.pretrained import Network
@@ -37,6 +37,7 @@ from deal_kernels.ssim import l1_ssim
 from deal_kernels.tdbn import TDBatchNorm2d
 
 MIN_DEVIATION = 1e-6  # lower bound of the standard deviation of a clean image in divisions
+THUMBNAIL_NOISE = 0.02  # the largest deviation of the noise that a thumbnail keeps
 
 
 def seeded_random(*key: int) -> torch.Generator:
@@ -129,12 +130,9 @@ class AdversarialTraining:
             The degraded images, the images with the changes of contrast and brightness alone, and the mean divergence
             of the choices from random ones.
         """
-        whole = x[:1].expand(len(x) * self.group.size, -1, -1, -1)  # the shape of the batch of all processes
-        self.dropout.random = random
-        weights, divergence = self._mixture_weights(x, len(whole), random, policy)
-        params = {name: self.group.shard(each) for name, each in self.generator.sample(whole, random).items()}
+        weights, divergence, params = self._choices(x, random, policy)
         degraded: Tensor = self.generator(x, weights, params)
-        return degraded, self.generator.toned(x, weights.detach(), params), divergence.mean()
+        return degraded, self.generator.only(TONES, x, weights.detach(), params), divergence.mean()
 
     def separate(self, x_hat: Tensor) -> Parts:
         """The parts of degraded images, found by the network in training."""
@@ -153,6 +151,16 @@ class AdversarialTraining:
             return structure_loss(x_hat, x).mean()
         return l1_ssim(x_hat, x, self.settings.l1_weight, self.settings.ssim_weight)
 
+    def _choices(
+        self, x: Tensor, random: torch.Generator, policy: bool
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # fmt: skip
+        """The mixture weights of this process's samples, their divergences from random ones, and random parameters."""
+        whole = x[:1].expand(len(x) * self.group.size, -1, -1, -1)  # the shape of the batch of all processes
+        self.dropout.random = random
+        weights, divergence = self._mixture_weights(x, len(whole), random, policy)
+        params = {name: self.group.shard(each) for name, each in self.generator.sample(whole, random).items()}
+        return weights, divergence, params
+
     def _mixture_weights(
         self, x: Tensor, count: int, random: torch.Generator, policy: bool
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
@@ -165,12 +173,21 @@ class AdversarialTraining:
         return self.generator.even(len(x)).to(x), x.new_zeros(())
 
     def _learn_shading(self, x: Tensor, random: torch.Generator) -> None:
-        """Adds to the gradient of the shading."""
+        """Adds to the gradient of the shading. A thumbnail keeps the tone and the shading, and little of the noise."""
         if not isinstance(self.network, DealU):
             raise ValueError(f"thumbnails can only train deal-u; got {type(self.network).__name__}")
-        with torch.no_grad():
-            x_hat, toned, _ = self.degrade(x, random, policy=False)
+        weights, _, params = self._choices(x, random, policy=False)
+        weights = weights.detach()
+        toned, shaded = (self.generator.only(kinds, x, weights, params) for kinds in (TONES, TONES + SHADINGS))
+        x_hat = shaded + self._noise(x, random)
         shading_loss(x_hat, self.network.shading(x_hat), x, toned).mean().backward()  # type: ignore[no-untyped-call]
+
+    def _noise(self, x: Tensor, random: torch.Generator) -> Tensor:
+        """Normal noise for x [B, C, H, W], of another deviation in each image."""
+        count = len(x) * self.group.size
+        deviation = THUMBNAIL_NOISE * torch.rand(count, 1, 1, 1, generator=random)
+        noise = deviation * torch.randn(count, *x.shape[1:], generator=random)
+        return self.group.shard(noise).to(x)
 
     def _update_network(self, x_hat: Tensor, x: Tensor, toned: Tensor) -> tuple[Tensor, Parts]:
         parts = self.separate(x_hat)

@@ -11,6 +11,11 @@ from deal.io.dataset import Source
 from deal.io.images import Size, height_and_width
 
 KEPT = 4096  # images that `Reduced` keeps
+LARGEST = 1.5  # factor by which an image is resized
+EXTREMES = 0.1, 99.9  # percentiles of an image that are its darkest and brightest parts
+MOST_STRETCH = 3.0
+MOST_GREY = 0.3  # how far from white the brightest part may stay, or from black the darkest one
+SAMPLED = 3  # every third row and column tell the percentiles
 
 
 class Crops:
@@ -23,13 +28,13 @@ class Crops:
         source: the images.
         size: of the crops, one number or height and width; None uses whole images.
         flip: mirrors half of the crops left to right, and half of them upside down.
-        zoom: reduces each image by a random factor first, at most to the size of a crop, so that a crop shows at least
-            1 / zoom of the image's height or width. Reduced images are sharper, and show more of the scene. None does
-            not.
+        zoom: resizes each image by a random factor first, at least to the size of a crop, so that a crop shows at least
+            1 / zoom of the image's height or width. Reduced images are sharper, and show more of the scene; images
+            enlarged by up to 1.5 are softer. None does not.
         panels: pastes one to three upright panels into a quarter of the crops, like walls and posts: parts of the same
             image with other brightness and contrast, from 0.3 of the height of the crop to all of it.
-        tones: inverts half of the crops, as cameras show hot as white or as black, and applies a random gamma between
-            1/2 and 2 to each.
+        tones: inverts half of the crops, as cameras show hot as white or as black, applies a random gamma between 1/2
+            and 2 to each, and stretches it so that its darkest part is black, its brightest part white, or mostly both.
         noise: the largest standard deviation of added Gaussian noise; each crop has its own, uniform from 0.
         seed: of all random choices.
 
@@ -61,7 +66,7 @@ class Crops:
         image = self.source[self._index(position)]
         random = numpy.random.default_rng((self.seed, 1, position))
         if self.zoom is not None and self.size is not None:
-            image = _reduced(image, self.size, self.zoom, random)
+            image = _resized(image, self.size, self.zoom, random)
         if self.size is not None:
             image = _random_crop(image, self.size, random)
         image = image.flip([axis for axis in (1, 2) if self.flip and random.random() < 0.5])
@@ -70,6 +75,7 @@ class Crops:
                 image = _with_panel(image, random)
         if self.tones:
             image = (1 - image if random.random() < 0.5 else image).clamp(0, 1) ** (2 ** random.uniform(-1, 1))
+            image = _stretched(image, random)
         if self.noise:
             deviation = self.noise * random.random()
             noise = random.standard_normal(image.shape, numpy.float32)
@@ -113,10 +119,21 @@ def _scaled(image: Tensor, factor: float, least: tuple[int, int] = (1, 1)) -> Te
     return functional.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
 
 
-def _reduced(image: Tensor, size: tuple[int, int], zoom: float, random: numpy.random.Generator) -> Tensor:
-    """The image [C, H, W], reduced by a random factor to at least this size."""
+def _resized(image: Tensor, size: tuple[int, int], zoom: float, random: numpy.random.Generator) -> Tensor:
+    """The image [C, H, W], resized by a random factor to at least this size."""
     least = _covering(image, size)
-    return _scaled(image, random.uniform(least, min(1.0, zoom * least)), size)
+    most = max(least, min(LARGEST, zoom * least))
+    return _scaled(image, least * (most / least) ** random.random(), size)
+
+
+def _stretched(image: Tensor, random: numpy.random.Generator) -> Tensor:
+    """The image with its darkest part at 0 and its brightest part at 1; in half of the images one of them is grey."""
+    low, high = numpy.percentile(image[:, ::SAMPLED, ::SAMPLED].numpy(), EXTREMES)
+    grey = MOST_GREY * max(0.0, random.uniform(-1, 1))
+    black, white = (grey, 1.0) if random.random() < 0.5 else (0.0, 1.0 - grey)
+    gain = min(MOST_STRETCH, (white - black) / max(high - low, 1e-6))
+    centre = (black + white) / 2
+    return (centre + gain * (image - (low + high) / 2)).clamp(0, 1)
 
 
 def _random_crop(image: Tensor, size: tuple[int, int], random: numpy.random.Generator) -> Tensor:

@@ -31,7 +31,7 @@ from deal.io.images import Size, centre_crop, height_and_width
 from deal.io.paths import find_images
 from deal.io.synthetic import SyntheticScenes
 from deal.io.writers import write_image
-from deal.model.generator import Generator
+from deal.model.generator import TONES, Generator
 from deal.model.policy import Policy
 from deal.model.pretrained import Network
 from deal.model.shading import THUMBNAIL
@@ -298,4 +298,4 @@ def _degrade_validation(generator: Generator, clean: Tensor, seed: int) -> tuple
         logits = torch.randn(len(clean), generator.stages, len(generator.ops), generator=random)
         weights = (VALIDATION_SHARPNESS * logits).softmax(-1).to(clean)
     params = generator.sample(clean, random)
-    return generator(clean, weights, params), generator.toned(clean, weights, params)
+    return generator(clean, weights, params), generator.only(TONES, clean, weights, params)

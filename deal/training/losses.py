@@ -1,12 +1,12 @@
 """The losses of training: what a network should make of degraded images, as one number per image.
 
-`separation_loss` measures in the logarithm of root mean squares: a decibel counts the same for a light degradation as
-for a heavy one. Structure is compared with a clean image that has the contrast and brightness of the degraded one: a
-cut does not show those of the scene, and their error would hide all others. The tone has a term of its own, whose
-gradient reaches the tone alone. So have the patterns and the shading, which are judged where they can be seen: in the
-means of columns and rows, and in the means of large patches. Tone and shading count in root mean squares without a
-logarithm. Many images need no change of them, and with a logarithm a small change would cost these images more than the
-others gain.
+`separation_loss` counts errors of the structure by the fourth root of their root mean square. An image with a heavy
+degradation then has more influence than one with a light degradation, but by far not as much more as its error is
+larger. Structure is compared with a clean image that has the contrast and brightness of the degraded one: a cut does
+not show those of the scene, and their error would hide all others. The tone has a term of its own, whose gradient
+reaches the tone alone. So have the patterns and the shading, which are judged where they can be seen: in the means of
+columns and rows, and in the means of large patches. Tone and shading count by the root mean square itself. Many images
+need no change of them, and with a root a small change would cost these images more than the others gain.
 
 >>> import torch
 >>> from deal.model.separation import DealU
@@ -24,7 +24,7 @@ from torch.nn import functional
 from deal.model.filters import gaussian_smooth
 from deal.model.parts import Parts
 
-HIGH, SHADING, LINES, TONE = 0.7, 3.0, 0.2, 3.0  # the weights of the terms beside that of the structure
+HIGH, SHADING, LINES, TONE = 0.7, 2.0, 0.5, 1.0  # the weights of the terms beside that of the structure
 FLOOR, LINES_FLOOR = 1e-5, 1e-6  # squared errors of which less is not better
 PATCH, THUMBNAIL_PATCH = 16, 4  # sides of the patches whose means are the low frequencies
 SMOOTH = 8.0  # standard deviation, in pixels, of the Gaussian that separates patterns of lines from shading
@@ -47,8 +47,8 @@ def separation_loss(x_hat: Tensor, parts: Parts, x: Tensor, toned: Tensor) -> Te
     error = scale * _centred(structure - toned)
     low = functional.avg_pool2d(error, PATCH)
     return (
-        _log_error(error)
-        + HIGH * _log_error(error - _enlarged(low, error))
+        _root(error)
+        + HIGH * _root(error - _enlarged(low, error))
         + SHADING * _error(functional.avg_pool2d(scale * _centred(without_shading - toned), PATCH))
         + LINES * _lines_error(scale * (without_lines - toned))
         + TONE * _error(parts.gain * structure.detach() + parts.offset - x)
@@ -63,17 +63,18 @@ def shading_loss(x_hat: Tensor, shading: Tensor, x: Tensor, toned: Tensor) -> Te
 
 
 def structure_loss(y: Tensor, x: Tensor) -> Tensor:
-    """The logarithm of the root mean square [B] of y - x, images [B, C, H, W], after both are normalised."""
-    return _log_error(_deviation(x) * (_normalised(y) - _normalised(x)))
+    """The error [B] of y, images [B, C, H, W], after y and x are normalised."""
+    return _root(_deviation(x) * (_normalised(y) - _normalised(x)))
 
 
-def _error(error: Tensor) -> Tensor:
-    """The root mean square [B]."""
-    return (error.square().flatten(1).mean(1) + FLOOR).sqrt()
+def _error(error: Tensor, floor: float = FLOOR) -> Tensor:
+    """The root mean square, [B]."""
+    return (error.square().flatten(1).mean(1) + floor).sqrt()
 
 
-def _log_error(error: Tensor, floor: float = FLOOR) -> Tensor:
-    return 0.5 * (error.square().flatten(1).mean(1) + floor).log()
+def _root(error: Tensor, floor: float = FLOOR) -> Tensor:
+    """The fourth root of the root mean square."""
+    return _error(error, floor) ** 0.25
 
 
 def _centred(x: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ def _enlarged(small: Tensor, like: Tensor) -> Tensor:
 
 
 def _lines_error(error: Tensor) -> Tensor:
-    """The logarithm of what is left of patterns in the means of columns and of rows."""
+    """What is left of patterns in the means of columns and of rows."""
     columns, rows = (error.mean(axis) for axis in (2, 3))
-    left = (_log_error(profile - gaussian_smooth(profile, SMOOTH), LINES_FLOOR) for profile in (columns, rows))
+    left = (_root(profile - gaussian_smooth(profile, SMOOTH), LINES_FLOOR) for profile in (columns, rows))
     return torch.stack(list(left)).sum(0)

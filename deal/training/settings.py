@@ -82,14 +82,15 @@ class Settings:
         crop: size of random crops, one number or height and width; None uses whole images, which must then be of one
             size.
         flip_augmentation: mirrors crops at random.
-        zoom_augmentation: reduces every image by a random factor first, at most to the size of a crop, so that a crop
+        zoom_augmentation: resizes every image by a random factor first, at least to the size of a crop, so that a crop
             shows at least 1 / zoom_augmentation of its height or width. Reduced images are sharper, and show more of
-            the scene. None does not.
+            the scene; images enlarged by up to 1.5 are softer. None does not.
         thumbnails: whole images per step, reduced to the size at which "deal-u" finds shading, that train the shading
             alone.
         panel_augmentation: pastes upright panels into a quarter of the crops, so that edges of walls and posts are not
             taken for stripes.
-        tone_augmentation: inverts half of the crops and applies a random gamma to each.
+        tone_augmentation: inverts half of the crops, applies a random gamma to each, and stretches it so that its
+            darkest part is black, its brightest part white, or mostly both.
         noise_augmentation: largest standard deviation of noise that is added to clean images. It is part of the target
             and not a degradation.
         window: values of 16-bit images that mean black and white, see `deal.io.images.read_frame`.
@@ -120,7 +121,7 @@ class Settings:
     stages: int = 5
     dropout: float = 0.5
     strategy: Literal["policy", "das", "average", "random"] = "policy"
-    price: float = 0.5
+    price: float = 0.1
     update: Literal["alternating", "simultaneous"] = "alternating"
     adversary_start: int = 500
     fidelity_weight: float = 1.0

@@ -13,6 +13,7 @@
   of_each(ssim, Ssim)                                 \
   of_each(degradation_forward, DegradationForward)            \
   of_each(degradation_backward, DegradationBackward)          \
+  of_each(consensus, Consensus)                       \
   of_each(conv_spectrum, ConvSpectrum)                \
   of_each(conv_forward, ConvForward)                  \
   of_each(conv_backward, ConvBackward)

@@ -1,0 +1,91 @@
+"""Glow: a bright or dark spot as wide as the frame, as of a warm lens, and how much of it an image has.
+
+The differences between neighbouring parts of an image are those of the scene, which are large in a few places, and
+those of the glow, which are small and change slowly from place to place. So the strength that most differences agree
+with is that of the glow. It is found for a spot around each of several points.
+
+>>> import torch
+>>> found = Glow(lag=1)(torch.rand(2, *BLOCKS))
+>>> found.strength.shape, found.support.shape  # [B, K]
+(torch.Size([2, 80]), torch.Size([2, 80]))
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from deal_kernels.degradation.patterns import pattern
+
+POINTS = ROWS, COLUMNS = 8, 10
+BLOCKS = 16, 20  # the size of the images that are searched
+STARTS = (1.0, 0.0)  # of the least-squares strength, where the search starts from
+ROUNDS = (3.0, 1.0, 1.0)  # tolerances for agreement, in the last one
+TOLERANCE, LEAST = 0.25, 0.003  # the last tolerance, of the median size of differences, and its lower bound
+
+
+class Evidence(NamedTuple):
+    """What an image says about a glow around each point."""
+
+    strength: Tensor  # [B, K]
+    support: Tensor  # [B, K], how much better the differences agree with this strength than with none
+
+
+class Glow(nn.Module):
+    """Finds glows in small images.
+
+    Args:
+        lag: the distance, in pixels, between the parts that are compared.
+    """
+
+    slopes: Tensor
+
+    def __init__(self, lag: int) -> None:
+        super().__init__()
+        self.lag = lag
+        self.register_buffer("slopes", _differences(spots(), lag), persistent=False)  # [K, M]
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Evidence:
+        """x [B, H, W] of the size `BLOCKS`, with the deviation 1."""
+        differences = _differences(x, self.lag)
+        tolerance = TOLERANCE * differences.abs().median(1).values.clamp_min(LEAST / TOLERANCE)
+        # One image at a time fits into the cache.
+        found = [self._searched(*each) for each in zip(differences, tolerance, strict=True)]
+        return Evidence(*(torch.stack(values) for values in zip(*found, strict=True)))
+
+    def _searched(self, differences: Tensor, tolerance: Tensor) -> tuple[Tensor, Tensor]:
+        """Strengths [K] and supports [K] for the differences [M] of an image."""
+        slopes, squares = self.slopes, self.slopes.square()
+        products = differences * slopes
+        least_squares = products.sum(1) / squares.sum(1)
+        strengths = least_squares[:, None] * torch.tensor(STARTS).to(differences)  # [K, S]
+        for factor in ROUNDS:
+            near = self._distances(differences, strengths, factor * tolerance).add_(1).reciprocal_()  # [K, S, M]
+            total = (near @ squares[..., None])[..., 0]
+            strengths = (near @ products[..., None])[..., 0] / total.clamp_min(LEAST**2)
+        misfit = self._distances(differences, strengths, tolerance).log1p_().mean(2)
+        least, index = misfit.min(1)
+        without = (differences / tolerance).square().log1p().mean()
+        return strengths.gather(1, index[:, None])[:, 0], without - least
+
+    def _distances(self, differences: Tensor, strengths: Tensor, tolerance: Tensor) -> Tensor:
+        """Squared distances [K, S, M] between differences and those of glows, in tolerances."""
+        scaled = strengths[..., None] / tolerance * self.slopes[:, None]
+        return scaled.sub_(differences / tolerance).square_()
+
+
+def spots() -> Tensor:
+    """The spot around each point, [K, H, W]."""
+    row, column = ((torch.arange(size) + 0.5) / size for size in POINTS)
+    points = torch.cartesian_prod(row, column)
+    strengths = torch.tensor([1.0, 0.0]).expand(len(points), -1)
+    return pattern("glow", torch.cat([points, strengths], 1)[None], *BLOCKS)[0]
+
+
+def _differences(images: Tensor, lag: int) -> Tensor:
+    """Those down and across images [B, H, W], [B, M]."""
+    down, across = images[:, lag:] - images[:, :-lag], images[..., lag:] - images[..., :-lag]
+    return torch.cat([down.flatten(1), across.flatten(1)], 1)

@@ -65,7 +65,7 @@ def test_a_condition_only_lowers_the_share():
     torch.manual_seed(0)
     module, x = Shading(), scene()
     torch.nn.init.normal_(module.amount.weight, std=0.1)
-    torch.nn.init.normal_(module.condition_gate.weight)
+    torch.nn.init.normal_(module.condition_gate[2].weight)
     with torch.no_grad():
         free, bound = module(x), module(x, torch.ones(1, 8))
     share = (bound / free).mean()

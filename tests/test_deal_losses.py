@@ -38,7 +38,7 @@ def test_taking_out_what_was_added_is_rewarded(name):
         added = 0.08 * torch.randn(lines.get(name, x.shape), generator=random).expand_as(x)
     before = separation_loss(x + added, nothing(x), x, x)
     after = separation_loss(x + added, nothing(x)._replace(**{name: added}), x, x)
-    assert (after < 0.6 * before).all()
+    assert (after < before - 0.4).all()
 
 
 def test_errors_count_as_in_images_of_full_contrast():
@@ -54,7 +54,7 @@ def test_contrast_is_not_a_part():
     x = scenes()
     x_hat = x + noise(x, 0.02)
     enlarging = nothing(x)._replace(detail=-0.5 * x_hat)
-    assert (separation_loss(x_hat, enlarging, x, x) > 1.3 * separation_loss(x_hat, nothing(x), x, x)).all()
+    assert (separation_loss(x_hat, enlarging, x, x) > separation_loss(x_hat, nothing(x), x, x) + 0.2).all()
 
 
 def test_each_image_has_its_loss():

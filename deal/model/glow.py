@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from deal_kernels.degradation.patterns import pattern
 
-POINTS = ROWS, COLUMNS = 8, 10
+POINTS = 8, 10  # rows and columns of them
 BLOCKS = 16, 20  # the size of the images that are searched
 STARTS = (1.0, 0.0)  # of the least-squares strength, where the search starts from
 ROUNDS = (3.0, 1.0, 1.0)  # tolerances for agreement, in the last one
-TOLERANCE, LEAST = 0.25, 0.003  # the last tolerance, of the median size of differences, and its lower bound
+TOLERANCE, LEAST = 0.35, 0.003  # the last tolerance, of the median size of differences, and its lower bound
 
 
 class Evidence(NamedTuple):
@@ -63,13 +63,13 @@ class Glow(nn.Module):
         least_squares = products.sum(1) / squares.sum(1)
         strengths = least_squares[:, None] * torch.tensor(STARTS).to(differences)  # [K, S]
         for factor in ROUNDS:
-            near = self._distances(differences, strengths, factor * tolerance).add_(1).reciprocal_()  # [K, S, M]
+            near = self._distances(differences, strengths, factor * tolerance).add_(1).reciprocal_().square_()
             total = (near @ squares[..., None])[..., 0]
             strengths = (near @ products[..., None])[..., 0] / total.clamp_min(LEAST**2)
-        misfit = self._distances(differences, strengths, tolerance).log1p_().mean(2)
-        least, index = misfit.min(1)
-        without = (differences / tolerance).square().log1p().mean()
-        return strengths.gather(1, index[:, None])[:, 0], without - least
+        fit = self._distances(differences, strengths, tolerance).add_(1).reciprocal_().mean(2)
+        most, index = fit.max(1)
+        without = (1 + (differences / tolerance).square()).reciprocal().mean()
+        return strengths.gather(1, index[:, None])[:, 0], most - without
 
     def _distances(self, differences: Tensor, strengths: Tensor, tolerance: Tensor) -> Tensor:
         """Squared distances [K, S, M] between differences and those of glows, in tolerances."""

@@ -21,7 +21,7 @@ from deal_kernels.degradation.patterns import TERMS, pattern
 
 THUMBNAIL = HEIGHT, WIDTH = 64, 80
 LAGS = (1, 2)  # between the blocks that are compared for glows
-SUPPORT = 0.05  # the unit of supports
+SUPPORT = 0.03  # the unit of supports
 BOUND = 8.0  # of the strength of a glow, in deviations of the image
 TRUST = 3.0  # initial factor of supports in the choice of a glow
 LEAST_SHARE = 0.05  # of what was found; at 0 no gradient would pass
@@ -55,14 +55,15 @@ class Shading(nn.Module):
         self.choice, self.amount = nn.Conv2d(width, len(LAGS), 1), nn.Conv2d(width, 1, 1)
         self.trust = nn.Parameter(torch.tensor(TRUST))
         self.slow = nn.Linear(width, TERMS**2 - 1)
-        self.gate, self.condition_gate = nn.Linear(width, 1), nn.Linear(conditions, 1)
+        self.gate = nn.Linear(width, 1)
+        self.condition_gate = nn.Sequential(nn.Linear(conditions, 16), nn.ReLU(), nn.Linear(16, 1))
         for layer in self.trunk.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        for head in (self.choice, self.amount, self.slow, self.gate, self.condition_gate):
-            nn.init.zeros_(head.weight)
+        for head in (self.choice, self.amount, self.slow, self.gate, self.condition_gate[2]):
+            nn.init.zeros_(head.weight)  # type: ignore[arg-type]
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
-        nn.init.constant_(self.condition_gate.bias, 2.0)
+        nn.init.constant_(self.condition_gate[2].bias, 2.0)  # type: ignore[arg-type]
         self.register_buffer("spots", spots().flatten(1), persistent=False)  # [K, H W]
         self.register_buffer("cosines", _cosines().flatten(1), persistent=False)  # [N, H W]
 

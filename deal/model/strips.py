@@ -20,7 +20,6 @@ from torch.nn import functional
 
 from deal_kernels.consensus import consensus, nearness
 
-SEARCH_ROWS = 96  # rows that the search for agreement starts with, each the mean of several
 TOLERANCE = 0.01  # the least unit of tolerances; above it, the deviation of the noise
 SMOOTH = 1.5  # change along a column at which the weight of a difference is one half
 DARKEST = 0.05  # lower bound of brightness in divisions
@@ -90,7 +89,7 @@ class Columns(nn.Module):
         return 1 / (1 + ((change[..., 1:] + change[..., :-1]) / tolerance).square())
 
     def _steps(self, differences: Tensor, weights: Tensor, unit: Tensor) -> Steps:
-        size = consensus(*_for_search(differences, weights))[:, None]
+        size = consensus(differences, weights, unit)[:, None]
         apart = differences - size
         near = weights * nearness(differences, size, (self.scale.exp() * unit)[:, None, None])
         total = near.sum(1) + 1e-6
@@ -122,17 +121,6 @@ def noise_of(differences: Tensor) -> Tensor:
     same with and without a column pattern."""
     changes = (differences[:, 1:] - differences[:, :-1])[:, ::NOISE_STRIDE, ::NOISE_STRIDE].flatten(1).abs()
     return changes.median(1).values / (NORMAL_MEDIAN * 2**0.5)
-
-
-@torch.no_grad()
-def _for_search(differences: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Differences and weights [B, R, W - 1] of fewer rows, by weighted means, and the unit of their tolerances [B]."""
-    if differences.shape[1] > SEARCH_ROWS:
-        size = SEARCH_ROWS, differences.shape[2]
-        total = functional.adaptive_avg_pool2d(weights, size)
-        differences = functional.adaptive_avg_pool2d(weights * differences, size) / total
-        weights = total
-    return differences, weights, noise_of(differences).clamp_min(TOLERANCE)
 
 
 def solved(diagonal: Tensor, links: Tensor, right: Tensor) -> Tensor:

@@ -5,8 +5,9 @@ degradation then has more influence than one with a light degradation, but by fa
 larger. Structure is compared with a clean image that has the contrast and brightness of the degraded one: a cut does
 not show those of the scene, and their error would hide all others. The tone has a term of its own, whose gradient
 reaches the tone alone. So have the patterns and the shading, which are judged where they can be seen: in the means of
-columns and rows, and in the means of large patches. Tone and shading count by the root mean square itself. Many images
-need no change of them, and with a root a small change would cost these images more than the others gain.
+columns and rows, and in the means of large patches. Patterns of columns and rows count by the logarithm of the root
+mean square, so that a decibel counts the same for all images. Tone and shading count by the root mean square itself.
+Many images need no change of them, and otherwise a small change would cost these images more than the others gain.
 
 >>> import torch
 >>> from deal.model.separation import DealU
@@ -24,7 +25,7 @@ from torch.nn import functional
 from deal.model.filters import gaussian_smooth
 from deal.model.parts import Parts
 
-HIGH, SHADING, LINES, TONE = 0.7, 2.0, 0.5, 1.0  # the weights of the terms beside that of the structure
+HIGH, SHADING, LINES, TONE = 0.7, 2.0, 0.1, 1.0  # the weights of the terms beside that of the structure
 FLOOR, LINES_FLOOR = 1e-5, 1e-6  # squared errors of which less is not better
 PATCH, THUMBNAIL_PATCH = 16, 4  # sides of the patches whose means are the low frequencies
 SMOOTH = 8.0  # standard deviation, in pixels, of the Gaussian that separates patterns of lines from shading
@@ -77,6 +78,11 @@ def _root(error: Tensor, floor: float = FLOOR) -> Tensor:
     return _error(error, floor) ** 0.25
 
 
+def _log(error: Tensor, floor: float) -> Tensor:
+    """The logarithm of the root mean square."""
+    return _error(error, floor).log()
+
+
 def _centred(x: Tensor) -> Tensor:
     return x - x.mean((1, 2, 3), keepdim=True)
 
@@ -94,7 +100,7 @@ def _enlarged(small: Tensor, like: Tensor) -> Tensor:
 
 
 def _lines_error(error: Tensor) -> Tensor:
-    """What is left of patterns in the means of columns and of rows."""
+    """The logarithm of what is left of patterns in the means of columns and of rows."""
     columns, rows = (error.mean(axis) for axis in (2, 3))
-    left = (_root(profile - gaussian_smooth(profile, SMOOTH), LINES_FLOOR) for profile in (columns, rows))
+    left = (_log(profile - gaussian_smooth(profile, SMOOTH), LINES_FLOOR) for profile in (columns, rows))
     return torch.stack(list(left)).sum(0)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import BACKENDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,8 +13,6 @@ WAYS = ("cpp", "torch")
 
 @pytest.fixture(params=WAYS)
 def way(request):
-    from conftest import BACKENDS
-
     if request.param not in BACKENDS:
         pytest.skip("the extension is not built")
     return request.param

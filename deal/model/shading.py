@@ -90,8 +90,8 @@ class Shading(nn.Module):
             share = share * self.condition_gate(condition).sigmoid()
         field = share * (amounts @ self.spots + self.slow(pooled) @ self.cosines)  # [B, H W]
         field = deviation * field.view(-1, 1, *BLOCKS)
-        pattern = functional.interpolate(field, x.shape[2:], mode="bicubic", align_corners=False)
-        return pattern - pattern.mean((2, 3), keepdim=True)
+        shading = functional.interpolate(field, x.shape[2:], mode="bicubic", align_corners=False)
+        return shading - shading.mean((2, 3), keepdim=True)
 
     def _evidence(self, normal: Tensor) -> tuple[Tensor, Tensor]:
         """Strengths and supports of glows, [B, L, K]."""

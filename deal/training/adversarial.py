@@ -177,7 +177,6 @@ class AdversarialTraining:
         if not isinstance(self.network, DealU):
             raise ValueError(f"thumbnails can only train deal-u; got {type(self.network).__name__}")
         weights, _, params = self._choices(x, random, policy=False)
-        weights = weights.detach()
         toned, shaded = (self.generator.only(kinds, x, weights, params) for kinds in (TONES, TONES + SHADINGS))
         x_hat = shaded + self._noise(x, random)
         shading_loss(x_hat, self.network.shading(x_hat), x, toned).mean().backward()  # type: ignore[no-untyped-call]

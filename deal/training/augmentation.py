@@ -34,7 +34,8 @@ class Crops:
         panels: pastes one to three upright panels into a quarter of the crops, like walls and posts: parts of the same
             image with other brightness and contrast, from 0.3 of the height of the crop to all of it.
         tones: inverts half of the crops, as cameras show hot as white or as black, applies a random gamma between 1/2
-            and 2 to each, and stretches it so that its darkest part is black, its brightest part white, or mostly both.
+            and 2 to each, and stretches it: the darkest part becomes black and the brightest part white in half of the
+            crops, and only one of them in the others.
         noise: the largest standard deviation of added Gaussian noise; each crop has its own, uniform from 0.
         seed: of all random choices.
 

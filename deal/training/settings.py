@@ -89,8 +89,8 @@ class Settings:
             alone.
         panel_augmentation: pastes upright panels into a quarter of the crops, so that edges of walls and posts are not
             taken for stripes.
-        tone_augmentation: inverts half of the crops, applies a random gamma to each, and stretches it so that its
-            darkest part is black, its brightest part white, or mostly both.
+        tone_augmentation: inverts half of the crops, applies a random gamma to each, and stretches it: the
+            darkest part becomes black and the brightest part white in half of the crops, and only one in the others.
         noise_augmentation: largest standard deviation of noise that is added to clean images. It is part of the target
             and not a degradation.
         window: values of 16-bit images that mean black and white, see `deal.io.images.read_frame`.

@@ -25,9 +25,10 @@ def chosen_backend(named: str | None, x: Tensor) -> str:
 
 
 def launch(x: Tensor, weights: Tensor, tolerance: Tensor, backend: str | None) -> Tensor:
-    x, weights, tolerance = (each.to(STATE[x.dtype]).contiguous() for each in (x, weights, tolerance))
+    dtype = x.dtype
+    x, weights, tolerance = (each.to(STATE[dtype]).contiguous() for each in (x, weights, tolerance))
     if chosen_backend(backend, x) == "torch":
-        return reference.consensus(x, weights, tolerance)
+        return reference.consensus(x, weights, tolerance).to(dtype)
     batch, rows, columns = x.shape
     result = x.new_empty(batch, columns)
     lower, upper = (reference.rank(share, rows) for share in reference.QUARTILES)
@@ -36,18 +37,14 @@ def launch(x: Tensor, weights: Tensor, tolerance: Tensor, backend: str | None) -
         tolerance=tolerance.data_ptr(), lower=lower, upper=upper, out=result.data_ptr(),
     )  # fmt: skip
     run_compiled("consensus", call, x, "cpp")
-    return result
+    return result.to(dtype)
 
 
 def fake(x: Tensor, weights: Tensor, tolerance: Tensor, backend: str | None) -> Tensor:
     return x.new_empty(x.shape[0], x.shape[2])
 
 
-def _launch(x: Tensor, *arguments: object) -> Tensor:
-    return launch(x, *arguments).to(x.dtype)  # type: ignore[arg-type]
-
-
 CONSENSUS = Op(
     "consensus(Tensor x, Tensor weights, Tensor tolerance, str? backend) -> Tensor",
-    launch=_launch, fake=fake, flat=lambda *arguments: arguments, structured=lambda *arguments: arguments,
+    launch=launch, fake=fake, flat=lambda *arguments: arguments, structured=lambda *arguments: arguments,
 )  # fmt: skip

@@ -13,8 +13,8 @@ using V = Pack<float>;
 
 constexpr int kBlock = 32;  // columns
 constexpr int kReach = 4;   // columns to each side that are neighbours
-constexpr int kWide = kBlock + 2 * 16;  // floats of a row: a block, and its neighbours within a whole vector
-constexpr int kFirst = 16;              // where the block begins in such a row
+constexpr int kFirst = 16;  // where the block begins in a row with its neighbours: at a whole vector
+constexpr int kWide = kBlock + 2 * kFirst;
 constexpr int64_t kValuesWorthAThread = 1 << 14;
 constexpr float kScales[] = {20, 10, 5, 2, 1};
 constexpr int kRounds = 5, kFromQuartiles = 2, kFromNeighbours = 3;

@@ -1,4 +1,4 @@
-"""DEAL enhances infrared images: it removes stripes, restores contrast and sharpens. It builds on `deal_kernels`.
+"""DEAL restores infrared images: it removes patterns, noise, blur, glow and low contrast. It builds on `deal_kernels`.
 
 Enhance an image. The result has the bit depth of the input, which is a path, a numpy array or a PIL image:
 
@@ -10,7 +10,7 @@ Enhance an image. The result has the bit depth of the input, which is a path, a 
 
 For many images, prepare the network once:
 
->>> enhancer = deal.Enhancer(deal.load("m2vd"), tile=256)
+>>> enhancer = deal.Enhancer(deal.load("deal-u-small"), tile=256)
 >>> frames = [enhancer(image) for _ in range(2)]
 
 Train a network on clean images. Without `images`, it is trained on synthetic thermal scenes:

@@ -21,7 +21,7 @@ from PIL import Image
 import deal
 from deal import cli
 from deal.evaluate import demonstration
-from deal.io.contact_sheet import LABEL_HEIGHT
+from deal.io.contact_sheet import GAP, LABEL_HEIGHT
 from deal.io.images import read_frame
 from deal.model import pretrained
 from deal.model.network import DEAL
@@ -343,9 +343,10 @@ def test_demo(folder, capsys, monkeypatch):
     assert cli.main(["demo", "-o", str(picture), "-m", str(folder / "tiny.safetensors")]) == 0
     said = capsys.readouterr().out
     assert "PSNR, dB" in said and "SSIM" in said and "ms per frame" in said
-    with Image.open(picture) as image:
-        assert image.size == (3 * 64 + 16, 48 + LABEL_HEIGHT)
-        clean = numpy.asarray(image)[LABEL_HEIGHT:, -64:]
+    with Image.open(picture) as image:  # a row of three images, and one of four parts
+        assert image.size == (4 * 64 + 3 * GAP, 2 * (48 + LABEL_HEIGHT) + GAP)
+        third = 2 * (64 + GAP)
+        clean = numpy.asarray(image)[LABEL_HEIGHT : LABEL_HEIGHT + 48, third : third + 64]
     expected = demonstration.clean_frame()[0, 0].numpy()
     assert abs(clean - 255 * expected).max() <= 0.5 + 1e-3
 

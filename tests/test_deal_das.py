@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -218,7 +219,7 @@ def test_ema_is_the_moving_average():
     torch.testing.assert_close(weights_of(training.averaged).double(), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_thumbnails_train_the_shading_alone():
+def test_thumbnails_train_shading_and_tone_and_nothing_else_does():
     chosen = settings(blocks="deal-u-small", loss="separation", strategy="random", ops="camera")
     found = []
     for thumbnails in (None, torch.stack(list(SyntheticScenes(2, 64, 80)))):
@@ -227,10 +228,29 @@ def test_thumbnails_train_the_shading_alone():
         training.step(batch(), 0, False, thumbnails)
         found.append({name: parameter.grad for name, parameter in training.network.named_parameters()})
     without, with_them = found
-    changed = {name.split(".")[0] for name, grad in without.items() if not torch.equal(grad, with_them[name])}
-    assert changed == {"shading"}
+    for name, grad in without.items():
+        if name.startswith(("shading.", "tone.")):
+            assert grad is None and with_them[name] is not None
+        else:
+            assert torch.equal(grad, with_them[name])
     with pytest.raises(ValueError, match="thumbnails can only train deal-u; got DEAL"):
         AdversarialTraining(settings(), ALONE).step(batch(), 0, False, batch())
+
+
+def test_parts_with_few_weights_settle():
+    chosen = settings(
+        blocks="deal-u-small", loss="separation", strategy="random", ops="camera", settle_steps=2, learning_rate=1e-3
+    )
+    training, states = AdversarialTraining(chosen, ALONE), []
+    for step in range(4):
+        training.step(batch(), step, False, torch.stack(list(SyntheticScenes(2, 64, 80))))
+        states.append({name: parameter.detach().clone() for name, parameter in training.network.named_parameters()})
+    learning = [
+        {name.split(".")[0] for name, after in late.items() if not torch.equal(early[name], after)}
+        for early, late in itertools.pairwise(states)
+    ]
+    assert learning == [{"columns", "rows", "shading", "detail", "tone"}, {"detail"}, {"detail"}]
+    assert [chosen.has_settled(step) for step in (1, 2)] == [False, True]
 
 
 @pytest.mark.parametrize("strategy", ["policy", "random"])

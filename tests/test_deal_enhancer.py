@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
+from deal.inference import enhancer as enhancer_module
 from deal.inference import tiling
 from deal.inference.enhancer import Enhancer
 from deal.io.images import Frame, UnusableImage, read_image
@@ -12,6 +13,7 @@ from deal.io.paths import Job
 from deal.io.writers import Batch, write_image
 from deal.model import pretrained
 from deal.model.network import DEAL
+from deal.model.separation import DealU
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +158,20 @@ def test_half_precision(network):
     x = torch.rand(1, 1, 40, 52)
     enhancer = Enhancer(network, precision="bf16")
     torch.testing.assert_close(enhancer.enhance_tensor(x, bf16=True), enhancer.enhance_tensor(x), rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("matrix_unit", [False, True])
+def test_where_bfloat16_is_the_default(matrix_unit, network, monkeypatch):
+    """On a CPU: for deal-u and 8 bits, if there is a matrix unit."""
+    monkeypatch.setattr(enhancer_module, "MATRIX_UNIT", matrix_unit)
+    chosen = []
+    for each in (DealU("deal-u-small"), network):
+        enhancer = Enhancer(each, device="cpu")
+        separate = enhancer.separate
+        monkeypatch.setattr(enhancer, "separate", lambda x, bf16, s=separate: chosen.append(bf16) or s(x, bf16=bf16))
+        for dtype in (numpy.uint8, numpy.uint16):
+            enhancer(numpy.zeros((48, 64), dtype))
+    assert chosen == [matrix_unit, False, False, False]
 
 
 def test_half_precision_that_overflows_is_done_again(network, monkeypatch):
@@ -304,3 +320,6 @@ def test_load(tmp_path, network, monkeypatch):
         assert pretrained.load(name).config == network.config
     with pytest.raises(FileNotFoundError, match="day does not exist"):
         pretrained.load("day")
+    larger = DEAL([("scale", 5, 3)], width=64)
+    larger.save_pretrained(tmp_path / "weights" / "day.safetensors")
+    assert pretrained.load().config == larger.config  # of several, the largest is the default

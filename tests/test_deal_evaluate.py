@@ -114,11 +114,11 @@ def test_every_method_sees_the_same(folder):
 
 
 def test_networks(folder, monkeypatch):
-    """From a file and bundled, and fused or not."""
+    """From a file, and bundled: the default and by name."""
     monkeypatch.setattr(pretrained, "WEIGHTS", folder)
     weights = str(folder / "tiny.safetensors")
-    results = run_benchmark(folder / "in", ROWS[:2], ["deal", weights], crop=CROP)
-    assert results.methods == ("deal", "tiny.safetensors") and "deal is tiny.safetensors" in results.protocol
+    results = run_benchmark(folder / "in", ROWS[:2], ["deal", "tiny", weights], crop=CROP)
+    assert results.methods == ("deal", "tiny", "tiny.safetensors") and "deal is tiny.safetensors" in results.protocol
     network = DEAL.from_pretrained(weights)
     for place, (_, x) in enumerate(middles(folder)):
         for row in ROWS[:2]:

@@ -6,7 +6,6 @@ from torch.nn import functional
 
 from deal.io.synthetic import SyntheticScenes
 from deal.model.glow import BLOCKS, POINTS, Glow, spots
-from deal.model.shading import Shading
 from deal_kernels.degradation import apply
 
 
@@ -59,15 +58,3 @@ def test_each_image_has_its_own():
 def test_flat_images_have_none():
     found = Glow(1)(torch.zeros(1, *BLOCKS))
     assert not found.strength.any() and not found.support.any()
-
-
-def test_a_condition_only_lowers_the_share():
-    torch.manual_seed(0)
-    module, x = Shading(), scene()
-    torch.nn.init.normal_(module.amount.weight, std=0.1)
-    torch.nn.init.normal_(module.condition_gate[2].weight)
-    with torch.no_grad():
-        free, bound = module(x), module(x, torch.ones(1, 8))
-    share = (bound / free).mean()
-    assert 0 < share < 1
-    torch.testing.assert_close(bound, share * free)

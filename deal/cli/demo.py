@@ -1,4 +1,5 @@
-"""Show the enhancement of a bundled thermal frame: degraded and enhanced, side by side. It needs no data."""
+"""Show the enhancement of a bundled thermal frame: degraded, enhanced, and the parts that were taken out. It needs no
+data."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "which is trained for --minutes if it does not exist",
     )  # fmt: skip
     parser.add_argument("--minutes", type=float, default=2.0, help="training time if there are no weights")
-    parser.add_argument("--seed", type=int, default=7, help="random seed of the stripes")
+    parser.add_argument("--seed", type=int, default=7, help="random seed of the degradation")
     options.add_device(parser)
     options.add_precision(parser)
     options.add_threads(parser)

@@ -37,7 +37,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--methods", nargs="+", type=str, default=["none", "best-classical", "deal"], metavar="NAME",
         help="classical methods, or cascades of them joined by +, such as midway, rows:midway against stripes of rows, "
         "or gaussian-blur-1.5; destripe and nl-means, of packages that the extra evaluate installs; best-classical; "
-        "deal, which is the bundled weights; weights files; checkpoints of the authors' released code, .pt",
+        "deal, which is the default of the bundled weights; deal-u-small; weights files; checkpoints of the authors' "
+        "released code, .pt",
     )  # fmt: skip
     parser.add_argument(
         "--crop", nargs="+", type=str, default=[], metavar="SIZE",

@@ -24,7 +24,8 @@ GROUPS = {
     "adversary": "strategy price ops ranges stages dropout update adversary_start fidelity_weight generator_rate "
     "momentum weight_decay",
     "loss": "loss l1_weight ssim_weight",
-    "optimisation": "steps batch thumbnails learning_rate warmup_steps schedule gradient_clip ema_decay precision",
+    "optimisation": "steps batch thumbnails settle_steps learning_rate warmup_steps schedule gradient_clip ema_decay "
+    "precision",
     "augmentation": "crop flip_augmentation zoom_augmentation panel_augmentation tone_augmentation noise_augmentation",
     "run": "output resume minutes save_every log_every collapse_window device seed progress",
 }

@@ -32,7 +32,7 @@ from deal.evaluate.labels import short_names
 from deal.evaluate.results import INPUT
 from deal.inference.enhancer import Enhancer
 from deal.model.network import DEAL
-from deal.model.pretrained import Network, from_file, load
+from deal.model.pretrained import Network, is_bundled, load
 
 Method = Callable[[Tensor], Tensor]
 
@@ -83,11 +83,12 @@ def find_method(name: str, *, tile: int | Literal["auto"] = 0, device: str | tor
     """A function of images [B, C, H, W] in [0, 1]; values of its result may leave that range.
 
     Args:
-        name: a classical method or a cascade, see `classical_method`; "deal" for the bundled weights; a weights file,
-            .safetensors; or a checkpoint of the authors' released code, .pt, which is converted to one channel.
+        name: a classical method or a cascade, see `classical_method`; "deal" for the default weights; the name of
+            bundled weights, such as "deal-u-small"; a weights file, .safetensors; or a checkpoint of the authors'
+            released code, .pt, which is converted to one channel.
         tile, device: for networks, see `Enhancer`.
     """
-    if name == BUNDLED or Path(name).suffix in WEIGHT_ENDINGS:
+    if name == BUNDLED or is_bundled(name) or Path(name).suffix in WEIGHT_ENDINGS:
         return Enhancer(_network(name), tile=tile, device=device, precision="fp32").enhance_tensor
     try:
         return classical_method(name)
@@ -175,11 +176,9 @@ def labels(names: Sequence[str]) -> dict[str, str]:
 
 
 def _network(name: str) -> Network:
-    if name == BUNDLED:
-        return load()
     if Path(name).suffix == ".pt":
         return DEAL.from_released(name).with_channels(1)
-    return from_file(name)
+    return load(None if name == BUNDLED else name)
 
 
 def _check_images(x: Tensor) -> None:

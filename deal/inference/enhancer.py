@@ -31,7 +31,9 @@ from deal.io.scene import scene_rows, without_dead_pixels
 from deal.model.device import choose_device
 from deal.model.parts import Parts, check_strengths
 from deal.model.pretrained import Network, load
+from deal.model.separation import DealU
 from deal_kernels._common.checks import one_of
+from deal_kernels.conv.op import MATRIX_UNIT
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -48,14 +50,14 @@ class Enhancer:
         overlap: pixels that tiles extend to each side, at least the network's receptive radius. None adds some for
             blending. Tiled and untiled results are equal up to rounding.
         device: "cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if it is available.
-        radiometric: keeps temperatures. The tone stays, each part that is taken out has the mean 0, and shading is
-            taken out only if `parts` names it; rows of telemetry stay as they are, and dead pixels do not disturb their
-            neighbours. None does so for 16-bit and float32 images.
+        radiometric: keeps temperatures. The tone stays, each part that is taken out has the mean 0, and `DealU` takes
+            out only patterns of columns and rows unless `parts` names more; rows of telemetry stay as they are, and
+            dead pixels do not disturb their neighbours. None does so for 16-bit and float32 images.
         parts: what is taken out of the image, of "columns", "rows", "shading", "detail" and "tone", or a number for
             each of them: 0.5 takes out half. None takes out all parts.
         strength: a factor for all parts.
         precision: "bf16" computes in bfloat16, and repeats an image in float32 if the result is not finite; "auto" uses
-            it on CUDA for 8-bit images.
+            it for 8-bit images, on CUDA, and with `DealU` on CPUs that have a matrix unit (AMX).
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class Enhancer:
         if self.overlap < network.reach:
             raise ValueError(f"overlap must be at least {network.reach}, the receptive radius; got {overlap}")
         self.device, self.scale, self.precision = choose_device(device), scale, precision
+        fast_bf16 = self.device.type == "cuda" or (MATRIX_UNIT and isinstance(network, DealU))
+        self._bf16_of_8_bits = precision == "auto" and fast_bf16
         self.radiometric = radiometric
         self.tile = tiling.automatic_tile(network, self.device, self.overlap) if tile == "auto" else tile
         self._min_tile = tiling.MIN_TILE if tile == "auto" else tile
@@ -105,7 +109,7 @@ class Enhancer:
         rows = scene_rows(values) if radiometric else slice(None)
         scene = without_dead_pixels(values[:, :, rows]) if radiometric else values
         x = frame.normalise(self._enlarged(scene))
-        bf16 = self.precision == "bf16" or (self.precision == "auto" and self.device.type == "cuda" and eight_bits)
+        bf16 = self.precision == "bf16" or (self._bf16_of_8_bits and eight_bits)
         change = self.enhance_tensor(x, bf16=bf16, radiometric=radiometric) - x
         if not change.isfinite().all():
             raise UnusableImage(f"{frame.name}: the network gives values that are not finite")

@@ -29,7 +29,8 @@ THERMAL = (
 # What happens to the image of a thermal camera, in this order: each stage has operations of its own.
 CAMERA = (
     ("identity", "tone", "contrast_0.3"),
-    ("identity", "wide_blur", "average_pool_resize_2", "bicubic_resize_2", "average_pool_resize_4"),
+    ("identity", "wide_blur"),
+    ("identity", "coarse_2", "average_pool_resize_2", "average_pool_resize_4"),
     ("identity", "glow", "shading"),
     ("identity", "gain", "row_gain"),
     ("identity", "stripe", "row_stripe", "partial_stripe"),
@@ -60,8 +61,8 @@ class Generator(nn.Module):
         ops: "camera", "thermal", "released", or a list of operation names, see `deal_kernels.degradation`; or a list of
             such lists, the operations of each stage.
 
-            "camera" has eight stages in the order in which a camera degrades a scene: tone, resolution, shading, gains
-            and offsets of columns or rows, noise, dead pixels, and 8 bits.
+            "camera" has nine stages in the order in which a camera degrades a scene: tone, blur, resolution, shading,
+            gains and offsets of columns or rows, noise, dead pixels, and 8 bits.
 
             "thermal" has the three degradations of the paper, as a thermal camera produces them: column offsets and
             column gains, low resolution at two strengths and low contrast at two strengths. Low resolution is average

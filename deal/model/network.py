@@ -30,7 +30,6 @@ from deal.model.blocks import (
     convolution,
     parse_blocks,
 )
-from deal.model.context import MIN_SIZE, Context
 from deal.model.parts import Parts, Runner, only_detail
 from deal.model.saved import SavedNetwork
 from deal_kernels._common.checks import check_integer, one_of
@@ -50,8 +49,6 @@ class DEAL(SavedNetwork):
         neuron: "integer" fires integers from 0 to 4 with a straight-through gradient; "binary" fires 0 or 1.
         norm: norm of the spiking convolutions: batch norm, or threshold-dependent batch norm with the factor sqrt(1/2)
             for a residual branch. The scale-transform blocks always use batch norm.
-        context: adds `deal.model.context`, which corrects whole columns and the whole image before the convolutions.
-            The paper's network has none.
 
     >>> network = DEAL("cascade1", channels=3)
     >>> sum(parameter.numel() for parameter in network.parameters())
@@ -62,10 +59,11 @@ class DEAL(SavedNetwork):
 
     METADATA = "deal.config"
     stride = 1  # any size of image is accepted
+    radiometric_parts = ("detail",)
 
     def __init__(
         self, blocks: str | Sequence[Block | Sequence[Any]] = "cascade2", *, channels: int = 1, width: int = 32,
-        neuron: Neuron = "integer", norm: Norm = "bn", context: bool = False,
+        neuron: Neuron = "integer", norm: Norm = "bn",
     ) -> None:  # fmt: skip
         super().__init__()
         one_of("channels", channels, (1, 3))
@@ -74,7 +72,6 @@ class DEAL(SavedNetwork):
         check_integer("width", width, 1)
         self.plan = parse_blocks(blocks)
         self.channels, self.width, self.neuron, self.norm = channels, width, neuron, norm
-        self.context = Context() if context else None
         self.input_conv = convolution(channels, width, 3, relu=True)
         self.feature_conv = convolution(width, width, 3, relu=True)
         self.blocks = nn.ModuleList(
@@ -84,7 +81,6 @@ class DEAL(SavedNetwork):
         )  # fmt: skip
         self.refine_conv = convolution(width, width, 3, relu=True, scale=REFINE_SCALE)
         self.output_conv = convolution(width, channels, 3)
-        self.idle = False  # whether the convolutions add nothing and are skipped; known once the network is fused
 
     def forward(self, x: Tensor) -> Tensor:
         """Enhanced images of x [B, C, H, W]. Values may leave [0, 1]: clamp them for display."""
@@ -93,27 +89,19 @@ class DEAL(SavedNetwork):
                 f"x must be [B, {self.channels}, H, W] of {self.min_size} x {self.min_size} pixels or more; "
                 f"got the shape {tuple(x.shape)}"
             )
-        return self.restored(x if self.context is None else self.context(x))
+        return self.restored(x)
 
     def separate(self, x: Tensor, run: Runner | None = None) -> Parts:
-        """The parts of x [B, C, H, W]: stripes of columns, if there is a context; all else is detail.
+        """The parts of x [B, C, H, W]: all that changes is detail.
 
         Args:
-            run: calls the convolutional part, such as `run(network, image)`, for instance tile by tile.
+            run: calls the network, such as `run(network, image)`, for instance tile by tile.
         """
-        without_stripes, y = (x, x) if self.context is None else self.context.stages(x)
-        y = self.restored(y) if run is None else run(self.restored, y)
-        return only_detail(without_stripes - y)._replace(columns=x - without_stripes)
-
-    @property
-    def radiometric_parts(self) -> tuple[str, ...]:
-        """The parts that may be taken out of measured temperatures."""
-        return ("detail",) if self.context is None else ("columns",)
+        y = self.restored(x) if run is None else run(self.restored, x)
+        return only_detail(x - y)
 
     def restored(self, x: Tensor) -> Tensor:
-        """The convolutional part alone, for x that has passed the context. Tiled inference runs it tile by tile."""
-        if self.idle:
-            return x
+        """Enhanced images of x. Tiled inference runs it tile by tile."""
         image = _channels_last(x) if x.is_cpu else x  # as the convolutions compute there
         y = carried = self.feature_conv(self.input_conv(image))
         for block in self.blocks:
@@ -135,9 +123,9 @@ class DEAL(SavedNetwork):
 
     @property
     def min_size(self) -> int:
-        """The least height and width of an image, given by the reflection padding and by the context."""
+        """The least height and width of an image, given by the reflection padding."""
         reflected = max(1, *(max(block.dilation * (block.large // 2), block.small // 2) for block in self.plan))
-        return max(reflected + 1, 0 if self.context is None else MIN_SIZE)
+        return reflected + 1
 
     @property
     def config(self) -> dict[str, Any]:
@@ -145,7 +133,6 @@ class DEAL(SavedNetwork):
         blocks = [list(block) for block in self.plan]
         return {
             "blocks": blocks, "channels": self.channels, "width": self.width, "neuron": self.neuron, "norm": self.norm,
-            "context": self.context is not None,
         }  # fmt: skip
 
     @property
@@ -156,12 +143,10 @@ class DEAL(SavedNetwork):
     def fuse(self) -> DEAL:
         """Folds the norms into the convolutions permanently, so that inference does not repeat it on every call.
 
-        Convolutions that add nothing are skipped, for instance if only the context was trained. The results are those
-        of evaluation mode. A fused network cannot be saved or trained.
+        The results are those of evaluation mode. A fused network cannot be saved or trained.
         """
         for block in self.blocks:
             block.fuse()  # type: ignore[operator]
-        self.idle = not any(parameter.any() for parameter in self.output_conv.parameters())
         return self
 
     def prepared(self, channels: int) -> DEAL:

@@ -11,7 +11,7 @@ a price would stay with the few degradations that are hardest at the moment, and
 >>> x = torch.rand(2, 1, 64, 80)
 >>> weights, divergence = policy.draw(x, *policy.chances(2, torch.Generator().manual_seed(0)))
 >>> weights.shape, divergence.shape  # [B, S, N] and [B]
-(torch.Size([2, 8, 17]), torch.Size([2]))
+(torch.Size([2, 9, 17]), torch.Size([2]))
 >>> policy(x, weights).shape
 torch.Size([2, 1, 64, 80])
 """

@@ -15,9 +15,13 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 def bundled_weights() -> Path | None:
-    """The weights that are bundled with the package; of several files, the last by name."""
-    found = sorted(WEIGHTS.glob("*.safetensors"))
-    return found[-1] if found else None
+    """The weights that are bundled with the package; of several files, the largest."""
+    return max(WEIGHTS.glob("*.safetensors"), key=lambda path: path.stat().st_size, default=None)
+
+
+def is_bundled(name: str | os.PathLike[str]) -> bool:
+    """Whether bundled weights have this name, such as "deal-u-small"."""
+    return _bundled(name).is_file()
 
 
 def from_file(path: str | os.PathLike[str]) -> Network:
@@ -41,5 +45,8 @@ def load(name_or_path: str | os.PathLike[str] | None = None) -> Network:
         if path is None:
             raise FileNotFoundError("this package has no bundled weights: name a weights file from `deal train`")
         return from_file(path)
-    named = WEIGHTS / f"{name_or_path}.safetensors"
-    return from_file(named if named.is_file() else name_or_path)
+    return from_file(_bundled(name_or_path) if is_bundled(name_or_path) else name_or_path)
+
+
+def _bundled(name: str | os.PathLike[str]) -> Path:
+    return WEIGHTS / f"{name}.safetensors"

@@ -63,7 +63,7 @@ class DealU(SavedNetwork):
 
     METADATA = "deal.separation"
     min_size, stride = MIN_SIZE, STRIDE
-    radiometric_parts = ("columns", "rows", "detail")
+    radiometric_parts = ("columns", "rows")  # a smoother image would show other temperatures of small objects
 
     def __init__(self, size: str = "deal-u", *, neuron: Neuron = "integer", norm: Norm = "bn") -> None:
         super().__init__()
@@ -94,18 +94,18 @@ class DealU(SavedNetwork):
         channels = x.shape[1]
         image = x.flatten(0, 1)[:, None]  # [B C, 1, H, W]
         with torch.autocast(x.device.type, enabled=False):
+            # Each part is found on a measurement: through it, the errors of later parts would teach the earlier ones.
             columns = self.columns(image)
-            image = image - columns
+            image = image - columns.detach()
             rows = self.rows(image.mT.contiguous()).mT
-            image = image - rows
+            image = image - rows.detach()
             condition = self._condition(image, columns, rows)
-            shading = self.shading(image, condition)
-            image = image - shading
+            shading = self.shading(image)
+            image = image - shading.detach()
             mean, deviation = image.mean((2, 3), keepdim=True), image.std((2, 3), keepdim=True).clamp_min(LEAST)
             normal = (image - mean) / deviation
         detail = deviation * self._found(normal, condition, run).to(x.dtype)
         with torch.autocast(x.device.type, enabled=False):
-            # The image is a measurement here: through it, the tone would teach the other parts to change its mean.
             gain, offset = self.tone((image - detail).detach().view_as(x).mean(1, keepdim=True))
         columns, rows, shading, detail = (
             part.view(-1, channels, *x.shape[2:]) for part in (columns, rows, shading, detail)

@@ -24,6 +24,7 @@ LAGS = (1, 2)  # between the blocks that are compared for glows
 SUPPORT = 0.03  # the unit of supports
 BOUND = 8.0  # of the strength of a glow, in deviations of the image
 TRUST = 3.0  # initial factor of supports in the choice of a glow
+AMOUNT_UNIT = 5.0  # of amounts, which start at 0 and have to reach about 1
 LEAST_SHARE = 0.05  # of what was found; at 0 no gradient would pass
 LEAST = 1e-3  # lower bound of the deviation of an image in divisions
 
@@ -34,13 +35,12 @@ class Shading(nn.Module):
     Args:
         width: number of channels at the resolution of the points.
         layers: number of mixer layers, each over all points.
-        conditions: how many numbers describe the whole image, beside the thumbnail.
     """
 
     spots: Tensor
     cosines: Tensor
 
-    def __init__(self, width: int = 80, layers: int = 3, conditions: int = 8) -> None:
+    def __init__(self, width: int = 80, layers: int = 3) -> None:
         super().__init__()
         widths = 3, width // 4, width // 2, width
         self.trunk = nn.Sequential(
@@ -56,23 +56,17 @@ class Shading(nn.Module):
         self.trust = nn.Parameter(torch.tensor(TRUST))
         self.slow = nn.Linear(width, TERMS**2 - 1)
         self.gate = nn.Linear(width, 1)
-        self.condition_gate = nn.Sequential(nn.Linear(conditions, 16), nn.ReLU(), nn.Linear(16, 1))
         for layer in self.trunk.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        for head in (self.choice, self.amount, self.slow, self.gate, self.condition_gate[2]):
+        for head in (self.choice, self.amount, self.slow, self.gate):
             nn.init.zeros_(head.weight)  # type: ignore[arg-type]
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
-        nn.init.constant_(self.condition_gate[2].bias, 2.0)  # type: ignore[arg-type]
         self.register_buffer("spots", spots().flatten(1), persistent=False)  # [K, H W]
         self.register_buffer("cosines", _cosines().flatten(1), persistent=False)  # [N, H W]
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """The pattern of x [B, 1, H, W], in the shape of x, with the mean 0.
-
-        Args:
-            condition: numbers that describe the whole image, [B, N]: they can only lower the share of the pattern.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """The pattern of x [B, 1, H, W], in the shape of x, with the mean 0."""
         small = functional.adaptive_avg_pool2d(x, (HEIGHT, WIDTH))
         deviation = small.std((2, 3), keepdim=True).clamp_min(LEAST)
         normal = (small - small.mean((2, 3), keepdim=True)) / deviation
@@ -83,11 +77,9 @@ class Shading(nn.Module):
         features = self.mixers(seen + self.evidence(found))
         preference = self.choice(features).flatten(2) + self.trust * supports
         chosen = preference.flatten(1).softmax(1).view_as(strengths)
-        amounts = self.amount(features).flatten(1) * (chosen * strengths).sum(1)  # [B, K]
+        amounts = AMOUNT_UNIT * self.amount(features).flatten(1) * (chosen * strengths).sum(1)  # [B, K]
         pooled = features.mean((2, 3))
         share = LEAST_SHARE + (1 - LEAST_SHARE) * self.gate(pooled).sigmoid()
-        if condition is not None:
-            share = share * self.condition_gate(condition).sigmoid()
         field = share * (amounts @ self.spots + self.slow(pooled) @ self.cosines)  # [B, H W]
         field = deviation * field.view(-1, 1, *BLOCKS)
         shading = functional.interpolate(field, x.shape[2:], mode="bicubic", align_corners=False)

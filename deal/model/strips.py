@@ -26,6 +26,7 @@ DARKEST = 0.05  # lower bound of brightness in divisions
 UNIT = 0.02  # the unit of steps and offsets
 TINY = 1e-4  # added to squares in that unit before a logarithm
 BOUND = 12.0  # bound of log-precisions
+EDGE = 25.0  # squares of steps, of their median: larger steps are edges of the scene
 NORMAL_MEDIAN = 0.6745  # median size of a standard normal value
 NOISE_STRIDE = 4  # of the pixels that the noise is measured at
 
@@ -100,13 +101,17 @@ class Columns(nn.Module):
         """The most probable offsets [B, W] under Gaussian offsets and step errors, and the log of their mean square."""
         size = steps.size / UNIT
         power, error = size.square(), (steps.error / UNIT**2 + TINY).log()
+        typical = power.median(1).values
+        believed = 1 / (1 + (power / (EDGE * typical[:, None] + TINY)).square())
         everywhere = noise[:, None].expand_as(error)
         features = [error, steps.agreement.clamp_min(1e-3).log(), (power + TINY).log(), everywhere]
-        precision = (self.trust(torch.stack(features, 1))[:, 0] - error).clamp(-BOUND, BOUND).exp()  # [B, W - 1]
+        trust = self.trust(torch.stack(features, 1))[:, 0]
+        precision = believed * (trust - error).clamp(-BOUND, BOUND).exp()  # [B, W - 1]
         # Independent offsets of variance v give neighbouring steps a covariance of -v.
-        variance = -(size[:, 1:] * size[:, :-1]).mean(1)
+        within = believed * size
+        variance = -(within[:, 1:] * within[:, :-1]).mean(1)
         likely = (variance.clamp_min(0) + TINY).log()
-        powers = (power.mean(1) + TINY).log(), (power.median(1).values + TINY).log()
+        powers = (power.mean(1) + TINY).log(), (typical + TINY).log()
         image = torch.stack([likely, *powers, error.mean(1), variance / (power.mean(1) + TINY), noise], 1)
         prior = (self.level(image) - likely[:, None]).clamp(-BOUND, BOUND).exp()  # [B, 1]
         before, after = functional.pad(precision, (1, 0)), functional.pad(precision, (0, 1))

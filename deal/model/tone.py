@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-PATCH = 4  # side of the patches whose means are the parts of the image
+from deal.model.shading import THUMBNAIL
+
 SHARES = (0.0, 0.005, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98, 0.995, 1.0)  # of the parts that are darker
 LEAST = 0.02  # lower bound of distances before a logarithm
 UNIT = 0.1  # the unit of offsets
@@ -33,7 +34,7 @@ class Tone(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Gain and offset of images x [B, 1, H, W]."""
-        parts = functional.avg_pool2d(x, PATCH, ceil_mode=True).flatten(1).sort(1).values
+        parts = functional.adaptive_avg_pool2d(x, THUMBNAIL).flatten(1).sort(1).values
         quantiles = parts[:, [round(share * (parts.shape[1] - 1)) for share in SHARES]]
         mean, deviation = parts.mean(1, keepdim=True), parts.std(1, keepdim=True)
         below = (mean - quantiles[:, :1]) / mean.clamp_min(LEAST)

@@ -30,7 +30,7 @@ from deal.model.policy import Policy
 from deal.model.pretrained import Network
 from deal.model.separation import DealU
 from deal.training.distributed import ProcessGroup
-from deal.training.losses import separation_loss, shading_loss, structure_loss
+from deal.training.losses import separation_loss, structure_loss, whole_frame_loss
 from deal.training.network_setup import build_network, parameter_groups
 from deal.training.settings import Settings
 from deal_kernels.ssim import l1_ssim
@@ -87,18 +87,18 @@ class AdversarialTraining:
             x: this process's clean images, [B, C, H, W].
             step: the number of the step, which seeds its random numbers.
             adversary: whether the generator learns.
-            thumbnails: reduced images [B', C, H', W'] that train the shading alone.
+            thumbnails: reduced images [B', C, H', W'] that train the shading and the tone.
 
         Returns:
             "loss" is the network's and "fidelity" that of the degraded images; "divergence" is that of the policy from
             random choices; "contrast" and "degraded_contrast" are the standard deviations of the restored images and of
             x_hat, relative to that of x.
         """
-        self._set_learning_rates(self.settings.rate_factor(step))
+        self._set_learning_rates(step)
         self.network_optimiser.zero_grad()
         self.generator_optimiser.zero_grad()
         if thumbnails is not None:
-            self._learn_shading(thumbnails, seeded_random(self.settings.seed, 4, step))
+            self._learn_whole_frames(thumbnails, seeded_random(self.settings.seed, 4, step))
         with torch.set_grad_enabled(adversary):
             x_hat, toned, divergence = self.degrade(x, seeded_random(self.settings.seed, 2, step), policy=adversary)
             closeness = self.settings.fidelity_weight * self.fidelity(x_hat, x) + self.settings.price * divergence
@@ -172,14 +172,17 @@ class AdversarialTraining:
             return self.generator.weights(x), x.new_zeros(())
         return self.generator.even(len(x)).to(x), x.new_zeros(())
 
-    def _learn_shading(self, x: Tensor, random: torch.Generator) -> None:
-        """Adds to the gradient of the shading. A thumbnail keeps the tone and the shading, and little of the noise."""
+    def _learn_whole_frames(self, x: Tensor, random: torch.Generator) -> None:
+        """Adds to the gradients of shading and tone. Thumbnails keep the tone and the shading, and little of the
+        noise."""
         if not isinstance(self.network, DealU):
             raise ValueError(f"thumbnails can only train deal-u; got {type(self.network).__name__}")
         weights, _, params = self._choices(x, random, policy=False)
         toned, shaded = (self.generator.only(kinds, x, weights, params) for kinds in (TONES, TONES + SHADINGS))
         x_hat = shaded + self._noise(x, random)
-        shading_loss(x_hat, self.network.shading(x_hat), x, toned).mean().backward()  # type: ignore[no-untyped-call]
+        shading = self.network.shading(x_hat)
+        tone = self.network.tone((x_hat - shading).detach())
+        whole_frame_loss(x_hat, shading, tone, x, toned).mean().backward()  # type: ignore[no-untyped-call]
 
     def _noise(self, x: Tensor, random: torch.Generator) -> Tensor:
         """Normal noise for x [B, C, H, W], of another deviation in each image."""
@@ -218,10 +221,11 @@ class AdversarialTraining:
             nn.utils.clip_grad_norm_(module.parameters(), self.settings.gradient_clip)
         optimiser.step()
 
-    def _set_learning_rates(self, factor: float) -> None:
+    def _set_learning_rates(self, step: int) -> None:
         rates = self.settings.learning_rate, self.settings.generator_rate
         for optimiser, rate in zip((self.network_optimiser, self.generator_optimiser), rates, strict=True):
             for group in optimiser.param_groups:
+                factor = self.settings.rate_factor(step, settles=group.get("settles", False))
                 group["lr"] = rate * factor * group.get("share", 1.0)
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ LARGEST = 1.5  # factor by which an image is resized
 EXTREMES = 0.1, 99.9  # percentiles of an image that are its darkest and brightest parts
 MOST_STRETCH = 3.0
 MOST_GREY = 0.3  # how far from white the brightest part may stay, or from black the darkest one
+MOST_SMOOTHING = 0.6  # the weight of neighbours in correlated noise
 SAMPLED = 3  # every third row and column tell the percentiles
 
 
@@ -31,12 +32,15 @@ class Crops:
         zoom: resizes each image by a random factor first, at least to the size of a crop, so that a crop shows at least
             1 / zoom of the image's height or width. Reduced images are sharper, and show more of the scene; images
             enlarged by up to 1.5 are softer. None does not.
-        panels: pastes one to three upright panels into a quarter of the crops, like walls and posts: parts of the same
-            image with other brightness and contrast, from 0.3 of the height of the crop to all of it.
-        tones: inverts half of the crops, as cameras show hot as white or as black, applies a random gamma between 1/2
-            and 2 to each, and stretches it: the darkest part becomes black and the brightest part white in half of the
-            crops, and only one of them in the others.
-        noise: the largest standard deviation of added Gaussian noise; each crop has its own, uniform from 0.
+        panels: pastes one to three panels into a quarter of the crops, upright ones like walls and posts or level ones
+            like skies and roads: parts of the same image with other brightness and contrast, which reach over 0.3 of
+            the crop to all of it.
+        tones: inverts half of the crops, as cameras show hot as white or as black. Half of the crops, chosen apart, get
+            a random gamma between 1/2 and 2, and are stretched: the darkest part becomes black and the brightest part
+            white in half of them, and only one of them in the others.
+        noise: the largest standard deviation of added Gaussian noise; each crop has its own, uniform from 0. The noise
+            of neighbouring pixels is related, more or less, as in the images of cameras, which smooth and resize what
+            their sensors see. It belongs to the image and stays, unlike that of degradations, which is not related.
         seed: of all random choices.
 
     >>> from deal.io.synthetic import SyntheticScenes
@@ -73,14 +77,15 @@ class Crops:
         image = image.flip([axis for axis in (1, 2) if self.flip and random.random() < 0.5])
         if self.panels and random.random() < 0.25:
             for _ in range(random.integers(1, 4)):
-                image = _with_panel(image, random)
+                level = random.random() < 0.5
+                image = _with_panel(image.mT, random).mT if level else _with_panel(image, random)
         if self.tones:
-            image = (1 - image if random.random() < 0.5 else image).clamp(0, 1) ** (2 ** random.uniform(-1, 1))
-            image = _stretched(image, random)
+            image = 1 - image if random.random() < 0.5 else image
+            if random.random() < 0.5:
+                image = _stretched(image.clamp(0, 1) ** (2 ** random.uniform(-1, 1)), random)
         if self.noise:
             deviation = self.noise * random.random()
-            noise = random.standard_normal(image.shape, numpy.float32)
-            image = (image + deviation * torch.from_numpy(noise)).clamp_(0, 1)
+            image = (image + deviation * _correlated_noise(image, random)).clamp_(0, 1)
         return image
 
     def _index(self, position: int) -> int:
@@ -143,6 +148,16 @@ def _random_crop(image: Tensor, size: tuple[int, int], random: numpy.random.Gene
         raise ValueError(f"an image of {height} x {width} pixels is too small for crops of {rows} x {columns}")
     top, left = random.integers(height - rows + 1), random.integers(width - columns + 1)
     return image[:, top : top + rows, left : left + columns]
+
+
+def _correlated_noise(like: Tensor, random: numpy.random.Generator) -> Tensor:
+    """Normal noise of deviation 1, smoothed down and across by the weights (a, 1, a) with a random a for each."""
+    noise = torch.from_numpy(random.standard_normal(like.shape, numpy.float32))
+    for axis in (1, 2):
+        a = random.uniform(0, MOST_SMOOTHING)
+        noise = noise + a * (noise.roll(1, axis) + noise.roll(-1, axis))
+        noise /= (1 + 2 * a**2) ** 0.5
+    return noise
 
 
 def _with_panel(image: Tensor, random: numpy.random.Generator) -> Tensor:

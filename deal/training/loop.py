@@ -34,6 +34,7 @@ from deal.io.writers import write_image
 from deal.model.generator import TONES, Generator
 from deal.model.policy import Policy
 from deal.model.pretrained import Network
+from deal.model.separation import DealU
 from deal.model.shading import THUMBNAIL
 from deal.training import run_dir, samples
 from deal.training.adversarial import AdversarialTraining, seeded_random
@@ -52,7 +53,7 @@ AVERAGED = (
     "degraded_contrast",
 )  # over the steps between two rows of the log
 SYNTHETIC_SCENES = 64
-THUMBNAIL_ZOOM = 1.5  # thumbnails show at least two thirds of the height or width of an image
+THUMBNAIL_ZOOM = 2.0  # thumbnails show at least half of the height or width of an image
 VALIDATION_IMAGES, VALIDATION_SIZE = 8, 256  # the size applies if training uses whole images
 VALIDATION_SHARPNESS = 2.0  # factor of random logits: some validation images have nearly a single degradation
 
@@ -99,7 +100,7 @@ class _Run:
         self, settings: Settings, group: ProcessGroup, source: Source | None, validation: Source | None
     ) -> None:
         for name in ("batch", "thumbnails"):
-            if getattr(settings, name) % group.size:
+            if (getattr(settings, name) or 0) % group.size:
                 raise ValueError(
                     f"{name} must be a multiple of the {group.size} processes; got {getattr(settings, name)}"
                 )
@@ -118,6 +119,9 @@ class _Run:
             tones=settings.tone_augmentation, seed=settings.seed + 1,
         )  # fmt: skip
         self.training = AdversarialTraining(settings, group)
+        self.thumbnail_count = settings.thumbnails
+        if settings.thumbnails is None:
+            self.thumbnail_count = 3 * settings.batch if isinstance(self.training.network, DealU) else 0
         self.detector = CollapseDetector(settings.collapse_window, comparable=settings.loss == "l1_ssim")
         self.step, self.seconds = 0, 0.0
         self.loss = self.psnr = math.nan  # of the last validation
@@ -167,7 +171,9 @@ class _Run:
     def _read_batch(self, step: int) -> Batch:
         """This process's part of the batch and of the thumbnails of a step."""
         x = self._part(self.crops, self.settings.batch, step)
-        return x, self._part(self.thumbnails, self.settings.thumbnails, step) if self.settings.thumbnails else None
+        if not self.thumbnail_count or self.settings.has_settled(step):
+            return x, None
+        return x, self._part(self.thumbnails, self.thumbnail_count, step)
 
     def _part(self, crops: Crops, count: int, step: int) -> Tensor:
         mine = count // self.group.size

@@ -1,13 +1,10 @@
 """The losses of training: what a network should make of degraded images, as one number per image.
 
-`separation_loss` counts errors of the structure by the fourth root of their root mean square. An image with a heavy
-degradation then has more influence than one with a light degradation, but by far not as much more as its error is
-larger. Structure is compared with a clean image that has the contrast and brightness of the degraded one: a cut does
-not show those of the scene, and their error would hide all others. The tone has a term of its own, whose gradient
-reaches the tone alone. So have the patterns and the shading, which are judged where they can be seen: in the means of
-columns and rows, and in the means of large patches. Patterns of columns and rows count by the logarithm of the root
-mean square, so that a decibel counts the same for all images. Tone and shading count by the root mean square itself.
-Many images need no change of them, and otherwise a small change would cost these images more than the others gain.
+`separation_loss` counts errors of the structure by the logarithm of their root mean square: a decibel counts the same
+for a heavy degradation and for a light one. Structure is compared with a clean image that has the contrast and
+brightness of the degraded one: a cut does not show those of the scene, and their error would hide all others. What is
+left of patterns of columns and rows counts once more, in the means of columns and rows. The shading and the tone learn
+nothing here, as a cut does not show the whole frame: `whole_frame_loss` teaches them on thumbnails.
 
 >>> import torch
 >>> from deal.model.separation import DealU
@@ -25,8 +22,8 @@ from torch.nn import functional
 from deal.model.filters import gaussian_smooth
 from deal.model.parts import Parts
 
-HIGH, SHADING, LINES, TONE = 0.7, 2.0, 0.1, 1.0  # the weights of the terms beside that of the structure
-FLOOR, LINES_FLOOR = 1e-5, 1e-6  # squared errors of which less is not better
+HIGH, LINES = 0.7, 1.0  # the weights of the terms beside that of the structure
+FLOOR, LINES_FLOOR, TONE_FLOOR = 1e-5, 1e-6, 1e-4  # squared errors of which less is not better
 PATCH, THUMBNAIL_PATCH = 16, 4  # sides of the patches whose means are the low frequencies
 SMOOTH = 8.0  # standard deviation, in pixels, of the Gaussian that separates patterns of lines from shading
 LEAST = 1e-4  # lower bound of a deviation in divisions
@@ -42,45 +39,34 @@ def separation_loss(x_hat: Tensor, parts: Parts, x: Tensor, toned: Tensor) -> Te
         toned: clean images with the contrast and brightness of the degraded ones.
     """
     without_lines = x_hat - parts.columns - parts.rows
-    without_shading = without_lines - parts.shading
-    structure = without_shading - parts.detail
+    structure = without_lines - parts.shading.detach() - parts.detail
     scale = _deviation(x) / (_deviation(toned) + LEAST)  # errors count as in images of full contrast
     error = scale * _centred(structure - toned)
     low = functional.avg_pool2d(error, PATCH)
     return (
-        _root(error)
-        + HIGH * _root(error - _enlarged(low, error))
-        + SHADING * _error(functional.avg_pool2d(scale * _centred(without_shading - toned), PATCH))
-        + LINES * _lines_error(scale * (without_lines - toned))
-        + TONE * _error(parts.gain * structure.detach() + parts.offset - x)
+        _log(error) + HIGH * _log(error - _enlarged(low, error)) + LINES * _lines_error(scale * (without_lines - toned))
     )
 
 
-def shading_loss(x_hat: Tensor, shading: Tensor, x: Tensor, toned: Tensor) -> Tensor:
-    """The loss [B] of the shading alone, of thumbnails; arguments as of `separation_loss`."""
+def whole_frame_loss(x_hat: Tensor, shading: Tensor, tone: tuple[Tensor, Tensor], x: Tensor, toned: Tensor) -> Tensor:
+    """The loss [B] of the shading and of the tone, a gain and an offset, of thumbnails; other arguments as of
+    `separation_loss`."""
     scale = _deviation(x) / (_deviation(toned) + LEAST)
-    error = scale * _centred(x_hat - shading - toned)
-    return SHADING * _error(functional.avg_pool2d(error, THUMBNAIL_PATCH))
+    without_shading = x_hat - shading
+    error = scale * _centred(without_shading - toned)
+    gain, offset = tone
+    of_tone = gain * without_shading.detach() + offset - x
+    return _log(functional.avg_pool2d(error, THUMBNAIL_PATCH)) + _log(of_tone, TONE_FLOOR)
 
 
 def structure_loss(y: Tensor, x: Tensor) -> Tensor:
     """The error [B] of y, images [B, C, H, W], after y and x are normalised."""
-    return _root(_deviation(x) * (_normalised(y) - _normalised(x)))
+    return _log(_deviation(x) * (_normalised(y) - _normalised(x)))
 
 
-def _error(error: Tensor, floor: float = FLOOR) -> Tensor:
-    """The root mean square, [B]."""
-    return (error.square().flatten(1).mean(1) + floor).sqrt()
-
-
-def _root(error: Tensor, floor: float = FLOOR) -> Tensor:
-    """The fourth root of the root mean square."""
-    return _error(error, floor) ** 0.25
-
-
-def _log(error: Tensor, floor: float) -> Tensor:
-    """The logarithm of the root mean square."""
-    return _error(error, floor).log()
+def _log(error: Tensor, floor: float = FLOOR) -> Tensor:
+    """The logarithm of the root mean square, [B]."""
+    return 0.5 * (error.square().flatten(1).mean(1) + floor).log()
 
 
 def _centred(x: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from deal.model.separation import SIZES, DealU
 from deal.training.settings import Settings
 
 OUTPUT_RATE = 0.1  # share of the learning rate for the last two convolutions of a cascade
-STATISTICS_RATE = 2.0  # share for the small networks behind statistics of whole images
+STATISTICS_RATE = 7.0  # share for the small networks behind statistics of whole images
+SHADING_RATE = 1.5
 
 
 def build_network(settings: Settings) -> Network:
@@ -48,13 +49,15 @@ def parameter_groups(network: Network) -> list[dict[str, Any]]:
     Steps of Adam have about the same size in all layers, but steps of the last two convolutions of a cascade change the
     image directly. At the full rate, a few steps would permanently switch off most inputs of the last convolution.
     """
-    special: tuple[nn.Module, ...] = ()
+    special: list[tuple[nn.Module, dict[str, Any]]]
     if isinstance(network, DEAL):
-        special, share = (network.refine_conv, network.output_conv), OUTPUT_RATE
+        special = [(nn.ModuleList([network.refine_conv, network.output_conv]), {"share": OUTPUT_RATE})]
     else:
-        special, share = (network.columns, network.rows, network.tone), STATISTICS_RATE
-    apart = {parameter for module in special for parameter in module.parameters()}
-    return [
-        {"params": [parameter for parameter in network.parameters() if parameter not in apart]},
-        {"params": [parameter for parameter in network.parameters() if parameter in apart], "share": share},
-    ]
+        statistics = nn.ModuleList([network.columns, network.rows, network.tone])
+        special = [
+            (statistics, {"share": STATISTICS_RATE, "settles": True}),
+            (network.shading, {"share": SHADING_RATE, "settles": True}),
+        ]
+    apart = {parameter for module, _ in special for parameter in module.parameters()}
+    others = {"params": [parameter for parameter in network.parameters() if parameter not in apart]}
+    return [others, *({"params": list(module.parameters()), **options} for module, options in special)]

@@ -16,7 +16,7 @@ CHOICES = {
     "loss": ("separation", "l1_ssim"),
 }  # fmt: skip
 MIN_INTEGERS = {
-    "steps": 1, "batch": 1, "stages": 1, "adversary_start": 0, "warmup_steps": 0, "thumbnails": 0, "save_every": 1,
+    "steps": 1, "batch": 1, "stages": 1, "adversary_start": 0, "warmup_steps": 0, "save_every": 1,
     "log_every": 1, "seed": 0,
 }  # fmt: skip
 NON_NEGATIVE = (
@@ -85,12 +85,15 @@ class Settings:
         zoom_augmentation: resizes every image by a random factor first, at least to the size of a crop, so that a crop
             shows at least 1 / zoom_augmentation of its height or width. Reduced images are sharper, and show more of
             the scene; images enlarged by up to 1.5 are softer. None does not.
-        thumbnails: whole images per step, reduced to the size at which "deal-u" finds shading, that train the shading
-            alone.
-        panel_augmentation: pastes upright panels into a quarter of the crops, so that edges of walls and posts are not
-            taken for stripes.
-        tone_augmentation: inverts half of the crops, applies a random gamma to each, and stretches it: the
-            darkest part becomes black and the brightest part white in half of the crops, and only one in the others.
+        thumbnails: whole images per step, reduced to the size at which "deal-u" finds shading, that train shading and
+            tone, which learn from nothing else; None uses three times the batch for "deal-u", and else none.
+        settle_steps: steps after which the columns, rows, shading and tone of "deal-u" stay as they are; their learning
+            rate decays to zero until then. They have few weights, and more steps fit them to the scenes of the
+            training images. None trains them to the end.
+        panel_augmentation: pastes panels into a quarter of the crops, so that edges of walls, posts, skies and roads
+            are not taken for stripes.
+        tone_augmentation: inverts half of the crops. Half of them, chosen apart, get a random gamma and are stretched:
+            the darkest part becomes black and the brightest part white, or only one of them.
         noise_augmentation: largest standard deviation of noise that is added to clean images. It is part of the target
             and not a degradation.
         window: values of 16-bit images that mean black and white, see `deal.io.images.read_frame`.
@@ -121,7 +124,7 @@ class Settings:
     stages: int = 5
     dropout: float = 0.5
     strategy: Literal["policy", "das", "average", "random"] = "policy"
-    price: float = 0.1
+    price: float = 1.0
     update: Literal["alternating", "simultaneous"] = "alternating"
     adversary_start: int = 500
     fidelity_weight: float = 1.0
@@ -140,7 +143,8 @@ class Settings:
     crop: Size = 128
     flip_augmentation: bool = True
     zoom_augmentation: float | None = None
-    thumbnails: int = 0
+    thumbnails: int | None = None
+    settle_steps: int | None = None
     panel_augmentation: bool = False
     tone_augmentation: bool = False
     noise_augmentation: float = 0.0
@@ -159,8 +163,9 @@ class Settings:
             one_of(name, getattr(self, name), choices)
         for name, minimum in MIN_INTEGERS.items():
             check_integer(name, getattr(self, name), minimum)
-        if self.collapse_window is not None:
-            check_integer("collapse_window", self.collapse_window, 1)
+        for name, minimum in (("collapse_window", 1), ("thumbnails", 0), ("settle_steps", 1)):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), minimum)
         height_and_width("crop", self.crop)
         for name in NON_NEGATIVE:
             value = number(name, getattr(self, name))
@@ -172,11 +177,22 @@ class Settings:
             if value is not None and not 0 < number(name, value) < limit:
                 raise ValueError(f"{name} must be None or above 0 and below {limit:g}; got {value}")
 
-    def rate_factor(self, step: int) -> float:
-        """The factor of both learning rates at a step, from warm-up and schedule."""
+    def rate_factor(self, step: int, *, settles: bool = False) -> float:
+        """The factor of both learning rates at a step, from warm-up and schedule.
+
+        Args:
+            settles: of the parts that learn until `settle_steps`.
+        """
         warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
-        done = 0.0 if self.schedule == "constant" else min(1.0, step / self.steps)
+        if settles and self.settle_steps is not None:
+            done = min(1.0, step / self.settle_steps)
+        else:
+            done = 0.0 if self.schedule == "constant" else min(1.0, step / self.steps)
         return warmup * (0.5 + 0.5 * math.cos(math.pi * done))
+
+    def has_settled(self, step: int) -> bool:
+        """Whether the parts that learn until `settle_steps` have learnt."""
+        return self.settle_steps is not None and step >= self.settle_steps
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """The settings of another run that prevent this one from resuming it."""

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from deal.io.synthetic import SyntheticScenes
+from deal.model.pretrained import load
 from deal.model.strips import TOLERANCE, Columns, noise_of, solved
 from deal_kernels.degradation import apply
 
@@ -127,3 +128,18 @@ def test_each_image_for_itself():
     made = Columns()
     x = scenes(3) + values(scenes(3), 0.05)[:, None, None]
     torch.testing.assert_close(made(x), torch.cat([made(image) for image in x.split(1)]), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_an_edge_over_the_full_height_stays_and_the_offset_of_a_single_column_goes():
+    """With the bundled weights, beside a pattern of columns."""
+    columns = load("deal-u").columns
+    x = 0.5 * scenes(1) + 0.1
+    x = x + values(x, 0.02)[:, None, None]
+    edge, single = x.clone(), x.clone()
+    edge[..., 64:] += 0.3
+    single[..., 40] += 0.1
+    pattern = columns(x)[0, 0].mean(0)
+    with_edge, with_single = (columns(each)[0, 0].mean(0) - pattern for each in (edge, single))
+    assert abs(with_edge[64:].mean() - with_edge[:64].mean()) < 0.03
+    assert with_single[40] > 0.05

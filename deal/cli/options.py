@@ -44,7 +44,7 @@ def add_device(parser: ArgumentParser) -> None:
 def add_precision(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--precision", type=Literal["auto", "fp32", "bf16"], default="auto",
-        help="of the network; auto uses bf16 for 8-bit images on a GPU",
+        help="of the network; auto uses bf16 for 8-bit images on a GPU, and with deal-u on a CPU with a matrix unit",
     )  # fmt: skip
 
 

@@ -26,7 +26,8 @@ DARKEST = 0.05  # lower bound of brightness in divisions
 UNIT = 0.02  # the unit of steps and offsets
 TINY = 1e-4  # added to squares in that unit before a logarithm
 BOUND = 12.0  # bound of log-precisions
-EDGE = 25.0  # squares of steps, of their median: larger steps are edges of the scene
+EDGE = 100.0  # squares of steps, of their median: larger steps are edges of the scene, unless they are undone
+NEAR = 5  # steps within which that of a single column is undone
 NORMAL_MEDIAN = 0.6745  # median size of a standard normal value
 NOISE_STRIDE = 4  # of the pixels that the noise is measured at
 
@@ -102,7 +103,9 @@ class Columns(nn.Module):
         size = steps.size / UNIT
         power, error = size.square(), (steps.error / UNIT**2 + TINY).log()
         typical = power.median(1).values
-        believed = 1 / (1 + (power / (EDGE * typical[:, None] + TINY)).square())
+        lasting = NEAR * functional.avg_pool1d(size[:, None], NEAR, 1, NEAR // 2)[:, 0]
+        edge = torch.minimum(power, lasting.square()) / (EDGE * typical[:, None] + TINY)
+        believed = 1 / (1 + edge.square())
         everywhere = noise[:, None].expand_as(error)
         features = [error, steps.agreement.clamp_min(1e-3).log(), (power + TINY).log(), everywhere]
         trust = self.trust(torch.stack(features, 1))[:, 0]

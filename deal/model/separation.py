@@ -94,7 +94,7 @@ class DealU(SavedNetwork):
         channels = x.shape[1]
         image = x.flatten(0, 1)[:, None]  # [B C, 1, H, W]
         with torch.autocast(x.device.type, enabled=False):
-            # Each part is found on a measurement: through it, the errors of later parts would teach the earlier ones.
+            # Without detach(), the errors of later parts would teach the earlier ones through the image.
             columns = self.columns(image)
             image = image - columns.detach()
             rows = self.rows(image.mT.contiguous()).mT

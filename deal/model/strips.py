@@ -26,8 +26,8 @@ DARKEST = 0.05  # lower bound of brightness in divisions
 UNIT = 0.02  # the unit of steps and offsets
 TINY = 1e-4  # added to squares in that unit before a logarithm
 BOUND = 12.0  # bound of log-precisions
-EDGE = 100.0  # squares of steps, of their median: larger steps are edges of the scene, unless they are undone
-NEAR = 5  # steps within which that of a single column is undone
+EDGE = 100.0  # squares of steps, of their median: larger steps that last are edges of the scene
+NEAR = 5  # steps whose sum shows whether a step lasts: those to a single column and back add up to 0
 NORMAL_MEDIAN = 0.6745  # median size of a standard normal value
 NOISE_STRIDE = 4  # of the pixels that the noise is measured at
 

@@ -38,9 +38,9 @@ class Crops:
         tones: inverts half of the crops, as cameras show hot as white or as black. Half of the crops, chosen apart, get
             a random gamma between 1/2 and 2, and are stretched: the darkest part becomes black and the brightest part
             white in half of them, and only one of them in the others.
-        noise: the largest standard deviation of added Gaussian noise; each crop has its own, uniform from 0. The noise
-            of neighbouring pixels is related, more or less, as in the images of cameras, which smooth and resize what
-            their sensors see. It belongs to the image and stays, unlike that of degradations, which is not related.
+        noise: the largest standard deviation of added Gaussian noise; each crop has its own, uniform from 0. Values
+            of neighbouring pixels are correlated by a random amount, as in images that a camera has smoothed or
+            resized. This noise belongs to the clean image; the noise of degradations is not correlated.
         seed: of all random choices.
 
     >>> from deal.io.synthetic import SyntheticScenes

@@ -86,7 +86,8 @@ class Settings:
             shows at least 1 / zoom_augmentation of its height or width. Reduced images are sharper, and show more of
             the scene; images enlarged by up to 1.5 are softer. None does not.
         thumbnails: whole images per step, reduced to the size at which "deal-u" finds shading, that train shading and
-            tone, which learn from nothing else; None uses three times the batch for "deal-u", and else none.
+            tone; with the loss "separation" these learn from nothing else. None means three times the batch for
+            "deal-u", and none for other networks.
         settle_steps: steps after which the columns, rows, shading and tone of "deal-u" stay as they are; their learning
             rate decays to zero until then. They have few weights, and more steps fit them to the scenes of the
             training images. None trains them to the end.
@@ -181,7 +182,7 @@ class Settings:
         """The factor of both learning rates at a step, from warm-up and schedule.
 
         Args:
-            settles: of the parts that learn until `settle_steps`.
+            settles: for the parts that learn until `settle_steps`.
         """
         warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
         if settles and self.settle_steps is not None:
@@ -191,7 +192,7 @@ class Settings:
         return warmup * (0.5 + 0.5 * math.cos(math.pi * done))
 
     def has_settled(self, step: int) -> bool:
-        """Whether the parts that learn until `settle_steps` have learnt."""
+        """Whether the parts that learn until `settle_steps` do not learn any more."""
         return self.settle_steps is not None and step >= self.settle_steps
 
     def differences(self, other: dict[str, Any]) -> list[str]:

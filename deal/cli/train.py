@@ -19,8 +19,8 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 GROUPS = {
-    "data": "images validation window channels keep_going",
-    "network": "blocks width neuron norm weights",
+    "data": "images limit validation window channels keep_going",
+    "network": "blocks width neuron norm strips weights",
     "adversary": "strategy price ops ranges stages dropout update adversary_start fidelity_weight generator_rate "
     "momentum weight_decay",
     "loss": "loss l1_weight ssim_weight",

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy
 
 EXACT = 100.0  # dB
+MEAN = "mean"  # stands for the name of an image in means over images
 INPUT = "none"  # the method that returns the degraded image
 
 
@@ -85,4 +86,4 @@ def mean(figures: list[Figures]) -> Figures:
     """The means over the images of one method and row."""
     means: dict[str, Any] = {name: statistics.fmean(getattr(each, name) for each in figures) for name in OTHERS}
     means |= {name: statistics.fmean(capped(getattr(each, name)) for each in figures) for name in DECIBELS}
-    return figures[0]._replace(image="mean", **means)
+    return figures[0]._replace(image=MEAN, **means)

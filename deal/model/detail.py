@@ -10,16 +10,22 @@ torch.Size([1, 1, 64, 96])
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deal.model.blocks import LEVELS, NORM_FACTORS, TIME_STEPS, Neuron, Norm
+from deal.model import blocks
+from deal.model.blocks import LEVELS, NORM_FACTORS, TIME_STEPS, Norm
 from deal_kernels.conv import Conv2d
 from deal_kernels.tdbn import TDBNLIF
 
+Neuron = Literal["integer", "binary", "none"]
+
+NEURONS: tuple[Neuron, ...] = typing.get_args(Neuron)
 STRIDE = 8  # between the pixels of the smallest features
 CONDITIONS = 8  # numbers that describe the whole image
 LEAST_SHARE = 0.05  # of what was found; at 0 no gradient would pass
@@ -32,7 +38,8 @@ class Detail(nn.Module):
     Args:
         widths: numbers of channels at a half, a quarter and an eighth of the resolution.
         depths: numbers of modules at a half, a quarter, an eighth, and back at a quarter and a half.
-        neuron, norm: of the spiking modules, see `deal.model.network.DEAL`.
+        neuron, norm: of the spiking modules, see `deal.model.network.DEAL`; the neuron "none" replaces them by plain
+            ones.
     """
 
     def __init__(
@@ -44,7 +51,10 @@ class Detail(nn.Module):
 
         def modules(width: int, depth: int, spiking: bool) -> nn.Sequential:
             return nn.Sequential(
-                *(Separation(width, neuron, norm) if spiking and k % 2 == 0 else Transform(width) for k in range(depth))
+                *(
+                    Separation(width, neuron, norm) if spiking and neuron != "none" and k % 2 == 0 else Transform(width)
+                    for k in range(depth)
+                )
             )
 
         self.condition = nn.Sequential(nn.Linear(CONDITIONS, 32), nn.ReLU(), nn.Linear(32, sum(widths)))
@@ -115,7 +125,7 @@ class Separation(nn.Module):
     The neuron receives the same input at each of four time steps, and its mean output is passed on.
     """
 
-    def __init__(self, width: int, neuron: Neuron, norm: Norm) -> None:
+    def __init__(self, width: int, neuron: blocks.Neuron, norm: Norm) -> None:
         super().__init__()
         self.first = Conv2d(width, width, 3, padding=1, bias=False)
         self.neuron = TDBNLIF(

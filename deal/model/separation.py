@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from deal.model.blocks import LEVELS, NORM_FACTORS, Neuron, Norm
-from deal.model.detail import STRIDE, Detail
+from deal.model.blocks import NORM_FACTORS, Norm
+from deal.model.detail import NEURONS, STRIDE, Detail, Neuron
 from deal.model.parts import Parts, Runner
 from deal.model.saved import SavedNetwork
 from deal.model.shading import Shading
-from deal.model.strips import Columns, noise_of
+from deal.model.strips import Columns, NoColumns, noise_of
 from deal.model.tone import Tone
 from deal_kernels._common.checks import one_of
 
@@ -55,7 +55,9 @@ class DealU(SavedNetwork):
 
     Args:
         size: "deal-u" or "deal-u-small".
-        neuron, norm: of the spiking modules, see `deal.DEAL`.
+        neuron, norm: of the spiking modules, see `deal.DEAL`; with the neuron "none", plain modules of the same
+            convolutions stand in their place.
+        strips: whether patterns of columns and rows are taken out by `deal.model.strips.Columns`.
 
     >>> sum(parameter.numel() for parameter in DealU("deal-u-small").parameters()) < 250_000
     True
@@ -65,14 +67,17 @@ class DealU(SavedNetwork):
     min_size, stride = MIN_SIZE, STRIDE
     radiometric_parts = ("columns", "rows")  # a smoother image would show other temperatures of small objects
 
-    def __init__(self, size: str = "deal-u", *, neuron: Neuron = "integer", norm: Norm = "bn") -> None:
+    def __init__(
+        self, size: str = "deal-u", *, neuron: Neuron = "integer", norm: Norm = "bn", strips: bool = True
+    ) -> None:
         super().__init__()
         one_of("size", size, tuple(SIZES))
-        one_of("neuron", neuron, tuple(LEVELS))
+        one_of("neuron", neuron, NEURONS)
         one_of("norm", norm, tuple(NORM_FACTORS))
-        self.size, self.neuron, self.norm = size, neuron, norm
+        self.size, self.neuron, self.norm, self.strips = size, neuron, norm, strips
         widths, depths, shading, rows = SIZES[size]
-        self.columns, self.rows = Columns(rows), Columns(rows)
+        self.columns = Columns(rows) if strips else NoColumns()
+        self.rows = Columns(rows) if strips else NoColumns()
         self.shading = Shading(*shading)
         self.detail = Detail(widths, depths, neuron=neuron, norm=norm)
         self.tone = Tone()
@@ -156,4 +161,4 @@ class DealU(SavedNetwork):
     @property
     def config(self) -> dict[str, Any]:
         """The constructor arguments of this network."""
-        return {"size": self.size, "neuron": self.neuron, "norm": self.norm}
+        return {"size": self.size, "neuron": self.neuron, "norm": self.norm, "strips": self.strips}

@@ -123,6 +123,14 @@ class Columns(nn.Module):
         return UNIT * values, (values.square().mean(1) + TINY).log()
 
 
+class NoColumns(nn.Module):
+    """Stands for `Columns` in a network that takes out no patterns of lines."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Zeros in the shape of the image [B, 1, H, W]."""
+        return torch.zeros_like(image)
+
+
 @torch.no_grad()
 def noise_of(differences: Tensor) -> Tensor:
     """The deviation [B] of the noise in differences [B, R, W - 1]: of their changes along the columns, which are the

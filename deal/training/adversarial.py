@@ -24,6 +24,7 @@ import numpy
 import torch
 from torch import Tensor, nn
 
+from deal.model.averaging import tensors_of, update_average
 from deal.model.generator import SHADINGS, TONES, Generator
 from deal.model.parts import Parts
 from deal.model.policy import Policy
@@ -109,7 +110,8 @@ class AdversarialTraining:
             self._update_generator(x_hat, x, toned, closeness)
         else:
             loss, parts = self._update_both(x_hat, x, toned, closeness)
-        self._update_average()
+        if self.averaged is not None and self.settings.ema_decay is not None:
+            update_average(self.averaged, self.network, self.settings.ema_decay)
         clean, enhanced, degraded = (image.detach().flatten(1).std(1) for image in (x, parts.restored(x_hat), x_hat))
         return {
             "loss": loss.detach(), "fidelity": self.fidelity(x_hat, x).detach(),
@@ -225,18 +227,8 @@ class AdversarialTraining:
         rates = self.settings.learning_rate, self.settings.generator_rate
         for optimiser, rate in zip((self.network_optimiser, self.generator_optimiser), rates, strict=True):
             for group in optimiser.param_groups:
-                factor = self.settings.rate_factor(step, settles=group.get("settles", False))
+                factor = self.settings.rate_factor(step, settles=group.get("settles"))
                 group["lr"] = rate * factor * group.get("share", 1.0)
-
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        if self.averaged is None or self.settings.ema_decay is None:
-            return
-        for mean, new in zip(_tensors(self.averaged), _tensors(self.network), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(new, 1 - self.settings.ema_decay)
-            else:
-                mean.copy_(new)
 
     @property
     def result(self) -> Network:
@@ -246,7 +238,7 @@ class AdversarialTraining:
     def is_finite(self) -> bool:
         """Whether all weights are finite."""
         return all(
-            bool(tensor.isfinite().all()) for module in (self.network, self.generator) for tensor in _tensors(module)
+            bool(tensor.isfinite().all()) for module in (self.network, self.generator) for tensor in tensors_of(module)
         )
 
     def state(self) -> dict[str, Any]:
@@ -313,7 +305,3 @@ def _frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-
-
-def _tensors(module: nn.Module) -> list[Tensor]:
-    return [*module.parameters(), *module.buffers()]

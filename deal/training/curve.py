@@ -130,10 +130,10 @@ def _panel(title: str, lines: Sequence[Line], end: float) -> Image.Image:
     across = across[across <= end]
     columns = left + across / end * (right - left)
     rows = bottom - (up - up[0]) / (up[-1] - up[0]) * (bottom - top)
-    for row, text in zip(rows, _texts(up), strict=True):
+    for row, text in zip(rows, texts(up), strict=True):
         draw.line([(left, row), (right, row)], GREY, SCALE)
         draw.text((left - SCALE * 8, row), text, "black", font, "rm")
-    for column, text in zip(columns, _texts(across), strict=True):
+    for column, text in zip(columns, texts(across), strict=True):
         draw.line([(column, bottom), (column, bottom + SCALE * 5)], "black", SCALE)
         draw.text((column, bottom + SCALE * 8), text, "black", font, "mt")
     draw.text(((left + right) / 2, SCALE * (HEIGHT - 6)), "steps", "black", font, "mb")
@@ -148,7 +148,7 @@ def _panel(title: str, lines: Sequence[Line], end: float) -> Image.Image:
     return panel
 
 
-def _texts(values: numpy.ndarray) -> list[str]:
+def texts(values: numpy.ndarray) -> list[str]:
     """The numbers at the ticks of an axis, with as many decimals as they need."""
     step = values[1] - values[0] if len(values) > 1 else max(1.0, abs(values[0]))
     if abs(values).max() >= 1e9 or step < 1e-6:

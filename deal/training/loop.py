@@ -105,7 +105,7 @@ class _Run:
                     f"{name} must be a multiple of the {group.size} processes; got {getattr(settings, name)}"
                 )
         self.settings, self.group = settings, group
-        source = _source(settings, settings.images) if source is None else source
+        source = _source(settings, settings.images, settings.limit) if source is None else source
         if validation is None:
             validation = source if settings.validation is None else _source(settings, settings.validation)
         self.crops = Crops(
@@ -277,11 +277,16 @@ class _Run:
         self.detector.recent.extend(state["recent"])
 
 
-def _source(settings: Settings, images: str | list[str] | None) -> Source:
+def _source(settings: Settings, images: str | list[str] | None, limit: int | None = None) -> Source:
     if images is None:
-        return SyntheticScenes(SYNTHETIC_SCENES, channels=settings.channels, seed=settings.seed)
+        return SyntheticScenes(limit or SYNTHETIC_SCENES, channels=settings.channels, seed=settings.seed)
+    paths = find_images(images)
+    if limit is not None:
+        if limit > len(paths):
+            raise ValueError(f"limit must be at most the {len(paths)} training images; got {limit}")
+        paths = [paths[k * len(paths) // limit] for k in range(limit)]
     return ImageDataset(
-        find_images(images), channels=settings.channels, window=settings.window, keep_going=settings.keep_going,
+        paths, channels=settings.channels, window=settings.window, keep_going=settings.keep_going,
         min_size=settings.crop or 1,
     )  # fmt: skip
 

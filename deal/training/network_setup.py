@@ -14,6 +14,7 @@ from deal.training.settings import Settings
 OUTPUT_RATE = 0.1  # share of the learning rate for the last two convolutions of a cascade
 STATISTICS_RATE = 7.0  # share for the small networks behind statistics of whole images
 SHADING_RATE = 1.5
+STRIPS_SETTLE = 0.4  # of `settle_steps`; columns and rows have the fewest weights
 
 
 def build_network(settings: Settings) -> Network:
@@ -35,7 +36,9 @@ def _new_network(settings: Settings) -> Network:
             raise ValueError(
                 f"{settings.blocks} treats each channel alone and is trained with channels=1; got {settings.channels}"
             )
-        return DealU(settings.blocks, neuron=settings.neuron, norm=settings.norm)
+        return DealU(settings.blocks, neuron=settings.neuron, norm=settings.norm, strips=settings.strips)
+    if settings.neuron == "none":
+        raise ValueError(f"the neuron none is for deal-u only; got it with the blocks {settings.blocks}")
     network = DEAL(
         settings.blocks, channels=settings.channels, width=settings.width, neuron=settings.neuron, norm=settings.norm
     )
@@ -53,10 +56,12 @@ def parameter_groups(network: Network) -> list[dict[str, Any]]:
     if isinstance(network, DEAL):
         special = [(nn.ModuleList([network.refine_conv, network.output_conv]), {"share": OUTPUT_RATE})]
     else:
-        statistics = nn.ModuleList([network.columns, network.rows, network.tone])
+        strips = nn.ModuleList([network.columns, network.rows])
         special = [
-            (statistics, {"share": STATISTICS_RATE, "settles": True}),
-            (network.shading, {"share": SHADING_RATE, "settles": True}),
+            (strips, {"share": STATISTICS_RATE, "settles": STRIPS_SETTLE}),
+            (network.tone, {"share": STATISTICS_RATE, "settles": 1.0}),
+            (network.shading, {"share": SHADING_RATE, "settles": 1.0}),
+            (network.detail.gate, {"share": STATISTICS_RATE}),
         ]
     apart = {parameter for module, _ in special for parameter in module.parameters()}
     others = {"params": [parameter for parameter in network.parameters() if parameter not in apart]}

@@ -19,6 +19,7 @@ MIN_INTEGERS = {
     "steps": 1, "batch": 1, "stages": 1, "adversary_start": 0, "warmup_steps": 0, "save_every": 1,
     "log_every": 1, "seed": 0,
 }  # fmt: skip
+OPTIONAL_INTEGERS = {"limit": 1, "collapse_window": 1, "thumbnails": 0, "settle_steps": 1}
 NON_NEGATIVE = (
     "noise_augmentation", "price", "learning_rate", "generator_rate", "momentum", "weight_decay", "fidelity_weight",
     "l1_weight", "ssim_weight",
@@ -36,6 +37,7 @@ class Settings:
     Args:
         images: clean training images: files, folders, patterns or lists, see `deal.io.paths.find_images`; None uses
             synthetic thermal scenes.
+        limit: number of training images that are used, evenly spread over their order; None uses all.
         output: the folder of the run.
         steps: number of training steps, including those before a resume.
         minutes: time limit; the run ends earlier when it is reached.
@@ -45,8 +47,9 @@ class Settings:
             see `deal.DEAL`.
         channels: image channels, 1 or 3.
         width: number of hidden channels of the network.
-        neuron: spiking neuron, "integer" or "binary".
+        neuron: spiking neuron, "integer" or "binary"; "none" replaces the spiking modules of "deal-u" by plain ones.
         norm: norm of the spiking convolutions, "bn" or "tdbn".
+        strips: whether "deal-u" takes out patterns of columns and rows by statistics of whole lines.
         weights: a weights file to start from.
         ops: degradations of the generator: "camera", "thermal", "released", a list of operation names, or a list of
             such lists, one for each stage.
@@ -88,9 +91,9 @@ class Settings:
         thumbnails: whole images per step, reduced to the size at which "deal-u" finds shading, that train shading and
             tone; with the loss "separation" these learn from nothing else. None means three times the batch for
             "deal-u", and none for other networks.
-        settle_steps: steps after which the columns, rows, shading and tone of "deal-u" stay as they are; their learning
-            rate decays to zero until then. They have few weights, and more steps fit them to the scenes of the
-            training images. None trains them to the end.
+        settle_steps: steps after which the shading and the tone of "deal-u" stay as they are, and its columns and rows
+            after 0.4 times as many; the learning rates decay to zero until then. These parts have few weights, and more
+            steps fit them to the scenes of the training images. None trains them to the end.
         panel_augmentation: pastes panels into a quarter of the crops, so that edges of walls, posts, skies and roads
             are not taken for stripes.
         tone_augmentation: inverts half of the crops. Half of them, chosen apart, get a random gamma and are stretched:
@@ -109,6 +112,7 @@ class Settings:
     """
 
     images: str | list[str] | None = None
+    limit: int | None = None
     output: str = "runs/deal"
     steps: int = 2000
     minutes: float | None = None
@@ -117,8 +121,9 @@ class Settings:
     blocks: str | list[list[Any]] = "deal-u"
     channels: int = 1
     width: int = 32
-    neuron: Literal["integer", "binary"] = "integer"
+    neuron: Literal["integer", "binary", "none"] = "integer"
     norm: Literal["bn", "tdbn"] = "bn"
+    strips: bool = True
     weights: str | None = None
     ops: str | list[str] | list[list[str]] = "camera"
     ranges: dict[str, tuple[float, float]] | None = None
@@ -164,7 +169,7 @@ class Settings:
             one_of(name, getattr(self, name), choices)
         for name, minimum in MIN_INTEGERS.items():
             check_integer(name, getattr(self, name), minimum)
-        for name, minimum in (("collapse_window", 1), ("thumbnails", 0), ("settle_steps", 1)):
+        for name, minimum in OPTIONAL_INTEGERS.items():
             if getattr(self, name) is not None:
                 check_integer(name, getattr(self, name), minimum)
         height_and_width("crop", self.crop)
@@ -178,15 +183,15 @@ class Settings:
             if value is not None and not 0 < number(name, value) < limit:
                 raise ValueError(f"{name} must be None or above 0 and below {limit:g}; got {value}")
 
-    def rate_factor(self, step: int, *, settles: bool = False) -> float:
+    def rate_factor(self, step: int, *, settles: float | None = None) -> float:
         """The factor of both learning rates at a step, from warm-up and schedule.
 
         Args:
-            settles: for the parts that learn until `settle_steps`.
+            settles: for the parts that learn for this share of `settle_steps`.
         """
         warmup = min(1.0, (step + 1) / (self.warmup_steps + 1))
-        if settles and self.settle_steps is not None:
-            done = min(1.0, step / self.settle_steps)
+        if settles is not None and self.settle_steps is not None:
+            done = min(1.0, step / (settles * self.settle_steps))
         else:
             done = 0.0 if self.schedule == "constant" else min(1.0, step / self.steps)
         return warmup * (0.5 + 0.5 * math.cos(math.pi * done))

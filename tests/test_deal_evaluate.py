@@ -227,7 +227,7 @@ def test_pairs(folder):
     results = run_pair_benchmark(folder / "pairs", find_pair_methods(["median-difference"]))
     assert results.methods == ("none", "stretch", "median-difference") and len(results.rows) == 3 * 2 * 2 * 2
     assert "ORIGINAL infrared image" in results.protocol
-    rows = {each[:4]: each[4:] for each in results.rows}
+    rows = {each[2:6]: each[6:] for each in results.rows}
     for k in range(2):
         infrared = numpy.array(Image.open(folder / "pairs" / "ir" / f"{k}.png"))
         visible = numpy.array(Image.open(folder / "pairs" / "vis" / f"{k}.png").convert("L"))
@@ -239,12 +239,32 @@ def test_pairs(folder):
                 for variant in ("standard", "legacy"):
                     expected = fusion_metrics(fused, infrared, visible, variant)
                     assert dict(zip(METRICS, rows[method, how, variant, f"{k}.png"], strict=True)) == expected
-    mean = results.mean("none", "max", "legacy")
+    mean = results.mean("original", "original", "none", "max", "legacy")
     assert sum(rows["none", "max", "legacy", f"{k}.png"][2] for k in range(2)) / 2 == pytest.approx(mean.SD)
     said = report.as_markdown(results)
     assert said.count("| stretch ") == 4 and "| max fusion, legacy " in said and f"{mean.SD:.4f}" in said
     lines = list(csv.DictReader(io.StringIO(report.as_csv(results))))
     assert [line["image"] for line in lines] == ["0.png", "1.png", "mean"] * 12
+
+
+def test_degraded_pairs(folder):
+    """Against the original infrared image and against the degraded one, and without degradation at all."""
+    darker = {"dark": lambda x, index: x * (0.5 + 0.1 * index)}
+    results = run_pair_benchmark(folder / "pairs", find_pair_methods(["none"]), degradations=darker)
+    assert results.methods == ("none", "stretch", "clean") and results.references == ("original", "degraded")
+    rows = {each[:6]: each[6:] for each in results.rows}
+    for k in range(2):
+        infrared = numpy.array(Image.open(folder / "pairs" / "ir" / f"{k}.png"))
+        visible = numpy.array(Image.open(folder / "pairs" / "vis" / f"{k}.png").convert("L"))
+        degraded = to_uint8(torch.from_numpy(infrared / 255) * (0.5 + 0.1 * k))
+        for method, image in (("none", degraded), ("clean", infrared)):
+            for reference, source in (("original", infrared), ("degraded", degraded)):
+                expected = fusion_metrics(fuse(image, visible, "mean"), source, visible, "standard")
+                found = rows["dark", reference, method, "mean", "standard", f"{k}.png"]
+                assert dict(zip(METRICS, found, strict=True)) == expected
+    said = report.as_markdown(results)
+    assert "| max fusion, legacy, against degraded |" in said and said.count("| dark: clean ") == 8
+    assert "or, in tables of their own, the DEGRADED one" in results.protocol
 
 
 def test_recorded_metrics_of_pairs(tmp_path):
@@ -263,7 +283,7 @@ def test_recorded_metrics_of_pairs(tmp_path):
     for each in results.rows:
         if each.method == "none":
             expected = recorded[f"{each.image}|{each.fusion}"][each.variant]
-            assert dict(zip(METRICS, each[4:], strict=True)) == pytest.approx(expected, abs=1e-9)
+            assert dict(zip(METRICS, each[6:], strict=True)) == pytest.approx(expected, abs=1e-9)
 
 
 def test_labels(monkeypatch, tmp_path):

@@ -62,7 +62,10 @@ def test_pairs(folder, capsys):
         (["--data", "in", "--methods", "deal"], "this package has no bundled weights"),
         (["--data", "in", "--methods", "absent.safetensors"], "absent.safetensors does not exist"),
         (["--data", "in", "--methods", "absent.pt"], "absent.pt does not exist"),
-        (["--data", "in", "--suite", "hard"], "suite must be one of 'standard', 'short', 'thermal'; got 'hard'"),
+        (
+            ["--data", "in", "--suite", "hard"],
+            "suite must be one of 'standard', 'short', 'thermal', 'camera'; got 'hard'",
+        ),
         (["--data", "in", "--crop", "49", "64"], "in/0.png has 48 x 64 pixels; the crop of 49 x 64 is too large"),
         (["--data", "in", "--crop", "32x48"], "crop must be one number, two numbers or none; got 32x48"),
         (
@@ -79,7 +82,7 @@ def test_pairs(folder, capsys):
         (["--pairs", "in"], "in/ir does not exist"),
         (
             ["--pairs", "pairs", "--methods", "none", "best-classical"],
-            "methods for pairs must not include 'best-classical'",
+            "methods must not include 'best-classical'",
         ),
         (["--pairs", "pairs", "--methods", "fog"], "fog"),
     ],

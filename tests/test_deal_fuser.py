@@ -282,8 +282,8 @@ def test_pairs_are_fused_by_it_as_well(folder):
         if each.method == "none":
             sources = [numpy.array(Image.open(f"pairs/{kind}/{each.image}")) for kind in ("ir", "vis")]
             expected = fusion_metrics(fuser.fuse(*sources), *sources, each.variant)
-            assert dict(zip(METRICS, each[4:], strict=True)) == expected
-    first, second = (results.mean(name, "reco", "legacy") for name in ("none", "stretch"))
+            assert dict(zip(METRICS, each[6:], strict=True)) == expected
+    first, second = (results.mean("original", "original", name, "reco", "legacy") for name in ("none", "stretch"))
     assert first != second._replace(method="none")
     assert "or by the network of fuser.safetensors (reco)" in results.protocol and "reco" not in plain.protocol
     said = report.as_markdown(results)

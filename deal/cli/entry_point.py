@@ -16,14 +16,14 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 import deal
-from deal.cli import convert, degrade, demo, enhance, evaluate, info, train, train_fuser
+from deal.cli import ablate, convert, degrade, demo, enhance, evaluate, info, train, train_detector, train_fuser
 
 DESCRIPTION = "DEAL: enhances thermal images, and trains the network for it from a few clean ones."
 INTERRUPTED = 130  # the exit code after Ctrl-C
 # Each is a module with a docstring, add_arguments(parser) and run(parsed) -> exit code.
 COMMANDS: dict[str, ModuleType] = {
-    "train": train, "enhance": enhance, "degrade": degrade, "evaluate": evaluate, "train-fuser": train_fuser,
-    "info": info, "convert": convert, "demo": demo,
+    "train": train, "enhance": enhance, "degrade": degrade, "evaluate": evaluate, "ablate": ablate,
+    "train-fuser": train_fuser, "train-detector": train_detector, "info": info, "convert": convert, "demo": demo,
 }  # fmt: skip
 
 
@@ -42,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code: int = COMMANDS[parsed.subcommand].run(parsed[parsed.subcommand])
             return code
     except KeyboardInterrupt:
-        message = "interrupted; all files are complete. Continue with --skip-existing, or with --resume for training"
+        message = (
+            "interrupted; all files are complete. Continue with --skip-existing, with --resume for training, or with "
+            "the same command for an ablation"
+        )
         print(f"deal: {message}", file=sys.stderr)
         return INTERRUPTED
     except (OSError, ValueError, FloatingPointError, RuntimeError, ModuleNotFoundError) as error:

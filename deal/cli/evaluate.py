@@ -1,4 +1,4 @@
-"""Measure methods on images with known degradations, or on the fusion of infrared with visible images.
+"""Measure methods on images with known degradations, by what a detector finds, or by fusion with visible images.
 
 Clean images are degraded by a suite, or have degraded partners in other folders. The tables are printed, and
 results.csv, results.md, summary.csv and sheet.png are written to the output folder.
@@ -24,21 +24,32 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--pairs", type=str | None, default=None, metavar="FOLDER",
         help="instead of --data: images of the same names in the folders ir and vis, which are fused by maximum and by "
-        "mean",
+        "mean; with --suite, the infrared images are degraded first",
     )  # fmt: skip
     parser.add_argument(
         "--fuser", type=str | None, default=None, metavar="FILE",
         help="with --pairs: weights from deal train-fuser, to fuse by a network as well",
     )  # fmt: skip
     parser.add_argument(
-        "--suite", type=str | None, default=None, help="degradations: standard, which is the default, short or thermal"
-    )
+        "--detect", type=str | None, default=None, metavar="FILE",
+        help="with --data and --detector: boxes of objects in the folder of images --data, in the COCO format; whole "
+        "images are degraded and restored, and the detections are measured",
+    )  # fmt: skip
     parser.add_argument(
-        "--methods", nargs="+", type=str, default=["none", "best-classical", "deal"], metavar="NAME",
-        help="classical methods, or cascades of them joined by +, such as midway, rows:midway against stripes of rows, "
-        "or gaussian-blur-1.5; destripe and nl-means, of packages that the extra evaluate installs; best-classical; "
-        "deal, which is the default of the bundled weights; deal-u-small; weights files; checkpoints of the authors' "
-        "released code, .pt",
+        "--detector", type=str | None, default=None, metavar="FILE",
+        help="with --detect: weights from deal train-detector",
+    )  # fmt: skip
+    parser.add_argument(
+        "--suite", type=str | None, default=None,
+        help="degradations: standard, short, thermal, or camera, which is the two composed rows of thermal; the "
+        "default is standard, camera with --detect, and none with --pairs",
+    )  # fmt: skip
+    parser.add_argument(
+        "--methods", nargs="+", type=str, default=[], metavar="NAME",
+        help="the default is none best-classical deal, or none deal with --pairs and --detect. Classical methods, or "
+        "cascades of them joined by +, such as midway, rows:midway against stripes of rows, or gaussian-blur-1.5; "
+        "destripe and nl-means, of packages that the extra evaluate installs; best-classical; deal, which is the "
+        "default of the bundled weights; deal-u-small; weights files; checkpoints of the authors' released code, .pt",
     )  # fmt: skip
     parser.add_argument(
         "--crop", nargs="+", type=str, default=[], metavar="SIZE",
@@ -63,6 +74,10 @@ def run(parsed: Namespace) -> int:
         raise ValueError("--degraded can only be used with --data")
     if parsed.degraded and parsed.suite:
         raise ValueError("either --suite or --degraded can be given")
+    if bool(parsed.detect) != bool(parsed.detector):
+        raise ValueError("--detect and --detector must be given together")
+    if parsed.detect and (len(parsed.data) != 1 or parsed.degraded or parsed.crop):
+        raise ValueError("--detect needs --data with one folder, without --degraded and --crop")
     from deal.evaluate import report
 
     options.set_threads(parsed.threads)
@@ -76,17 +91,25 @@ def run(parsed: Namespace) -> int:
 
 
 def _results(parsed: Namespace) -> Any:
+    from deal.detection.benchmark import run_detection_benchmark
     from deal.evaluate.benchmark import run_benchmark, run_on_degraded
-    from deal.evaluate.method_registry import find_pair_methods
+    from deal.evaluate.degradation_suites import degradations
+    from deal.evaluate.method_registry import find_methods, find_pair_methods
     from deal.fusion.benchmark import run_pair_benchmark
 
     shared = {"device": parsed.device, "progress": not parsed.quiet}
+    names = parsed.methods or ["none", *([] if parsed.pairs or parsed.detect else ["best-classical"]), "deal"]
     if parsed.pairs:
-        methods = find_pair_methods(parsed.methods, device=parsed.device)
-        return run_pair_benchmark(parsed.pairs, methods, fuser=parsed.fuser, **shared)
+        methods = find_pair_methods(names, device=parsed.device)
+        rows = degradations(parsed.suite, parsed.seed) if parsed.suite else None
+        return run_pair_benchmark(parsed.pairs, methods, degradations=rows, fuser=parsed.fuser, **shared)
+    if parsed.detect:
+        methods = find_methods(names, device=parsed.device)
+        rows = degradations(parsed.suite or "camera", parsed.seed)
+        return run_detection_benchmark(parsed.detect, parsed.data[0], parsed.detector, methods, rows, **shared)
     if parsed.degraded:
         crop = options.parse_crop(parsed.crop or ["none"])
-        return run_on_degraded(parsed.data, parsed.degraded, parsed.methods, crop=crop, **shared)
+        return run_on_degraded(parsed.data, parsed.degraded, names, crop=crop, **shared)
     crop = options.parse_crop(parsed.crop or ["256", "320"])
     suite = parsed.suite or "standard"
-    return run_benchmark(parsed.data, suite, parsed.methods, crop=crop, seed=parsed.seed, **shared)
+    return run_benchmark(parsed.data, suite, names, crop=crop, seed=parsed.seed, **shared)

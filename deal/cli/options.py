@@ -114,3 +114,10 @@ def report(batch: Batch, quiet: bool) -> int:
         manifest = f"; {batch.manifest}" if batch.manifest else ""
         print(f"{batch.tally} in {batch.seconds:.1f} s{manifest}")
     return 1 if batch.tally.failed else 0
+
+
+def loss_summary(losses: list[float]) -> str:
+    """The number of training steps, and the losses at their start and end."""
+    tenth = max(1, len(losses) // 10)
+    first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))
+    return f"{len(losses)} steps, mean loss {first:.4f} in the first tenth, {last:.4f} in the last"

@@ -42,8 +42,5 @@ def run(parsed: Namespace) -> int:
         parsed.pairs, parsed.output, steps=parsed.steps, batch=parsed.batch, crop=parsed.crop,
         learning_rate=parsed.learning_rate, seed=parsed.seed, device=parsed.device, progress=not parsed.quiet,
     ).losses  # fmt: skip
-    tenth = max(1, len(losses) // 10)
-    first, last = (sum(part) / tenth for part in (losses[:tenth], losses[-tenth:]))
-    summary = f"{len(losses)} steps, mean loss {first:.4f} in the first tenth, {last:.4f} in the last"
-    print(f"{summary}: {parsed.output} in {time.perf_counter() - start:.1f} s")
+    print(f"{options.loss_summary(losses)}: {parsed.output} in {time.perf_counter() - start:.1f} s")
     return 0

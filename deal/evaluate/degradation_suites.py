@@ -78,10 +78,12 @@ THERMAL = (
     *_levels("shading", 0.1),
 )
 SHORT = {"clean", "stripes 0.05", "stripes 0.1", "x2", "contrast 0.5", "composed"}
+CAMERA = {"hard", "normal"}
 SUITES: dict[str, tuple[Row, ...]] = {
     "standard": STANDARD,
     "short": tuple(row for row in STANDARD if row.name in SHORT),  # to compare many networks
     "thermal": THERMAL,
+    "camera": tuple(row for row in THERMAL if row.name in CAMERA),
 }
 
 
@@ -105,6 +107,15 @@ def degrade(row: Row, x: Tensor, index: int, seed: int = 0) -> Tensor:
     for kind, level in row.steps:
         x = STEPS[kind](x, level, random)
     return x
+
+
+def degradations(suite: str | Sequence[Row], seed: int = 0) -> dict[str, Callable[[Tensor, int], Tensor]]:
+    """The rows of a suite but the clean one, as functions of an image and its index."""
+
+    def of(row: Row) -> Callable[[Tensor, int], Tensor]:
+        return lambda x, index: degrade(row, x, index, seed)
+
+    return {row.name: of(row) for row in rows_of(suite) if row.steps}
 
 
 Step = Callable[[Tensor, float, Generator], Tensor]

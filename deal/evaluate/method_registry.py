@@ -96,18 +96,24 @@ def find_method(name: str, *, tile: int | Literal["auto"] = 0, device: str | tor
         raise ValueError(f"{error}; or {BEST!r}, {BUNDLED!r}, a .safetensors or a .pt file") from error
 
 
-def find_pair_methods(names: Sequence[str], *, device: str | torch.device = "auto") -> dict[str, Method]:
-    """The methods for a benchmark of pairs, by label, `PAIR_REFERENCES` first.
+def find_methods(names: Sequence[str], *, device: str | torch.device = "auto") -> dict[str, Method]:
+    """The methods for a benchmark of detection or fusion, by label.
 
     Args:
-        names: see `find_method`. "best-classical" is refused, because it is chosen with clean images.
+        names: see `find_method`. "best-classical" is refused, because it is chosen by PSNR.
         device: for networks.
     """
     check_methods(names)
     if BEST in names:
-        raise ValueError(f"methods for pairs must not include {BEST!r}: it is chosen with clean images, not with pairs")
-    shown = labels(list(dict.fromkeys((*PAIR_REFERENCES, *names))))
+        raise ValueError(f"methods must not include {BEST!r}, which is chosen by PSNR; name a classical method")
+    shown = labels(list(dict.fromkeys(names)))
     return {label: find_method(name, tile="auto", device=device) for name, label in shown.items()}
+
+
+def find_pair_methods(names: Sequence[str], *, device: str | torch.device = "auto") -> dict[str, Method]:
+    """The methods for a benchmark of pairs, `PAIR_REFERENCES` first; arguments as of `find_methods`."""
+    check_methods(names)
+    return find_methods((*PAIR_REFERENCES, *names), device=device)
 
 
 def candidates() -> tuple[str, ...]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from deal.detection.benchmark import CLEAN, Detected, DetectionResults
 from deal.evaluate.method_registry import BEST
-from deal.evaluate.results import EXACT, Comparison, Figures, Results
+from deal.evaluate.results import EXACT, INPUT, MEAN, Comparison, Figures, Results
 from deal.evaluate.summary import Summary, summarise
 from deal.fusion.benchmark import METRICS, VARIANTS, PairResults
 from deal.io import contact_sheet
@@ -29,6 +31,7 @@ TABLES: dict[str, Callable[[Figures], str]] = {
     "Row residual": lambda figures: f"{figures.row_residual:.4f}",
 }
 SUMMARIES = {"psnr": "Summary of PSNR, dB", "affine_psnr": "Summary of affine PSNR, dB"}
+TEXTS = ("row", "method", "image", "winner")  # the figures that are not numbers
 SUMMARY_HEADER = ("mean", "least", "in row", "mean gain", "least gain", "in row", "of perfect inputs")
 
 
@@ -44,7 +47,7 @@ def check_folder(folder: Location) -> None:
         pass
 
 
-def write(results: Results | PairResults, folder: Location) -> list[Path]:
+def write(results: Results | PairResults | DetectionResults, folder: Location) -> list[Path]:
     """Writes results.csv, results.md and, for `Results`, summary.csv and, if there are images to show, sheet.png, each
     atomically; returns their paths."""
     files = {"results.csv": as_csv(results).encode(), "results.md": as_markdown(results).encode()}
@@ -60,9 +63,11 @@ def write(results: Results | PairResults, folder: Location) -> list[Path]:
     return [Path(folder) / name for name in files]
 
 
-def as_csv(results: Results | PairResults) -> str:
-    """One line per image, and after the images of each method a line with their means."""
+def as_csv(results: Results | PairResults | DetectionResults) -> str:
+    """One line per image, and after the images of each method a line with their means; or one line per class."""
     rows: list[Any] = list(results.rows)
+    if isinstance(results, DetectionResults):
+        return _lines(Detected._fields, rows)
     lines: list[Any] = []
     for position, each in enumerate(rows):
         lines.append(each)
@@ -72,15 +77,32 @@ def as_csv(results: Results | PairResults) -> str:
     return _lines(rows[0]._fields, lines)
 
 
+def from_csv(text: str) -> Results:
+    """The results whose metrics `as_csv` wrote, without protocol and comparisons.
+
+    >>> figures = Figures("noise", "none", "a.png", 26.0, 26.5, 0.9, 0.0, 0.0, 1.0)
+    >>> from_csv(as_csv(Results([figures], ("noise",), ("none",), ""))).rows == [figures]
+    True
+    """
+    lines = [line for line in csv.DictReader(io.StringIO(text)) if line["image"] != MEAN]
+    values = ((value if name in TEXTS else float(value) for name, value in line.items()) for line in lines)
+    rows: list[Figures] = [Figures._make(each) for each in values]
+    degradations, methods = (tuple(dict.fromkeys(line[name] for line in lines)) for name in ("row", "method"))
+    return Results(rows, degradations, methods, protocol="")
+
+
 def _lines(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([header, *lines])
     return text.getvalue()
 
 
-def as_markdown(results: Results | PairResults) -> str:
-    """The protocol, and one table per metric, or per kind of fusion."""
-    tables = _degradation_tables(results) if isinstance(results, Results) else _fusion_tables(results)
+def as_markdown(results: Results | PairResults | DetectionResults) -> str:
+    """The protocol, and one table per metric, per kind of fusion, or per class of objects."""
+    if isinstance(results, DetectionResults):
+        tables = _detection_tables(results)
+    else:
+        tables = _degradation_tables(results) if isinstance(results, Results) else _fusion_tables(results)
     return "\n\n".join([f"Protocol: {results.protocol}", *tables]) + "\n"
 
 
@@ -118,12 +140,42 @@ def _or_none(value: float) -> str:
 
 def _fusion_tables(results: PairResults) -> list[str]:
     tables = []
-    for how in results.fusions:
-        for variant in VARIANTS:
-            means = [results.mean(method, how, variant) for method in results.methods]
-            lines = [[each.method, *(f"{getattr(each, name):.4f}" for name in METRICS)] for each in means]
-            tables.append(table([f"{how} fusion, {variant}", *METRICS], lines))
+    for how, variant, reference in itertools.product(results.fusions, VARIANTS, results.references):
+        title = f"{how} fusion, {variant}"
+        lines = []
+        for row, method in itertools.product(results.degradations, results.methods):
+            mean = results.mean(row, reference, method, how, variant)
+            name = method if len(results.references) == 1 else f"{row}: {method}"
+            lines.append([name, *(f"{getattr(mean, metric):.4f}" for metric in METRICS)])
+        if len(results.references) > 1:
+            title += f", against {reference}"
+        tables.append(table([title, *METRICS], lines))
     return tables
+
+
+def _detection_tables(results: DetectionResults) -> list[str]:
+    """For every class AP50 and AP, and how much of the AP50 that degradation costs every method gives back."""
+    tables = []
+    for label in results.classes:
+        found = {key: results.of(*key, label) for key in itertools.product(results.degradations, results.methods)}
+        for title, name in (("AP50", "ap50"), ("AP", "ap")):
+            lines = [
+                [row, *(_or_none(getattr(found[row, each], name)) for each in results.methods)]
+                for row in results.degradations
+            ]
+            tables.append(table([f"{label}, {title}", *results.methods], lines))
+        if INPUT in results.methods:
+            lines = [[row, *_recovered(found, row, results.methods)] for row in results.degradations if row != CLEAN]
+            tables.append(table([f"{label}, AP50 recovered, %", *results.methods], lines))
+    return tables
+
+
+def _recovered(found: Mapping[tuple[str, str], Detected], row: str, methods: Sequence[str]) -> list[str]:
+    """The share of the loss by degradation that each method gives back."""
+    clean, degraded = found[CLEAN, INPUT].ap50, found[row, INPUT].ap50
+    if not clean > degraded:
+        return ["-"] * len(methods)
+    return [f"{100 * (found[row, each].ap50 - degraded) / (clean - degraded):.0f}" for each in methods]
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,47 @@
+"""Train a detector on labelled images, for deal evaluate --detect."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from deal.cli import options
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--annotations", type=str, required=True, metavar="FILE", help="boxes in the COCO format, a .json file"
+    )
+    parser.add_argument("--images", type=str, required=True, metavar="FOLDER", help="the folder of its images")
+    parser.add_argument(
+        "-o", "--output", type=str, required=True, metavar="FILE", help="the weights file to write, a .safetensors file"
+    )
+    parser.add_argument("--steps", type=int, default=3000, help="number of training steps")
+    parser.add_argument("--batch", type=int, default=4, help="crops per step")
+    parser.add_argument(
+        "--crop", nargs="+", type=str, default=["256", "320"], metavar="SIZE",
+        help="height and width of random crops, multiples of 16, or one number for both",
+    )  # fmt: skip
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="initial learning rate; it decays to zero")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    options.add_device(parser)
+    options.add_threads(parser)
+    options.add_quiet(parser)
+
+
+def run(parsed: Namespace) -> int:
+    from deal.detection.training import train_detector
+    from deal.evaluate import report
+
+    options.set_threads(parsed.threads)
+    report.check_folder(Path(parsed.output).parent)
+    start = time.perf_counter()
+    losses = train_detector(
+        parsed.annotations, parsed.images, parsed.output, steps=parsed.steps, batch=parsed.batch,
+        crop=options.parse_crop(parsed.crop), learning_rate=parsed.learning_rate, seed=parsed.seed,
+        device=parsed.device, progress=not parsed.quiet,
+    ).losses  # fmt: skip
+    print(f"{options.loss_summary(losses)}: {parsed.output} in {time.perf_counter() - start:.1f} s")
+    return 0

@@ -1,0 +1,99 @@
+"""Average precision of detections, as of the COCO benchmark. It needs pycocotools, of the extra "evaluate"."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy
+
+from deal.detection.annotations import Annotations, Labelled
+from deal.detection.detector import Detections
+
+
+class Precision(NamedTuple):
+    """The average precision of one class."""
+
+    at_half: float  # for an intersection over union of at least 0.5
+    mean: float  # over thresholds from 0.5 to 0.95
+
+
+def average_precision(truth: Annotations, found: Sequence[Detections]) -> dict[str, Precision]:
+    """The precision of every class; NaN if it has no objects.
+
+    Args:
+        truth: the labelled images. Detections in areas to ignore do not count.
+        found: the detections of each image.
+    """
+    coco, evaluation = _coco()
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress
+        objects = coco()
+        objects.dataset = _dataset(truth)
+        objects.createIndex()
+        measured = evaluation(objects, objects.loadRes(_results(found)) if any(map(_count, found)) else coco(), "bbox")
+        measured.evaluate()
+        measured.accumulate()
+    values = measured.eval["precision"][:, :, :, 0, -1]  # thresholds, recalls, classes
+    return {name: _precision(values[:, :, position]) for position, name in enumerate(truth.classes)}
+
+
+def _coco() -> tuple[Any, Any]:
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'average precision needs pycocotools: pip install "deal-kernels[evaluate]", or pip install pycocotools'
+        ) from error
+    return COCO, COCOeval
+
+
+def _precision(values: numpy.ndarray) -> Precision:
+    if (values < 0).all():
+        return Precision(numpy.nan, numpy.nan)
+    return Precision(float(values[0].mean()), float(values.mean()))
+
+
+def _dataset(truth: Annotations) -> dict[str, Any]:
+    """The labelled images in the format of COCO. Areas to ignore are crowds of every class."""
+    annotations: list[dict[str, Any]] = []
+    for image, labelled in enumerate(truth.images, 1):
+        for box, label, crowd in _areas(labelled, len(truth.classes)):
+            left, top, right, bottom = map(float, box)
+            sides = right - left, bottom - top
+            annotations.append(
+                {
+                    "id": len(annotations) + 1, "image_id": image, "category_id": label + 1, "iscrowd": crowd,
+                    "bbox": [left, top, *sides], "area": sides[0] * sides[1],
+                }
+            )  # fmt: skip
+    return {
+        "images": [{"id": image + 1} for image in range(len(truth.images))],
+        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(truth.classes)],
+        "annotations": annotations,
+    }
+
+
+def _areas(labelled: Labelled, classes: int) -> list[tuple[numpy.ndarray, int, int]]:
+    objects = [(box, int(label), 0) for box, label in zip(labelled.boxes, labelled.labels, strict=True)]
+    return objects + [(box, label, 1) for box in labelled.ignored for label in range(classes)]
+
+
+def _count(found: Detections) -> int:
+    return len(found.scores)
+
+
+def _results(found: Sequence[Detections]) -> numpy.ndarray:
+    """Lines of image, left, top, width, height, score and class."""
+    lines = [
+        numpy.column_stack(
+            [
+                numpy.full(len(each.scores), image), each.boxes[:, :2], each.boxes[:, 2:] - each.boxes[:, :2],
+                each.scores, each.labels + 1,
+            ]
+        )
+        for image, each in enumerate(found, 1)
+    ]  # fmt: skip
+    return numpy.concatenate(lines).astype(float)

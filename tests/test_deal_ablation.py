@@ -19,6 +19,8 @@ from deal.evaluate.results import Figures, Results
 from deal.io.images import to_uint8
 from deal.io.synthetic import thermal_scene
 from deal.training.adversarial import AdversarialTraining
+from deal.training.loop import _source
+from deal.training.settings import Settings
 
 STEPS = 3
 
@@ -123,6 +125,14 @@ def test_settings_have_their_types(tmp_path, values):
     assert (first.settings.learning_rate, first.settings.seed, last.settings.seed) == (1e-3, 0, 5)
     assert first.settings.output == str(tmp_path / "random" / "seed-0")
     assert last.settings.strips is False
+
+
+def test_limit_of_images(images):
+    settings = Settings(images=str(images))
+    used = [[path.stem for path in _source(settings, settings.images, limit).paths] for limit in (None, 2, 1)]
+    assert used == [["0", "1", "2"], ["0", "1"], ["0"]]
+    with pytest.raises(ValueError, match="limit must be at most the 3 training images; got 4"):
+        _source(settings, settings.images, 4)
 
 
 def test_settings_of_a_file(tmp_path, values):

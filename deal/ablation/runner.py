@@ -45,7 +45,7 @@ def run_plan(plan: Plan, output: Location, *, progress: bool = False) -> list[Me
     """
     runs = plan.runs(output, progress=progress)
     for run in runs:
-        _check_record(run, plan)
+        _checked_record(run, plan)
     left = [run for run in runs if not _is_done(run, plan)]
     clock = _Clock(sum(run.settings.steps for run in left))
     for number, run in enumerate(left, 1):
@@ -88,8 +88,9 @@ class _Clock:
 def _do(run: Run, plan: Plan) -> None:
     folder = Path(run.settings.output)
     folder.mkdir(parents=True, exist_ok=True)
+    record = _checked_record(run, plan)
     with atomic_write(folder / RECORD) as file:
-        file.write(json.dumps(_record(run, plan), indent=1).encode())
+        file.write(json.dumps(record, indent=1).encode())
     train(run.settings)
     for name, evaluation in plan.evaluations.items():
         if not _file(run, name).exists():
@@ -112,27 +113,28 @@ def _is_done(run: Run, plan: Plan) -> bool:
     return all(_file(run, name).exists() for name in plan.evaluations)
 
 
-def _record(run: Run, plan: Plan) -> dict[str, Any]:
+def _checked_record(run: Run, plan: Plan) -> dict[str, dict[str, Any]]:
+    """The settings of a run and of all its evaluations, with those that its folder has from before.
+
+    Raises:
+        ValueError: if the folder has other settings, or an evaluation of the same name that is another one.
+    """
     settings = {name: value for name, value in dataclasses.asdict(run.settings).items() if name not in IGNORED}
     evaluations = {name: dataclasses.asdict(evaluation) for name, evaluation in plan.evaluations.items()}
-    record: dict[str, Any] = json.loads(json.dumps({"settings": settings, "evaluations": evaluations}))
-    return record
-
-
-def _check_record(run: Run, plan: Plan) -> None:
-    """Raises if the folder of the run has other settings, or an evaluation of the same name that is another one."""
+    record: dict[str, dict[str, Any]] = json.loads(json.dumps({"settings": settings, "evaluations": evaluations}))
     path = Path(run.settings.output) / RECORD
     if not path.exists():
-        return
-    was, now = json.loads(path.read_text()), _record(run, plan)
+        return record
+    before = json.loads(path.read_text())
     differences = [
-        f"{name} was {was[kind][name]!r} and is {value!r}"
-        for kind in ("settings", "evaluations")
-        for name, value in now[kind].items()
-        if name in was[kind] and was[kind][name] != value
+        f"{name} was {before[kind][name]!r} and is {value!r}"
+        for kind, values in record.items()
+        for name, value in values.items()
+        if name in before[kind] and before[kind][name] != value
     ]
     if differences:
         raise ValueError(
             f"{path.parent} has a run of other settings: {'; '.join(differences)}. Choose another output, or delete "
             "that folder"
         )
+    return {kind: {**before[kind], **values} for kind, values in record.items()}

@@ -133,7 +133,7 @@ class DealU(SavedNetwork):
     def _condition(self, image: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
         """Numbers that describe whole images, [B, 8]: logarithms of the noise, of the patterns and of the differences
         between pixels some way apart, relative to the deviation, and of the deviation."""
-        noise = noise_of(image[:, 0, :, 1:] - image[:, 0, :, :-1])
+        noise = noise_of(image[:, 0])
         scale = image.std((1, 2, 3)).clamp_min(LEAST)
         apart = [(image[..., lag:, lag:] - image[..., :-lag, :-lag]).abs().mean((1, 2, 3)) / scale for lag in LAGS]
         sizes = noise / scale, scale, columns.std((1, 2, 3)) / scale, rows.std((1, 2, 3)) / scale, *apart

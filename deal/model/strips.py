@@ -63,7 +63,7 @@ class Columns(nn.Module):
         """The column pattern of x [B, 1, H, W], in the shape of x."""
         grey = self._reduced(x[:, 0])  # [B, R, W]
         differences = grey[..., 1:] - grey[..., :-1]
-        unit = noise_of(differences).clamp_min(TOLERANCE)  # [B]
+        unit = noise_of(grey).clamp_min(TOLERANCE)  # [B]
         brightness = ((grey[..., 1:] + grey[..., :-1]) / 2).clamp_min(DARKEST)
         brightness = brightness / brightness.mean((1, 2), keepdim=True)
         weights = self._smoothness(grey, unit)
@@ -132,11 +132,12 @@ class NoColumns(nn.Module):
 
 
 @torch.no_grad()
-def noise_of(differences: Tensor) -> Tensor:
-    """The deviation [B] of the noise in differences [B, R, W - 1]: of their changes along the columns, which are the
-    same with and without a column pattern."""
-    changes = (differences[:, 1:] - differences[:, :-1])[:, ::NOISE_STRIDE, ::NOISE_STRIDE].flatten(1).abs()
-    return changes.median(1).values / (NORMAL_MEDIAN * 2**0.5)
+def noise_of(grey: Tensor) -> Tensor:
+    """The deviation [B] of the noise in images [B, R, W]: of the changes, down the columns, of the differences between
+    neighbouring columns. They are the same with and without a column pattern."""
+    upper, lower = grey[:, :-1:NOISE_STRIDE], grey[:, 1::NOISE_STRIDE]
+    upper, lower = (each[..., 1::NOISE_STRIDE] - each[..., :-1:NOISE_STRIDE] for each in (upper, lower))
+    return (lower - upper).flatten(1).abs().median(1).values / (NORMAL_MEDIAN * 2**0.5)
 
 
 def solved(diagonal: Tensor, links: Tensor, right: Tensor) -> Tensor:

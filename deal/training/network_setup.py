@@ -61,7 +61,6 @@ def parameter_groups(network: Network) -> list[dict[str, Any]]:
             (strips, {"share": STATISTICS_RATE, "settles": STRIPS_SETTLE}),
             (network.tone, {"share": STATISTICS_RATE, "settles": 1.0}),
             (network.shading, {"share": SHADING_RATE, "settles": 1.0}),
-            (network.detail.gate, {"share": STATISTICS_RATE}),
         ]
     apart = {parameter for module, _ in special for parameter in module.parameters()}
     others = {"params": [parameter for parameter in network.parameters() if parameter not in apart]}

@@ -142,3 +142,18 @@ def test_autocast():
         )
         for one, other in zip(found, torch.autograd.grad(single.sum(), (x, weight, bias, residual)), strict=True):
             assert distance(one, other.double()) <= 2e-2
+
+
+@pytest.mark.parametrize(
+    ("limit", "capable", "expected"),
+    [
+        (None, True, True), ("avx512_core_amx", True, True), ("ALL", True, True), ("AVX2", True, False),
+        ("AVX512_CORE_BF16", True, False), (None, False, False),
+    ],
+)  # fmt: skip
+def test_matrix_unit_within_the_limit_of_the_library(monkeypatch, limit, capable, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": capable}, raising=False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if limit is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert op._has_matrix_unit() is expected

@@ -26,8 +26,7 @@ GROUPS = {
     "loss": "loss l1_weight ssim_weight",
     "optimisation": "steps batch thumbnails settle_steps learning_rate warmup_steps schedule gradient_clip ema_decay "
     "precision",
-    "augmentation": "crop flip_augmentation zoom_augmentation mixing_augmentation panel_augmentation "
-    "tone_augmentation noise_augmentation",
+    "augmentation": "crop flip_augmentation zoom_augmentation panel_augmentation tone_augmentation noise_augmentation",
     "run": "output resume minutes save_every log_every collapse_window device seed progress",
 }
 NUMBER = re.compile(r"-?\d+(\.\d*)?")

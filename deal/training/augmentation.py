@@ -16,7 +16,6 @@ EXTREMES = 0.1, 99.9  # percentiles of an image that are its darkest and brighte
 MOST_STRETCH = 3.0
 MOST_GREY = 0.3  # how far from white the brightest part may stay, or from black the darkest one
 MOST_SMOOTHING = 0.6  # the weight of neighbours in correlated noise
-SHARES = 0.3, 0.7  # of the second image in a mixture of two
 SAMPLED = 3  # every third row and column tell the percentiles
 
 
@@ -33,8 +32,6 @@ class Crops:
         zoom: resizes each image by a random factor first, at least to the size of a crop, so that a crop shows at least
             1 / zoom of the image's height or width. Reduced images are sharper, and show more of the scene; images
             enlarged by up to 1.5 are softer. None does not.
-        mixes: replaces half of the crops by a weighted mean with a crop of a random image, with the contrast of the
-            first. Few images then show many textures.
         panels: pastes one to three panels into a quarter of the crops, upright ones like walls and posts or level ones
             like skies and roads: parts of the same image with other brightness and contrast, which reach over 0.3 of
             the crop to all of it.
@@ -53,13 +50,13 @@ class Crops:
 
     def __init__(
         self, source: Source, size: Size = 128, *, flip: bool = True, zoom: float | None = None,
-        mixes: bool = False, panels: bool = False, tones: bool = False, noise: float = 0.0, seed: int = 0,
+        panels: bool = False, tones: bool = False, noise: float = 0.0, seed: int = 0,
     ) -> None:  # fmt: skip
         self.size = height_and_width("size", size)
         if not len(source):
             raise ValueError("source must have at least one image; got none")
         self.source, self.seed = source, seed
-        self.flip, self.zoom, self.mixes, self.panels, self.tones = flip, zoom, mixes, panels, tones
+        self.flip, self.zoom, self.panels, self.tones = flip, zoom, panels, tones
         self.noise = noise
         self._order: tuple[int, numpy.ndarray] | None = None
 
@@ -71,10 +68,13 @@ class Crops:
         """The crop [C, H, W] at a position of the sequence, from 0 on."""
         if position < 0:
             raise IndexError(f"position must be at least 0; got {position}")
+        image = self.source[self._index(position)]
         random = numpy.random.default_rng((self.seed, 1, position))
-        image = self._part(self.source[self._index(position)], random)
-        if self.mixes and random.random() < 0.5:
-            image = _mixed(image, self._part(self.source[int(random.integers(len(self.source)))], random), random)
+        if self.zoom is not None and self.size is not None:
+            image = _resized(image, self.size, self.zoom, random)
+        if self.size is not None:
+            image = _random_crop(image, self.size, random)
+        image = image.flip([axis for axis in (1, 2) if self.flip and random.random() < 0.5])
         if self.panels and random.random() < 0.25:
             for _ in range(random.integers(1, 4)):
                 level = random.random() < 0.5
@@ -87,14 +87,6 @@ class Crops:
             deviation = self.noise * random.random()
             image = (image + deviation * _correlated_noise(image, random)).clamp_(0, 1)
         return image
-
-    def _part(self, image: Tensor, random: numpy.random.Generator) -> Tensor:
-        """A random part of an image, resized and mirrored."""
-        if self.zoom is not None and self.size is not None:
-            image = _resized(image, self.size, self.zoom, random)
-        if self.size is not None:
-            image = _random_crop(image, self.size, random)
-        return image.flip([axis for axis in (1, 2) if self.flip and random.random() < 0.5])
 
     def _index(self, position: int) -> int:
         """The image at a position: every epoch has a random order of its own."""
@@ -156,13 +148,6 @@ def _random_crop(image: Tensor, size: tuple[int, int], random: numpy.random.Gene
         raise ValueError(f"an image of {height} x {width} pixels is too small for crops of {rows} x {columns}")
     top, left = random.integers(height - rows + 1), random.integers(width - columns + 1)
     return image[:, top : top + rows, left : left + columns]
-
-
-def _mixed(one: Tensor, other: Tensor, random: numpy.random.Generator) -> Tensor:
-    """A weighted mean of two images of one size, with the contrast of the first."""
-    mean = torch.lerp(one, other, random.uniform(*SHARES))
-    centre = mean.mean()
-    return (centre + one.std() / mean.std().clamp_min(1e-6) * (mean - centre)).clamp(0, 1)
 
 
 def _correlated_noise(like: Tensor, random: numpy.random.Generator) -> Tensor:

@@ -110,8 +110,8 @@ class _Run:
             validation = source if settings.validation is None else _source(settings, settings.validation)
         self.crops = Crops(
             source, settings.crop, flip=settings.flip_augmentation, zoom=settings.zoom_augmentation,
-            mixes=settings.mixing_augmentation, panels=settings.panel_augmentation, tones=settings.tone_augmentation,
-            noise=settings.noise_augmentation, seed=settings.seed,
+            panels=settings.panel_augmentation, tones=settings.tone_augmentation, noise=settings.noise_augmentation,
+            seed=settings.seed,
         )  # fmt: skip
         largest = round(THUMBNAIL_ZOOM * THUMBNAIL[0]), round(THUMBNAIL_ZOOM * THUMBNAIL[1])
         self.thumbnails = Crops(

@@ -94,8 +94,6 @@ class Settings:
         settle_steps: steps after which the shading and the tone of "deal-u" stay as they are, and its columns and rows
             after 0.4 times as many; the learning rates decay to zero until then. These parts have few weights, and more
             steps fit them to the scenes of the training images. None trains them to the end.
-        mixing_augmentation: replaces half of the crops by a weighted mean of two, so that few images show many
-            textures.
         panel_augmentation: pastes panels into a quarter of the crops, so that edges of walls, posts, skies and roads
             are not taken for stripes.
         tone_augmentation: inverts half of the crops. Half of them, chosen apart, get a random gamma and are stretched:
@@ -153,7 +151,6 @@ class Settings:
     zoom_augmentation: float | None = None
     thumbnails: int | None = None
     settle_steps: int | None = None
-    mixing_augmentation: bool = False
     panel_augmentation: bool = False
     tone_augmentation: bool = False
     noise_augmentation: float = 0.0

@@ -6,6 +6,7 @@ They are the engine's. Convolutions that torch runs never come here, and keep to
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,8 +19,16 @@ from deal_kernels._common.layout import arranged, empty
 from deal_kernels.conv import cost, reference, spectra
 from deal_kernels.conv.reference import Geometry
 
-# Whether torch's convolution in bfloat16 runs on a matrix unit. Older releases of torch do not tell.
-MATRIX_UNIT = hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+def _has_matrix_unit() -> bool:
+    """Whether torch's convolution in bfloat16 runs on a matrix unit. Older releases of torch do not tell."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()  # of the library that computes it
+    if limit not in ("DEFAULT", "ALL") and "AMX" not in limit:
+        return False
+    return hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+MATRIX_UNIT = _has_matrix_unit()
 NOT_BUILT = backends.unavailable("cpp", "cpu")  # found at import, where nothing traces
 
 

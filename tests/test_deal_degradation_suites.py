@@ -79,7 +79,7 @@ def test_composed():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="suite must be one of 'standard', 'short', 'thermal'; got 'hard'"):
+    with pytest.raises(ValueError, match="suite must be one of 'standard', 'short', 'thermal', 'camera'; got 'hard'"):
         rows_of("hard")
     with pytest.raises(ValueError, match="suite must have at least one row; got none"):
         rows_of([])

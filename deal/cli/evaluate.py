@@ -32,8 +32,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--detect", type=str | None, default=None, metavar="FILE",
-        help="with --data and --detector: boxes of objects in the folder of images --data, in the COCO format; whole "
-        "images are degraded and restored, and the detections are measured",
+        help="with --data and --detector: a file of boxes in the COCO format, whose images are in the folder --data. "
+        "Whole images are degraded and restored, and the detections in them are measured",
     )  # fmt: skip
     parser.add_argument(
         "--detector", type=str | None, default=None, metavar="FILE",

@@ -56,6 +56,15 @@ def add_quiet(parser: ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
+def add_short_training(parser: ArgumentParser) -> None:
+    """The options that the trainings of the fuser and of the detector have in common."""
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="initial learning rate; it decays to zero")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    add_device(parser)
+    add_threads(parser)
+    add_quiet(parser)
+
+
 def set_threads(threads: int | None) -> None:
     if threads is None:
         return

@@ -24,11 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--crop", nargs="+", type=str, default=["256", "320"], metavar="SIZE",
         help="height and width of random crops, multiples of 16, or one number for both",
     )  # fmt: skip
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="initial learning rate; it decays to zero")
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
-    options.add_device(parser)
-    options.add_threads(parser)
-    options.add_quiet(parser)
+    options.add_short_training(parser)
 
 
 def run(parsed: Namespace) -> int:

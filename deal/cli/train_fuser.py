@@ -24,11 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=2000, help="number of training steps")
     parser.add_argument("--batch", type=int, default=4, help="pairs per step")
     parser.add_argument("--crop", type=int, default=64, help="height and width of random crops")
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="initial learning rate; it decays to zero")
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
-    options.add_device(parser)
-    options.add_threads(parser)
-    options.add_quiet(parser)
+    options.add_short_training(parser)
 
 
 def run(parsed: Namespace) -> int:

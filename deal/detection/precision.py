@@ -32,7 +32,8 @@ def average_precision(truth: Annotations, found: Sequence[Detections]) -> dict[s
         objects = coco()
         objects.dataset = _dataset(truth)
         objects.createIndex()
-        measured = evaluation(objects, objects.loadRes(_results(found)) if any(map(_count, found)) else coco(), "bbox")
+        results = objects.loadRes(_results(found)) if any(len(each.scores) for each in found) else coco()
+        measured = evaluation(objects, results, "bbox")
         measured.evaluate()
         measured.accumulate()
     values = measured.eval["precision"][:, :, :, 0, -1]  # thresholds, recalls, classes
@@ -79,10 +80,6 @@ def _dataset(truth: Annotations) -> dict[str, Any]:
 def _areas(labelled: Labelled, classes: int) -> list[tuple[numpy.ndarray, int, int]]:
     objects = [(box, int(label), 0) for box, label in zip(labelled.boxes, labelled.labels, strict=True)]
     return objects + [(box, label, 1) for box in labelled.ignored for label in range(classes)]
-
-
-def _count(found: Detections) -> int:
-    return len(found.scores)
 
 
 def _results(found: Sequence[Detections]) -> numpy.ndarray:

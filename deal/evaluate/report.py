@@ -154,7 +154,7 @@ def _fusion_tables(results: PairResults) -> list[str]:
 
 
 def _detection_tables(results: DetectionResults) -> list[str]:
-    """For every class AP50 and AP, and how much of the AP50 that degradation costs every method gives back."""
+    """For every class: AP50, AP, and the share of the AP50 lost by degradation that each method recovers."""
     tables = []
     for label in results.classes:
         found = {key: results.of(*key, label) for key in itertools.product(results.degradations, results.methods)}
@@ -171,7 +171,7 @@ def _detection_tables(results: DetectionResults) -> list[str]:
 
 
 def _recovered(found: Mapping[tuple[str, str], Detected], row: str, methods: Sequence[str]) -> list[str]:
-    """The share of the loss by degradation that each method gives back."""
+    """The share of the AP50 lost by degradation that each method recovers, in percent."""
     clean, degraded = found[CLEAN, INPUT].ap50, found[row, INPUT].ap50
     if not clean > degraded:
         return ["-"] * len(methods)

@@ -22,7 +22,7 @@ from torch import Tensor
 from deal_kernels import backend as backends
 from deal_kernels._common import dispatch
 from deal_kernels.lif import lif, op
-from deal_kernels.lif.neuron import neuron_of
+from deal_kernels.lif.neuron import lif_neuron
 from deal_kernels.lif.reference import Inputs
 
 BACKENDS = [b for b in ("cpp", "cuda", "triton") if backends.unavailable(b, DEVICE) is None]
@@ -86,13 +86,13 @@ def user_call(layer: Layer, x: Tensor, grad: Tensor | None) -> Callable[[], obje
 
 def backward_into(case: Case, x: Tensor, grad: Tensor, grad_x: Tensor, backend: str) -> Callable[[], None]:
     """The compiled backward kernel into memory that is there, with arguments made beforehand."""
-    neuron = neuron_of(TAU, None, True, THRESHOLD, 0.0, "auto", False, case.surrogate, "ge", 1)
+    neuron = lif_neuron(tau=TAU, v_threshold=THRESHOLD, surrogate=case.surrogate)
     inputs = Inputs(neuron, x, None, None, None, case.steps if case.constant else None)
     output = "mean" if case.kind.endswith("mean") else "spikes"
     if backend == "triton":
         from deal_kernels.lif import triton
 
-        return lambda: triton.backward(inputs, grad, None, output, grad_x, None, None, None, None)
+        return lambda: triton.backward(inputs, grad, None, output, None, grad_x, None, None, None, None)
     call = backends.extension().LifBackward(
         **op.call_inputs(inputs, output), constant=case.constant, grad=grad.data_ptr(), grad_x=grad_x.data_ptr()
     )
@@ -266,7 +266,7 @@ def bench_overhead(backend, race, report):
     """A call without gradient on 16 elements, and what of it is neither kernel nor allocation."""
     x = torch.randn(4, 4, device=DEVICE)
     spikes = torch.empty_like(x)
-    neuron = neuron_of(TAU, None, True, THRESHOLD, 0.0, "auto", False, "sigmoid", "ge", 1)
+    neuron = lif_neuron(tau=TAU, v_threshold=THRESHOLD)
     inputs = op.call_inputs(Inputs(neuron, x, None, None, None, None), "spikes")
     call = backends.extension().LifForward(**inputs, out=spikes.data_ptr())
     raw = functools.partial(dispatch.run_compiled, "lif_forward", call, x, backend)

@@ -11,11 +11,14 @@ enum class DType : int { float32, float16, bfloat16, float64 };
 
 // lif: neurons are numbered in memory order, time is the outer axis. N neurons, T steps.
 
-enum class Output : int { spikes, mean, packed };
+enum class Output : int { spikes, mean, packed, states, membranes };
 enum class Charge : int { decay_input, decay, beta };
 enum class Fire : int { ge, gt, levels };
-enum class Reset : int { hard, soft, none };
-enum class Surrogate : int { sigmoid, atan, triangle, rectangle, fast_sigmoid, erf };
+enum class Reset : int { hard, soft, none, next_hard, next_soft, twice_soft };
+enum class Surrogate : int {
+  sigmoid, atan, triangle, rectangle, fast_sigmoid, erf, exponential, sides, window,
+  given,  // by a tensor
+};
 
 struct Neuron {
   Charge charge;
@@ -23,13 +26,17 @@ struct Neuron {
   Reset reset;
   Surrogate surrogate;
   bool detach_reset;
-  bool multiply;  // decay is a power of two: multiplying by its reciprocal gives the same bits as dividing
-  double decay;   // tau, or beta for Charge::beta
+  bool carries;      // gradients pass from a step to the one before
+  bool rate;         // decay is 1 / tau
+  bool own_amount;   // a soft reset subtracts `amount`, otherwise the threshold
+  double decay;      // tau, 1 / tau, or beta for Charge::beta
   double threshold;
-  double rest;    // the reset value of a hard reset, otherwise 0
-  double alpha;   // sharpness of the surrogate
-  double height;  // of the fast sigmoid: its derivative at zero
-  double levels;  // the largest spike
+  double rest;       // the state that decays leads to
+  double reset_to;   // the state after a hard reset
+  double amount;
+  double alpha, height, outside;  // the numbers of the surrogate, see math/surrogate.h
+  double levels;     // the largest spike
+  double scale;      // of the output
 };
 
 // One value for all neurons (channels == 1) or one per channel; neuron n belongs to channel (n / inner) % channels.
@@ -68,6 +75,7 @@ struct LifBackward : LifInput {
   bool constant;       // x is one input for all steps: grad_x is the sum over time
   const void* grad;    // like the output
   const void* grad_v;  // [N] gradient of the final state
+  const void* slopes;  // [T, N] of the state type: the derivative of the spikes, for Surrogate::given
   void* grad_x;        // gradient of the normalised input where there is a norm
   void* grad_v0;       // [N]
   void *grad_decay, *grad_threshold;  // [N]: each neuron's contribution

@@ -21,15 +21,22 @@ from torch import Tensor
 
 from deal_kernels._common.checks import number, positive
 
-__all__ = ["ATan", "Erf", "FastSigmoid", "Rectangle", "Sigmoid", "Surrogate", "Triangle"]
+__all__ = [
+    "ATan", "Erf", "Exponential", "FastSigmoid", "LeakyReLU", "PiecewiseLeakyReLU", "Rectangle", "Sigmoid",
+    "StraightThrough", "Surrogate", "Triangle", "Window",
+]  # fmt: skip
+
+Numbers = tuple[float, float, float]
 
 
 class Surrogate:
-    """A surrogate derivative that every backend has. `alpha` and `height` are the numbers its kernels take."""
+    """A surrogate derivative that every backend has. A kernel knows it by its kind and three numbers."""
 
     kind: ClassVar[str]
-    alpha: float
-    height: float = 1.0
+
+    @property
+    def numbers(self) -> Numbers:
+        raise NotImplementedError
 
     def __call__(self, u: Tensor) -> Tensor:
         """The derivative at u, in the shape of u."""
@@ -44,6 +51,10 @@ class _OfAlpha(Surrogate):
 
     def __post_init__(self) -> None:
         positive("alpha", self.alpha)
+
+    @property
+    def numbers(self) -> Numbers:
+        return self.alpha, 0.0, 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,21 +92,22 @@ class Triangle(_OfAlpha):
 
 
 @dataclasses.dataclass(frozen=True)
-class Rectangle(_OfAlpha):
-    """alpha where |u| < 1 / (2 alpha), else 0."""
+class Erf(_OfAlpha):
+    """alpha / sqrt(pi) exp(-(alpha u)^2), the derivative of (1 + erf(alpha u)) / 2."""
 
-    kind: ClassVar[str] = "rectangle"
-    alpha: float = 1.0
+    kind: ClassVar[str] = "erf"
+    alpha: float = 2.0
 
     def __call__(self, u: Tensor) -> Tensor:
-        return self.alpha * (u.abs() < 0.5 / self.alpha).to(u.dtype)
+        return self.alpha / math.sqrt(math.pi) * torch.exp(-((self.alpha * u) ** 2))
 
 
 @dataclasses.dataclass(frozen=True)
 class FastSigmoid(Surrogate):
     """height / (1 + slope |u|)^2, the default of snnTorch (slope 25) and of Norse (SuperSpike, slope 100).
 
-    SpikingJelly's SuperSpike(alpha) is FastSigmoid(slope=1.0, height=alpha).
+    SpikingJelly's SuperSpike(alpha) is FastSigmoid(slope=1.0, height=alpha), and its SoftSign(alpha) is
+    FastSigmoid(slope=alpha, height=alpha / 2).
     """
 
     kind: ClassVar[str] = "fast_sigmoid"
@@ -107,30 +119,137 @@ class FastSigmoid(Surrogate):
         number("height", self.height)
 
     @property
-    def alpha(self) -> float:  # type: ignore[override]
-        return self.slope
+    def numbers(self) -> Numbers:
+        return self.slope, self.height, 0.0
 
     def __call__(self, u: Tensor) -> Tensor:
         return self.height / (1 + self.slope * u.abs()) ** 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Erf(_OfAlpha):
-    """alpha / sqrt(pi) exp(-(alpha u)^2), the derivative of (1 + erf(alpha u)) / 2."""
+class Exponential(Surrogate):
+    """height exp(-slope |u|). SpikingJelly's PiecewiseExp(alpha) is Exponential(slope=alpha, height=alpha / 2)."""
 
-    kind: ClassVar[str] = "erf"
-    alpha: float = 2.0
+    kind: ClassVar[str] = "exponential"
+    slope: float = 1.0
+    height: float = 0.5
+
+    def __post_init__(self) -> None:
+        positive("slope", self.slope)
+        number("height", self.height)
+
+    @property
+    def numbers(self) -> Numbers:
+        return self.slope, self.height, 0.0
 
     def __call__(self, u: Tensor) -> Tensor:
-        return self.alpha / math.sqrt(math.pi) * torch.exp(-((self.alpha * u) ** 2))
+        return self.height * torch.exp(-self.slope * u.abs())
 
 
-KINDS: dict[str, Callable[..., Surrogate]] = {
-    each.kind: each for each in (Sigmoid, ATan, Triangle, Rectangle, FastSigmoid, Erf)
+@dataclasses.dataclass(frozen=True)
+class _Plateau(Surrogate):
+    """`height` where |u| is less than `width`, and `outside` elsewhere."""
+
+    kind: ClassVar[str] = "rectangle"
+    width: float
+    height: float
+    outside: float
+
+    @property
+    def numbers(self) -> Numbers:
+        return self.width, self.height, self.outside
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return torch.where(u.abs() < self.width, torch.full_like(u, self.height), self.outside)
+
+
+class Rectangle(_Plateau):
+    """alpha where |u| < 1 / (2 alpha), else 0."""
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        super().__init__(0.5 / positive("alpha", alpha), alpha, 0.0)
+
+    def __repr__(self) -> str:
+        return f"Rectangle(alpha={self.height})"
+
+
+class PiecewiseLeakyReLU(_Plateau):
+    """1 / (2 width) where |u| < width, else `leak`."""
+
+    def __init__(self, width: float = 1.0, leak: float = 0.01) -> None:
+        super().__init__(width, 0.5 / positive("width", width), number("leak", leak))
+
+    def __repr__(self) -> str:
+        return f"PiecewiseLeakyReLU(width={self.width}, leak={self.outside})"
+
+
+@dataclasses.dataclass(frozen=True)
+class LeakyReLU(Surrogate):
+    """`slope` where u is at least 0, else `leak`."""
+
+    kind: ClassVar[str] = "sides"
+    slope: float = 1.0
+    leak: float = 0.0
+
+    def __post_init__(self) -> None:
+        number("slope", self.slope)
+        number("leak", self.leak)
+
+    @property
+    def numbers(self) -> Numbers:
+        return 0.0, self.slope, self.leak
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return torch.where(u < 0, torch.full_like(u, self.leak), self.slope)
+
+
+class StraightThrough(LeakyReLU):
+    """1 everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0, 1.0)
+
+    def __repr__(self) -> str:
+        return "StraightThrough()"
+
+
+@dataclasses.dataclass(frozen=True)
+class Window(Surrogate):
+    """1 from `low` to `high`, ends included, else 0. With several levels of spikes u is h / v_threshold."""
+
+    kind: ClassVar[str] = "window"
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if number("low", self.low) >= number("high", self.high):
+            raise ValueError(f"low must be below high; got {self.low} and {self.high}")
+
+    @property
+    def numbers(self) -> Numbers:
+        return self.low, self.high, 0.0
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return ((u >= self.low) & (u <= self.high)).to(u.dtype)
+
+
+DEFAULTS: dict[str, Surrogate] = {
+    each.kind: each for each in (Sigmoid(), ATan(), Triangle(), Rectangle(), FastSigmoid(), Erf(), Exponential())
 }
-DEFAULTS = {kind: make() for kind, make in KINDS.items()}
+
+KINDS: dict[str, Callable[[float, float, float], Surrogate]] = {
+    "sigmoid": lambda alpha, _, __: Sigmoid(alpha),
+    "atan": lambda alpha, _, __: ATan(alpha),
+    "triangle": lambda alpha, _, __: Triangle(alpha),
+    "erf": lambda alpha, _, __: Erf(alpha),
+    "fast_sigmoid": lambda slope, height, _: FastSigmoid(slope, height),
+    "exponential": lambda slope, height, _: Exponential(slope, height),
+    "rectangle": _Plateau,
+    "sides": lambda _, slope, leak: LeakyReLU(slope, leak),
+    "window": lambda low, high, _: Window(low, high),
+}
 
 
-def of_numbers(kind: str, alpha: float, height: float) -> Surrogate:
+def of_numbers(kind: str, numbers: Numbers) -> Surrogate:
     """The surrogate of a kind, from the numbers that its kernels take."""
-    return FastSigmoid(alpha, height) if kind == "fast_sigmoid" else KINDS[kind](alpha)
+    return KINDS[kind](*numbers)

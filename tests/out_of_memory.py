@@ -25,8 +25,9 @@ def lif_backward(kernels, scale):
     x, grad, grad_x = (floats(steps) for _ in range(3))
     neuron = kernels.Neuron(
         charge=kernels.Charge.decay_input, fire=kernels.Fire.ge, reset=kernels.Reset.hard,
-        surrogate=kernels.Surrogate.atan, detach_reset=False, multiply=True, decay=2.0, threshold=1.0, rest=0.0,
-        alpha=2.0, height=1.0, levels=1.0,
+        surrogate=kernels.Surrogate.atan, detach_reset=False, carries=True, rate=False, own_amount=False,
+        decay=2.0, threshold=1.0, rest=0.0, reset_to=0.0, amount=0.0, alpha=2.0, height=0.0, outside=0.0, levels=1.0,
+        scale=1.0,
     )  # fmt: skip
     call = kernels.LifBackward(
         neuron=neuron, dtype=kernels.DType.float32, output=kernels.Output.spikes, steps=steps, neurons=1, time_stride=1,

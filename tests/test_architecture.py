@@ -208,11 +208,11 @@ def test_what_an_import_brings_in(statement, absent):
 # The names by which Python looks members of the enums up, wherever it keeps them.
 ENUMS = {
     "DType": "float32 float16 bfloat16 float64",
-    "Output": "spikes mean packed",
+    "Output": "spikes mean packed states membranes",
     "Charge": "decay_input decay beta",
     "Fire": "ge gt levels",
-    "Reset": "hard soft none",
-    "Surrogate": "sigmoid atan triangle rectangle fast_sigmoid erf",
+    "Reset": "hard soft none next_hard next_soft twice_soft",
+    "Surrogate": "sigmoid atan triangle rectangle fast_sigmoid erf exponential sides window given",
     "Degradation": "identity contrast saturation sharpness gaussian_blur max_pool_resize average_pool_resize "
     "bicubic_resize posterize stripe row_stripe gain noise wide_blur row_gain tone dead pattern quantise clip",
     "Padding": "zeros reflect replicate",

@@ -1,7 +1,6 @@
 """The CUDA kernels' own source, run thread by thread on a CPU, against the CPU kernels."""
 
 import itertools
-import math
 from types import SimpleNamespace
 
 import pytest
@@ -10,10 +9,13 @@ from cuda_emulation import HALVES, Compiled, Emulated, GuardedTensors, library
 
 CHARGES = ("decay_input", "decay", "beta")
 FIRES = ("ge", "gt", "levels")
-RESETS = ("hard", "soft", "none")
-SURROGATES = ("sigmoid", "atan", "triangle", "rectangle", "fast_sigmoid", "erf")
-EXPONENTIALS = ("sigmoid", "erf")
+RESETS = ("hard", "soft", "none", "next_hard", "next_soft", "twice_soft")
+SURROGATES = (
+    "sigmoid", "atan", "triangle", "rectangle", "fast_sigmoid", "erf", "exponential", "sides", "window", "given",
+)  # fmt: skip
+EXPONENTIALS = ("sigmoid", "erf", "exponential")
 OUTPUTS = ("spikes", "mean", "packed")
+RECORDS = ("states", "membranes")
 STEPS = (1, 3, 4, 7, 16, 17, 40)
 SIZES = (1, 7, 517, 520, 1028)  # odd ones take neurons one by one
 
@@ -28,17 +30,22 @@ def emulated():
 def layer(
     steps=4, neurons=520, dtype=torch.float32, *, charge="decay_input", fire="ge", reset="soft", surrogate="atan",
     detach=False, decay=None, threshold=0.8, output="spikes", constant=False, state=True, decays=None, thresholds=None,
-    norms=None, shortcut=False, inner=1, skew=(0, 0),
+    norms=None, shortcut=False, inner=1, skew=(0, 0), carries=True, amount=None, scale=1.0, rest=None,
+    rate=None,
 ):  # fmt: skip
     """What a kernel is run on: random tensors, and of decay, threshold and norm so many channels, or None."""
     random = torch.Generator().manual_seed(steps * 1000 + neurons)
-    decay = decay or (0.75 if charge == "beta" else 2.0)
+    decay = decay or (0.75 if charge == "beta" else 0.5)
+    reset_to = -0.25 if "hard" in reset else 0.0
+    alphas = {"sigmoid": 4.0, "atan": 2.0, "fast_sigmoid": 3.0, "window": -0.5}
     neuron = {
-        "charge": charge, "fire": fire, "reset": reset, "surrogate": surrogate, "detach_reset": detach,
-        "multiply": charge != "beta" and decays is None and math.frexp(decay)[0] == 0.5,
-        "decay": decay, "threshold": threshold, "rest": -0.25 if reset == "hard" else 0.0,
-        "alpha": {"sigmoid": 4.0, "atan": 2.0, "fast_sigmoid": 3.0}.get(surrogate, 1.0), "height": 0.7,
-        "levels": 4 if fire == "levels" else 1,
+        "charge": charge, "fire": fire, "reset": reset, "surrogate": "window" if fire == "levels" else surrogate,
+        "detach_reset": detach, "carries": carries,
+        "rate": charge != "beta" and (decays is None and decay < 1 if rate is None else rate),
+        "own_amount": amount is not None, "decay": decay, "threshold": threshold,
+        "rest": reset_to if rest is None else rest, "reset_to": reset_to, "amount": amount or 0.0,
+        "alpha": alphas.get(surrogate, 1.0), "height": 0.7, "outside": 0.1, "levels": 4 if fire == "levels" else 1,
+        "scale": scale,
     }  # fmt: skip
     tensors = GuardedTensors(skew)
 
@@ -49,13 +56,16 @@ def layer(
         return None if channels is None else tensors.place(torch.rand(channels, generator=random) + low)
 
     rows = 1 if constant else steps
+    grad_type = torch.float32 if output in RECORDS else dtype
     return SimpleNamespace(
         neuron=neuron, dtype=dtype, steps=steps, neurons=neurons, output=output, constant=constant, inner=inner,
         tensors=tensors, x=normal(rows, neurons, dtype=dtype), v0=normal(neurons) if state else None,
         decay=parameter(decays, 0.3 if charge == "beta" else 1.2), threshold=parameter(thresholds, 0.5),
-        grad=normal(1 if output == "mean" else steps, neurons, dtype=dtype), grad_v=normal(neurons) if state else None,
+        grad=normal(1 if output == "mean" else steps, neurons, dtype=grad_type),
+        grad_v=normal(neurons) if state else None,
         norm=[parameter(norms, low) for low in (0.0, 0.8, -0.4)] if norms else None,
         shortcut=normal(rows, neurons, dtype=dtype) if shortcut else None,
+        slopes=normal(steps, neurons) if surrogate == "given" else None,
     )  # fmt: skip
 
 
@@ -74,8 +84,8 @@ def inputs(kernels, a):
     return {
         "neuron": kernels.make("Neuron", **a.neuron), "dtype": a.dtype, "output": a.output, "steps": a.steps,
         "neurons": a.neurons, "time_stride": 0 if a.constant else a.neurons, "x": a.x, "v0": a.v0, "decay": a.decay,
-        "decay_channels": channels(a.decay), "threshold": a.threshold, "threshold_channels": channels(a.threshold),
-        "inner": a.inner, "norm": norm,
+        "decay_channels": channels(a.decay), "decay_inner": a.inner, "threshold": a.threshold,
+        "threshold_channels": channels(a.threshold), "threshold_inner": a.inner, "norm": norm,
     }  # fmt: skip
 
 
@@ -85,6 +95,8 @@ def forward(kernels, a):
         "spikes": ((a.steps, a.neurons), a.dtype),
         "mean": ((a.neurons,), a.dtype),
         "packed": ((a.steps, (a.neurons + 7) // 8), torch.uint8),
+        "states": ((a.steps, a.neurons), torch.float32),
+        "membranes": ((a.steps, a.neurons), torch.float32),
     }[a.output]
     out, v = a.tensors.result(*shape, dtype=dtype), None if a.v0 is None else a.tensors.result(a.neurons)
     kernels.run("lif_forward", **inputs(kernels, a), out=out, v=v)
@@ -99,7 +111,8 @@ def backward(kernels, a, shares=True):
     a.sums = a.tensors.result(2, a.neurons if kernels.emulated else len(a.norm[0])) if a.norm else None
     grad_v0, grad_decay, grad_threshold = states
     kernels.run(
-        "lif_backward", **inputs(kernels, a), constant=a.constant, grad=a.grad, grad_v=a.grad_v, grad_x=grad_x,
+        "lif_backward", **inputs(kernels, a), constant=a.constant, grad=a.grad, grad_v=a.grad_v, slopes=a.slopes,
+        grad_x=grad_x,
         grad_v0=grad_v0, grad_decay=grad_decay, grad_threshold=grad_threshold, norm_sums=a.sums,
     )  # fmt: skip
     a.tensors.check()
@@ -158,13 +171,36 @@ def test_neurons(emulated, charge, fire, reset):
             assert compare(backward(emulated, a), backward(compiled, a)), options
 
 
+@pytest.mark.parametrize("output", OUTPUTS + RECORDS)
+@pytest.mark.parametrize("reset", RESETS)
+def test_rest_amount_scale_and_carried_gradient(emulated, reset, output):
+    for neurons, charge, dtype in itertools.product((131, 132), CHARGES, HALVES):
+        for options in ({"carries": False, "rest": 0.1}, {"amount": 0.4, "scale": 1.0 if output == "packed" else 0.3}):
+            a = layer(19, neurons, dtype, reset=reset, output=output, charge=charge, **options)
+            assert same(forward(emulated, a), forward(compiled, a)), (charge, options)
+            if output != "packed":
+                assert same(backward(emulated, a), backward(compiled, a)), (charge, options)
+
+
+@pytest.mark.parametrize("output", RECORDS)
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_records(emulated, dtype, output):
+    for steps, neurons in itertools.product(STEPS, SIZES):
+        for options in ({}, {"constant": True, "state": False}, {"surrogate": "given", "reset": "twice_soft"}):
+            a = layer(steps, neurons, dtype, output=output, **options)
+            assert same(forward(emulated, a), forward(compiled, a)), (steps, neurons, options)
+            for shares in (False, True):
+                ours, expected = (backward(kernels, a, shares) for kernels in (emulated, compiled))
+                assert same(ours, expected), (steps, neurons, options, shares)
+
+
 @pytest.mark.parametrize("charge", CHARGES)
 @pytest.mark.parametrize(("decays", "thresholds"), [(1, None), (None, 1), (5, 1), (1, 5), (5, 5), (3, None)])
 def test_parameters(emulated, charge, decays, thresholds):
     for inner, neurons, fire in itertools.product((1, 3, 4, 64), (240, 241), ("ge", "levels")):
         options = {"charge": charge, "decays": decays, "thresholds": thresholds, "inner": inner, "fire": fire}
-        for output in OUTPUTS:
-            a = layer(5, neurons, output=output, **options)
+        for output, rate in zip(OUTPUTS, (False, True, True), strict=True):
+            a = layer(5, neurons, output=output, rate=rate, **options)
             assert same(forward(emulated, a), forward(compiled, a)), (options, output)
             if output != "packed":
                 assert same(backward(emulated, a), backward(compiled, a)), (options, output)

@@ -14,8 +14,18 @@ CHARGES = {
     "power_of_two": {"tau": 4.0},
     "beta": {"beta": 0.7},
     "integrate": {"tau": None},
+    "rate": {"rate": 0.3},
+    "rested": {"tau": 3.0, "v_rest": 0.2},
 }
-RESETS = {"hard": {"v_reset": -0.3}, "zero": {"v_reset": 0.0}, "soft": {"v_reset": None}, "none": {"reset": "none"}}
+RESETS = {
+    "hard": {"v_reset": -0.3},
+    "zero": {"v_reset": 0.0},
+    "soft": {"v_reset": None},
+    "none": {"reset": "none"},
+    "next_hard": {"reset": "next_hard", "v_reset": -0.3},
+    "next_soft": {"reset": "next_soft"},
+    "twice_soft": {"reset": "twice_soft", "reset_by": 0.6},
+}
 FIRES = {
     "sigmoid": {"surrogate": "sigmoid"},
     "atan": {"surrogate": "atan", "fire": "gt"},
@@ -23,7 +33,11 @@ FIRES = {
     "rectangle": {"surrogate": "rectangle"},
     "fast_sigmoid": {"surrogate": surrogate.FastSigmoid(slope=10.0, height=0.5), "fire": "gt"},
     "erf": {"surrogate": "erf"},
+    "exponential": {"surrogate": surrogate.Exponential(slope=2.0, height=0.8), "scale": 0.25},
+    "plateau": {"surrogate": surrogate.PiecewiseLeakyReLU(0.8, 0.05)},
+    "sides": {"surrogate": surrogate.LeakyReLU(0.9, 0.1)},
     "levels": {"levels": 4},
+    "window": {"levels": 4, "surrogate": surrogate.Window(-0.5, 4.5), "scale": 0.25},
 }
 
 
@@ -49,7 +63,7 @@ def test_oracle(backend, device, charge, reset, fire, detach):
     spikes, state = lif(x, v0, **neuron, return_state=True, backend=backend)
     grads = torch.autograd.grad([spikes, state], [x, v0], [g, gv])
     # On a GPU torch divides by a Python number by multiplying; a tensor divides truly.
-    if "tau" in neuron and neuron["tau"] is not None:
+    if neuron.get("tau") is not None:
         neuron["tau"] = torch.tensor(neuron["tau"], device=device)
     expected_spikes, expected_state = oracle.lif(x, v0, **neuron)
     expected = torch.autograd.grad([expected_spikes, expected_state], [x, v0], [g, gv])
@@ -57,9 +71,99 @@ def test_oracle(backend, device, charge, reset, fire, detach):
     assert close(grads[0], expected[0], 2e-6) and close(grads[1], expected[1], 2e-6)
 
 
+@pytest.mark.parametrize("reset", each(RESETS))
+@pytest.mark.parametrize("charge", each(CHARGES))
+def test_gradient_within_a_step(backend, device, charge, reset):
+    """Without the carried gradient each step learns from its own output, and the last one from the final state."""
+    torch.manual_seed(0)
+    neuron = {**charge, **reset, "carry_gradient": False, "surrogate": "atan"}
+    x = torch.randn(20, 2, 9, device=device, requires_grad=True)
+    v0 = torch.randn(2, 9, device=device, requires_grad=True)
+    g = torch.randn(20, 2, 9, device=device), torch.randn(2, 9, device=device)
+    grad, grad_v0 = torch.autograd.grad(lif(x, v0, **neuron, return_state=True, backend=backend), [x, v0], g)
+    (expected,) = torch.autograd.grad(oracle.lif(x, v0, **neuron), [x], g)
+    assert close(grad, expected, 2e-6) and not grad_v0.any()
+
+
+@pytest.mark.parametrize("output", ["v", "h"])
+@pytest.mark.parametrize("fire", each({"atan": {"surrogate": "atan"}, "levels": {"levels": 3}}))
+@pytest.mark.parametrize("reset", each(RESETS))
+def test_records(backend, device, reset, fire, output):
+    """The states after and before the reset, with the gradients of everything."""
+    torch.manual_seed(0)
+    for dtype, steps in ((torch.float32, None), (torch.bfloat16, None), (torch.float32, 19)):
+        x = torch.randn(*((19,) if steps is None else ()), 2, 3, 7, device=device).to(dtype).requires_grad_()
+        wide = x.detach().float().requires_grad_()
+        leaves = torch.randn(2, 3, 7), torch.rand(3) + 0.5, torch.rand(3) + 0.5
+        v0, beta, theta = (leaf.to(device).requires_grad_() for leaf in leaves)
+        neuron = {**reset, **fire, "output": output, "steps": steps}
+        record, v = lif(x, v0, beta=beta, v_threshold=theta, **neuron, return_state=True, backend=backend)
+        expected, expected_v = oracle.lif(wide, v0, beta=beta[:, None], v_threshold=theta[:, None], **neuron)
+        assert record.dtype == torch.float32 and torch.equal(record, expected) and torch.equal(v, expected_v)
+        g = torch.randn(record.shape, device=device), torch.randn(v.shape, device=device)
+        grads = torch.autograd.grad([record, v], [x, v0, beta, theta], g, allow_unused=True)
+        expected_grads = torch.autograd.grad([expected, expected_v], [wide, v0, beta, theta], g, allow_unused=True)
+        for grad, other in zip(grads, expected_grads, strict=True):
+            other = torch.zeros_like(grad) if other is None else other
+            assert close(grad.float(), other, 1e-2 if grad.dtype == torch.bfloat16 else 3e-6)
+
+
+@pytest.mark.parametrize("reset", each(RESETS))
+@pytest.mark.parametrize("reduce", [None, "mean"])
+def test_surrogate_of_the_caller(backend, device, reset, reduce):
+    """A function computes the derivatives of all steps at once; everything else is that of a built-in surrogate."""
+    torch.manual_seed(0)
+    calls = []
+
+    def tanh_slope(u):
+        calls.append(u.shape)
+        return 0.5 * (1 - torch.tanh(u).square())
+
+    x = torch.randn(20, 2, 3, 7, device=device, requires_grad=True)
+    theta = (torch.rand(3, device=device) + 0.5).requires_grad_()
+    neuron = {**reset, "v_threshold": theta, "reduce": reduce, "backend": backend}
+    mine, built_in = lif(x, surrogate=tanh_slope, **neuron), lif(x, surrogate=surrogate.Sigmoid(2.0), **neuron)
+    assert torch.equal(mine, built_in)
+    g = torch.randn_like(mine)
+    for grad, other in zip(
+        torch.autograd.grad(mine, [x, theta], g), torch.autograd.grad(built_in, [x, theta], g), strict=True
+    ):
+        assert close(grad, other, 1e-5)
+    assert calls == [(20, 2, 3, 7)]
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "transposed"])
+@pytest.mark.parametrize("shape", [(5, 4, 3), (5, 1, 1), (1, 4, 3), (2, 5, 4, 3), (2, 1, 1, 3)])
+def test_parameters_of_each_neuron(backend, device, shape, layout):
+    torch.manual_seed(1)
+    x = torch.randn(6 * 2, 5, 4, 3, device=device) * 1.5
+    if layout == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    x = x.unflatten(0, (6, 2))
+    if layout == "transposed":
+        x = x.transpose(1, 3).contiguous().transpose(1, 3)
+    x.requires_grad_()
+    tau = (torch.rand(shape, device=device) + 1.5).requires_grad_()
+    theta = (torch.rand(5, device=device) * 0.5 + 0.5).requires_grad_()
+    g = torch.randn(x.shape, device=device)
+    spikes = lif(x, tau=tau, v_threshold=theta, v_reset=None, backend=backend)
+    expected, _ = oracle.lif(x, tau=tau, v_threshold=theta[:, None, None], v_reset=None)
+    assert torch.equal(spikes, expected)
+    for grad, other in zip(
+        torch.autograd.grad(spikes, [x, tau, theta], g), torch.autograd.grad(expected, [x, tau, theta], g), strict=True
+    ):
+        assert grad.shape == other.shape and close(grad, other, 3e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8])
+def test_whole_numbers(backend, device, dtype):
+    x = torch.randint(0, 2, (4, 2, 9), device=device).to(dtype)
+    assert torch.equal(lif(x, tau=None, backend=backend), lif(x.float(), tau=None, backend=backend))
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("shape", ["scalar", "one", "channel"])
-@pytest.mark.parametrize("name", ["tau", "beta"])
+@pytest.mark.parametrize("name", ["tau", "rate", "beta"])
 @pytest.mark.parametrize("reset", each(RESETS))
 @pytest.mark.parametrize("fire", each({"atan": {"surrogate": "atan"}, "levels": {"levels": 3}}))
 @pytest.mark.parametrize("decay_input", [True, False], ids=["decay_input", "decay"])
@@ -78,11 +182,17 @@ def test_parameter_gradients(backend, device, name, shape, layout, reset, fire, 
     assert spikes.stride() == x.stride()
     grads = torch.autograd.grad(spikes, [x, p, theta], g)
     view = (-1, 1, 1) if shape == "channel" else ()
-    expected_spikes, _ = oracle.lif(x, **{name: p.reshape(view)}, v_threshold=theta.reshape(view), **neuron)
-    assert torch.equal(spikes, expected_spikes)
-    for grad, expected in zip(grads, torch.autograd.grad(expected_spikes, [x, p, theta], g), strict=True):
-        assert grad.shape == expected.shape
-        assert close(grad, expected, 3e-6)
+    # The oracle has parameters for each neuron. Their gradients are the terms of the sums that ours are.
+    wide = x.detach().double().requires_grad_()
+    each = [q.detach().double().reshape(view).expand(2, 5, 4, 3).clone().requires_grad_() for q in (p, theta)]
+    expected_spikes, _ = oracle.lif(wide, **{name: each[0]}, v_threshold=each[1], **neuron)
+    assert torch.equal(spikes, expected_spikes.float())
+    expected, *terms = torch.autograd.grad(expected_spikes, [wide, *each], g.double())
+    assert close(grads[0], expected, 3e-6)
+    axes = (0, 2, 3) if shape == "channel" else (0, 1, 2, 3)
+    for grad, term in zip(grads[1:], terms, strict=True):
+        assert grad.shape == size
+        assert ((grad - term.sum(axes)).abs() <= 3e-6 * term.abs().sum(axes)).all()
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 16, 17, 33, 100])

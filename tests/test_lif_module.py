@@ -132,9 +132,9 @@ def test_one_word_has_one_meaning_in_every_layer():
 def test_signatures_name_every_argument(function):
     """help() and an editor show all of them, the same in functions and layers."""
     layer = LIF if function is lif else TDBNLIF
-    kinds = {each.kind for each in inspect.signature(layer.__init__).parameters.values()}
-    assert inspect.Parameter.VAR_KEYWORD not in kinds
-    of_function, of_layer = (set(inspect.signature(each).parameters) for each in (function, layer.__init__))
+    of_function, of_layer = (inspect.signature(each).parameters for each in (function, layer.__init__))
+    assert all(each.kind is not inspect.Parameter.VAR_KEYWORD for each in (*of_function.values(), *of_layer.values()))
     tensors = {"x", "v0", "out", "weight", "bias", "running_mean", "running_var", "training", "shortcut"}
     of_module = {"self", "stateful", "detach_state", "num_features", "affine", "track_running_stats"}
-    assert of_function - tensors == of_layer - of_module
+    assert set(of_function) - tensors == set(of_layer) - of_module
+    assert {"tau", "v_threshold", "surrogate"} < set(of_function)

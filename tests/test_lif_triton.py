@@ -19,12 +19,26 @@ from triton_testing import (
 from deal_kernels import backend as backends
 from deal_kernels.lif import lif, op
 from deal_kernels.lif import triton as room
-from deal_kernels.lif.neuron import CHARGES, RESETS, Neuron
+from deal_kernels.lif.neuron import CHARGES, RESETS, lif_neuron
 from deal_kernels.lif.reference import Inputs, Norm
-from deal_kernels.surrogate import KINDS, ATan, Erf, FastSigmoid, Rectangle, Sigmoid, Triangle, of_numbers
+from deal_kernels.surrogate import (
+    KINDS,
+    Erf,
+    Exponential,
+    FastSigmoid,
+    Rectangle,
+    Sigmoid,
+    Triangle,
+    Window,
+    of_numbers,
+)
 
 CHARGE = {"decay_input": {"tau": 2.0}, "decay": {"tau": 3.0, "decay_input": False}, "beta": {"beta": 0.7}}
-RESET = {"hard": {"v_reset": 0.1}, "soft": {"v_reset": None}, "none": {"reset": "none"}}
+RESET = {
+    "hard": {"v_reset": 0.1}, "soft": {"v_reset": None}, "none": {"reset": "none"},
+    "next_hard": {"reset": "next_hard", "v_reset": 0.1}, "next_soft": {"reset": "next_soft", "reset_by": 0.8},
+    "twice_soft": {"reset": "twice_soft", "v_rest": 0.2},
+}  # fmt: skip
 
 
 @interpreted(__file__)
@@ -78,7 +92,7 @@ def test_every_neuron_agrees_with_the_reference(charge, reset):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reset", ("hard", "soft"))
 def test_every_surrogate_agrees_with_the_reference(kind, reset):
-    threshold, slope = torch.tensor(0.9, device=DEVICE), of_numbers(kind, 1.3, 0.7)
+    threshold, slope = torch.tensor(0.9, device=DEVICE), of_numbers(kind, (0.3, 0.7, 0.1))
     assert_agrees(current(4, 37), wanted=(threshold,), v_threshold=threshold, surrogate=slope, **RESET[reset])
 
 
@@ -105,6 +119,35 @@ def test_gradients_of_parameters_agree_with_the_reference(charge, fire):
         assert_agrees(
             x, current(*shape[1:], seed=4), (decay, threshold), v_threshold=threshold, surrogate="atan",
             **{**CHARGE[charge], name: decay}, **RESET["soft"], **firing,
+        )  # fmt: skip
+
+
+@runs
+@pytest.mark.parametrize("output", ("v", "h"))
+@pytest.mark.parametrize("reset", RESETS)
+def test_records_agree_with_the_reference(reset, output):
+    threshold = torch.tensor(0.9, device=DEVICE)
+    for x in (current(11, 3, 5), current(11, 3, 5, dtype=torch.bfloat16)):
+        assert_agrees(x, wanted=(threshold,), v_threshold=threshold, surrogate="atan", output=output, **RESET[reset])
+    assert_agrees(current(37), steps=5, output=output, surrogate="triangle", **RESET[reset])
+
+
+@runs
+@pytest.mark.parametrize("reset", RESETS)
+def test_scale_rate_and_carried_gradient_agree_with_the_reference(reset):
+    rate = torch.rand(5, generator=torch.Generator().manual_seed(0)).add(0.1).to(DEVICE)
+    for options in ({"scale": 0.3}, {"scale": 0.3, "reduce": "mean"}, {"carry_gradient": False}):
+        x = current(11, 3, 5)
+        assert_agrees(x, current(3, 5, seed=2), (rate,), rate=rate, surrogate="atan", **options, **RESET[reset])
+
+
+@runs
+def test_a_function_as_surrogate_and_parameters_of_each_neuron_agree_with_the_reference():
+    tau = torch.rand(3, 5, 2, generator=torch.Generator().manual_seed(0)).add(1.1).to(DEVICE)
+    for reduce in (None, "mean"):
+        assert_agrees(
+            current(11, 4, 3, 5, 2), wanted=(tau,), tau=tau, surrogate=lambda u: 1 / (1 + u * u), reduce=reduce,
+            v_reset=None,
         )  # fmt: skip
 
 
@@ -170,7 +213,7 @@ def test_gradients_have_the_bits_of_the_compiled_kernels(charge, reset, surrogat
     decay, threshold = torch.tensor(1.3), torch.tensor(0.7)
     name = "beta" if charge == "beta" else "tau"
     arguments = {**CHARGE[charge], **RESET[reset], name: decay, "levels": levels}
-    arguments["surrogate"] = of_numbers(surrogate, 1.3, 1.0)
+    arguments["surrogate"] = of_numbers(surrogate, (1.3, 1.0, 0.0))
     for shape, steps in (((11, 3, 41), None), ((3, 41), 3)):
         x, v0 = current(*shape), current(3, 41, seed=2)
         results = [
@@ -181,7 +224,7 @@ def test_gradients_have_the_bits_of_the_compiled_kernels(charge, reset, surrogat
             assert torch.equal(one, other)
 
 
-NEURON = Neuron("decay_input", 2.0, 1.0, "hard", 0.1, False, ATan(), "ge", 1)
+NEURON = lif_neuron(v_reset=0.1, surrogate="atan")
 
 
 def launched(name, i, output, monkeypatch):
@@ -196,10 +239,12 @@ def launched(name, i, output, monkeypatch):
             grad, grad_x = op.spikes_like(i, output), op.spikes_like(i, "spikes" if i.steps is None else "mean")
             parameters = (None if p is None else state for p in (i.decay, i.threshold))
             sums = None if i.norm is None else torch.empty((2, *i.row.shape))
-            room.backward(i, grad, state, output, grad_x, state, *parameters, sums)
+            slopes = None if i.neuron.has_kernels else torch.empty((i.length, *i.row.shape))
+            room.backward(i, grad, state, output, slopes, grad_x, state, *parameters, sums)
     return recorder.arguments
 
 
+LEVELS = {"levels": 4, "reset": "soft", "surrogate": Window(0.0, 4.0)}
 ALIGNED, UNALIGNED = (4, 2, 8, 64), (4, 2, 5, 7)
 VARIANTS = {  # changes to NEURON, shape of x, output, constant current, v0 and parameters per channel, norm
     "plain": ({}, ALIGNED, "spikes", False, False, ""),
@@ -211,7 +256,13 @@ VARIANTS = {  # changes to NEURON, shape of x, output, constant current, v0 and 
     "constant": ({"charge": "beta", "surrogate": Rectangle(), "reset": "none"}, ALIGNED[1:], "mean", True, False, ""),
     "fast sigmoid": ({"surrogate": FastSigmoid()}, ALIGNED, "spikes", False, False, ""),
     "erf": ({"surrogate": Erf()}, UNALIGNED, "spikes", False, False, ""),
-    "levels": ({"levels": 4, "reset": "soft"}, (8, *ALIGNED[1:]), "spikes", False, True, ""),
+    "exponential": ({"surrogate": Exponential(), "reset": "next_soft"}, ALIGNED, "spikes", False, False, ""),
+    "next hard, learnt": ({"reset": "next_hard"}, ALIGNED, "spikes", False, True, ""),
+    "twice, learnt, long": ({"reset": "twice_soft"}, (17, *ALIGNED[1:]), "spikes", False, True, ""),
+    "states": ({"carries": False}, ALIGNED, "states", False, False, ""),
+    "membranes": ({"scale": 0.5, "amount": 0.5, "reset": "soft"}, UNALIGNED, "membranes", False, True, ""),
+    "given": ({"surrogate": torch.ones_like}, ALIGNED, "mean", False, False, ""),
+    "levels": (LEVELS, (8, *ALIGNED[1:]), "spikes", False, True, ""),
     "bits": ({}, ALIGNED, "packed", False, False, ""),
     "bits, unaligned": ({}, UNALIGNED, "packed", False, False, ""),
     "norm": ({}, ALIGNED, "spikes", False, False, "norm"),
@@ -249,7 +300,7 @@ def test_what_the_kernels_compile_to(
     arguments = launched(name, i, output, monkeypatch)
     ptx = exact_ptx(capability, getattr(room, f"{name}_kernel"), arguments)
 
-    divides = not arguments["MULTIPLY"] and i.neuron.charge != "beta"
+    divides = not arguments["RATE"] and i.neuron.charge != "beta"
     assert ("div.rn.f32" in ptx) or not divides
     if i.neuron.levels > 1:
         assert "0f4B400000" in ptx and "0fCB400000" in ptx  # the rounding constant, added and subtracted

@@ -9,7 +9,9 @@ inline void define_lif_enums(py::module_& m) {
   py::enum_<Output>(m, "Output", py::module_local())
       .value("spikes", Output::spikes)
       .value("mean", Output::mean)
-      .value("packed", Output::packed);
+      .value("packed", Output::packed)
+      .value("states", Output::states)
+      .value("membranes", Output::membranes);
   py::enum_<Charge>(m, "Charge", py::module_local())
       .value("decay_input", Charge::decay_input)
       .value("decay", Charge::decay)
@@ -21,14 +23,21 @@ inline void define_lif_enums(py::module_& m) {
   py::enum_<Reset>(m, "Reset", py::module_local())
       .value("hard", Reset::hard)
       .value("soft", Reset::soft)
-      .value("none", Reset::none);
+      .value("none", Reset::none)
+      .value("next_hard", Reset::next_hard)
+      .value("next_soft", Reset::next_soft)
+      .value("twice_soft", Reset::twice_soft);
   py::enum_<Surrogate>(m, "Surrogate", py::module_local())
       .value("sigmoid", Surrogate::sigmoid)
       .value("atan", Surrogate::atan)
       .value("triangle", Surrogate::triangle)
       .value("rectangle", Surrogate::rectangle)
       .value("fast_sigmoid", Surrogate::fast_sigmoid)
-      .value("erf", Surrogate::erf);
+      .value("erf", Surrogate::erf)
+      .value("exponential", Surrogate::exponential)
+      .value("sides", Surrogate::sides)
+      .value("window", Surrogate::window)
+      .value("given", Surrogate::given);
 }
 
 inline void define_neuron(py::module_& m) {
@@ -38,13 +47,19 @@ inline void define_neuron(py::module_& m) {
       .required("reset", set<&Neuron::reset>)
       .required("surrogate", set<&Neuron::surrogate>)
       .required("detach_reset", set<&Neuron::detach_reset>)
-      .required("multiply", set<&Neuron::multiply>)
+      .required("carries", set<&Neuron::carries>)
+      .required("rate", set<&Neuron::rate>)
+      .required("own_amount", set<&Neuron::own_amount>)
       .required("decay", set<&Neuron::decay>)
       .required("threshold", set<&Neuron::threshold>)
       .required("rest", set<&Neuron::rest>)
+      .required("reset_to", set<&Neuron::reset_to>)
+      .required("amount", set<&Neuron::amount>)
       .required("alpha", set<&Neuron::alpha>)
       .required("height", set<&Neuron::height>)
+      .required("outside", set<&Neuron::outside>)
       .required("levels", set<&Neuron::levels>)
+      .required("scale", set<&Neuron::scale>)
       .define(m);
 }
 
@@ -76,19 +91,14 @@ Fields<Call> lif_fields(const char* name) {
       .optional("v0", set<&Call::v0>)
       .optional("decay", [](Call& call, py::handle value) { call.decay.data = pointer(value); })
       .optional("decay_channels", [](Call& call, py::handle value) { call.decay.channels = value.cast<int64_t>(); })
+      .optional("decay_inner", [](Call& call, py::handle value) { call.decay.inner = value.cast<int64_t>(); })
       .optional("threshold", [](Call& call, py::handle value) { call.threshold.data = pointer(value); })
       .optional("threshold_channels",
                 [](Call& call, py::handle value) { call.threshold.channels = value.cast<int64_t>(); })
-      .optional("inner", [](Call& call, py::handle value) { call.decay.inner = value.cast<int64_t>(); })
+      .optional("threshold_inner", [](Call& call, py::handle value) { call.threshold.inner = value.cast<int64_t>(); })
       .optional("norm", [](Call& call, py::handle value) {
         if (!value.is_none()) call.norm = value.cast<Norm>();
       });
-}
-
-// A decay that is a tensor need not be a power of two.
-inline void finish_lif(LifInput& call) {
-  call.threshold.inner = call.decay.inner;
-  call.neuron.multiply = call.neuron.multiply && !call.decay.data;
 }
 
 inline void define_lif(py::module_& m) {
@@ -98,17 +108,18 @@ inline void define_lif(py::module_& m) {
   lif_fields<LifForward>("LifForward")
       .required("out", set<&LifForward::out>)
       .optional("v", set<&LifForward::v>)
-      .define(m, [](LifForward& call) { finish_lif(call); });
+      .define(m);
   lif_fields<LifBackward>("LifBackward")
       .optional("constant", set<&LifBackward::constant>)
       .required("grad", set<&LifBackward::grad>)
       .optional("grad_v", set<&LifBackward::grad_v>)
+      .optional("slopes", set<&LifBackward::slopes>)
       .required("grad_x", set<&LifBackward::grad_x>)
       .optional("grad_v0", set<&LifBackward::grad_v0>)
       .optional("grad_decay", set<&LifBackward::grad_decay>)
       .optional("grad_threshold", set<&LifBackward::grad_threshold>)
       .optional("norm_sums", set<&LifBackward::norm_sums>)
-      .define(m, [](LifBackward& call) { finish_lif(call); });
+      .define(m);
 }
 
 constexpr int64_t kSmall = 1 << 14;  // neurons times steps that take a few microseconds

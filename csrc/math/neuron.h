@@ -5,22 +5,20 @@
 
 namespace deal {
 
-// One time step of a group of neurons. V holds one value per neuron; the decay and threshold, P, may be shared.
-template <class V, class P = V>
+// One time step of a group of neurons. V holds one value per neuron.
+template <class V>
 struct Cell {
   using S = scalar_t<V>;
   Neuron kind;
-  P decay, threshold;
+  V decay, threshold;
 
-  DEAL_INLINE V over_decay(V a) const { return kind.multiply ? a * S(1 / kind.decay) : a / decay; }
+  DEAL_INLINE V over_decay(V a) const { return kind.rate ? a * decay : a / decay; }
 
+  // v is the state that enters the step.
   DEAL_INLINE V charge(V v, V x) const {
-    const S rest = S(kind.rest);
-    switch (kind.charge) {
-      case Charge::decay_input: return v + over_decay(x - (v - rest));
-      case Charge::decay: return (v - over_decay(v - rest)) + x;
-      default: return decay * v + x;
-    }
+    if (kind.reset == Reset::next_hard) v = cleared(v, fire(v));
+    const V h = charged(v, x);
+    return subtracts_first() ? h - fire(v) * amount() : h;
   }
 
   // Whether the neuron fires, where a spike has a single level.
@@ -31,76 +29,107 @@ struct Cell {
     return select(fires(h), S(1), S(0));
   }
 
-  DEAL_INLINE V reset(V h, V s) const {
+  // The state after the step.
+  DEAL_INLINE V reset(V v, V h, V s) const {
     switch (kind.reset) {
-      case Reset::hard:
-        if (kind.fire == Fire::levels) return s * S(kind.rest) + (S(1) - s) * h;
-        return select(fires(h), V{} + S(kind.rest), h);
-      case Reset::soft: return h - s * threshold;
+      case Reset::hard: return cleared(h, s);
+      case Reset::soft: return h - s * amount();
+      case Reset::twice_soft: return h - (s - fire(v)) * amount();
       default: return h;
     }
   }
 
-  // ds/dh: the surrogate derivative; with several levels, the window in which the rounded ratio is not clamped.
+  // ds/dh: the surrogate derivative. With several levels it is the derivative by the ratio that is rounded.
   DEAL_INLINE V spike_slope(V h) const {
-    if (kind.fire != Fire::levels)
-      return surrogate_slope<V>(kind.surrogate, S(kind.alpha), S(kind.height), h - threshold);
-    const V ratio = h / threshold;
-    const V window = select(ratio >= S(0), S(1), S(0)) * select(ratio <= S(kind.levels), S(1), S(0));
-    return window / threshold;
+    if (kind.fire == Fire::levels) return slope_at(h / threshold) / threshold;
+    return slope_at(h - threshold);
   }
 
-  // dv/ds through the reset.
-  DEAL_INLINE V reset_slope(V h) const {
-    switch (kind.reset) {
-      case Reset::hard: return S(kind.rest) - h;
-      case Reset::soft: return V{} - threshold;
-      default: return V{};
-    }
-  }
-
-  // dv/dh at a constant spike.
-  DEAL_INLINE V kept(V h, V s) const {
-    if (kind.reset != Reset::hard) return V{} + S(1);
-    return kind.fire == Fire::levels ? S(1) - s : select(fires(h), S(0), S(1));
-  }
-
-  // The gradient of h, given the gradients of the spike and of the state after the reset.
+  // The gradient of h, given the gradients of the spike and of the state after the step.
   DEAL_INLINE V charge_gradient(V h, V s, V slope, V grad_s, V grad_v) const {
-    if (kind.reset == Reset::none) return grad_s * slope + grad_v;
+    if (!resets_now()) return grad_s * slope + grad_v;
     V through = kept(h, s);
     if (!kind.detach_reset) through = through + reset_slope(h) * slope;
     return grad_s * slope + grad_v * through;
   }
 
-  // dh/dx and dh/dv: the gradients of the input and of the previous state are these factors times the gradient of h.
+  // dh/dx: the gradient of the input is this factor times the gradient of h.
   DEAL_INLINE V input_share() const {
     const V all = V{} + S(1);
     return kind.charge == Charge::decay_input ? over_decay(all) : all;
   }
 
+  // dh/dv of the charge.
   DEAL_INLINE V state_share() const {
+    if (!kind.carries) return V{};
     const V all = V{} + S(1);
-    return kind.charge == Charge::beta ? decay * all : all - over_decay(all);
+    return kind.charge == Charge::beta ? decay : all - over_decay(all);
   }
 
-  // v is the state before the step.
+  // The gradient of the state v that enters the step. No gradient passes through a reset at the next step.
+  DEAL_INLINE V state_gradient(V v, V grad_h, V share) const {
+    const V grad = grad_h * share;
+    return kind.reset == Reset::next_hard ? grad * kept(v, fire(v)) : grad;
+  }
+
   DEAL_INLINE V decay_gradient(V x, V v, V grad_h) const {
+    if (kind.reset == Reset::next_hard) v = cleared(v, fire(v));
     if (kind.charge == Charge::beta) return grad_h * v;
     const V pull = v - S(kind.rest);
-    const V divided = kind.charge == Charge::decay_input ? x - pull : -pull;
-    return -(grad_h * over_decay(over_decay(divided)));
+    const V pulled = kind.charge == Charge::decay_input ? x - pull : -pull;
+    return kind.rate ? grad_h * pulled : -(grad_h * over_decay(over_decay(pulled)));
   }
 
-  DEAL_INLINE V threshold_gradient(V h, V s, V slope, V grad_s, V grad_v) const {
+  DEAL_INLINE V threshold_gradient(V v, V h, V s, V slope, V grad_s, V grad_v, V grad_h) const {
     V grad_spike = grad_s;
-    if (!kind.detach_reset && kind.reset != Reset::none) grad_spike = grad_spike + grad_v * reset_slope(h);
+    if (!kind.detach_reset && resets_now()) grad_spike = grad_spike + grad_v * reset_slope(h);
     const V moved = kind.fire == Fire::levels ? slope * (h / threshold) : slope;
-    const V grad = -(grad_spike * moved);
-    return kind.reset == Reset::soft ? grad - grad_v * s : grad;
+    V grad = -(grad_spike * moved);
+    if (kind.own_amount) return grad;
+    if (kind.reset == Reset::soft) grad = grad - grad_v * s;
+    if (kind.reset == Reset::twice_soft) grad = grad - grad_v * (s - fire(v));
+    return subtracts_first() ? grad - grad_h * fire(v) : grad;
   }
 
  private:
+  DEAL_INLINE V slope_at(V u) const {
+    return surrogate_slope<V>(kind.surrogate, S(kind.alpha), S(kind.height), S(kind.outside), u);
+  }
+
+  DEAL_INLINE V charged(V v, V x) const {
+    const S rest = S(kind.rest);
+    switch (kind.charge) {
+      case Charge::decay_input: return v + over_decay(x - (v - rest));
+      case Charge::decay: return (v - over_decay(v - rest)) + x;
+      default: return decay * v + x;
+    }
+  }
+
+  // h after a hard reset by the spikes s.
+  DEAL_INLINE V cleared(V h, V s) const {
+    if (kind.fire == Fire::levels) return s * S(kind.reset_to) + (S(1) - s) * h;
+    return select(fires(h), V{} + S(kind.reset_to), h);
+  }
+
+  DEAL_INLINE V amount() const { return kind.own_amount ? V{} + S(kind.amount) : threshold; }
+
+  DEAL_INLINE bool resets_now() const {
+    return kind.reset == Reset::hard || kind.reset == Reset::soft || kind.reset == Reset::twice_soft;
+  }
+
+  DEAL_INLINE bool subtracts_first() const {
+    return kind.reset == Reset::next_soft || kind.reset == Reset::twice_soft;
+  }
+
+  // dv/ds through the reset.
+  DEAL_INLINE V reset_slope(V h) const { return kind.reset == Reset::hard ? S(kind.reset_to) - h : -amount(); }
+
+  // dv/dh at a constant spike.
+  DEAL_INLINE V kept(V h, V s) const {
+    if (kind.reset != Reset::hard && kind.reset != Reset::next_hard) return V{} + S(1);
+    return kind.fire == Fire::levels ? S(1) - s : select(fires(h), S(0), S(1));
+  }
+
   DEAL_INLINE V clamp(V ratio) const {
     const V raised = select(ratio < S(0), V{}, ratio);
     return select(raised > S(kind.levels), V{} + S(kind.levels), raised);
@@ -112,5 +141,17 @@ struct Cell {
     return (a + magic) - magic;
   }
 };
+
+// Whether the output is a record, which is of the state type.
+DEAL_INLINE bool is_record(const LifInput& a) {
+  return a.output == Output::states || a.output == Output::membranes;
+}
+
+// Whether the gradients need the state that enters a step.
+DEAL_INLINE bool needs_entered(const LifBackward& a) {
+  const Reset reset = a.neuron.reset;
+  const bool subtracts_first = reset == Reset::next_soft || reset == Reset::twice_soft;
+  return a.grad_decay || reset == Reset::next_hard || (a.grad_threshold && subtracts_first);
+}
 
 }  // namespace deal

@@ -7,7 +7,7 @@ namespace deal {
 
 // Comparisons are ordered such that NaN propagates, as in torch.
 template <class V>
-DEAL_INLINE V surrogate_slope(Surrogate kind, scalar_t<V> alpha, scalar_t<V> height, V u) {
+DEAL_INLINE V surrogate_slope(Surrogate kind, scalar_t<V> alpha, scalar_t<V> height, scalar_t<V> outside, V u) {
   using S = scalar_t<V>;
   constexpr S half_pi = S(1.57079632679489661923);
   constexpr S log2_e = S(1.44269504088896340736);
@@ -26,16 +26,19 @@ DEAL_INLINE V surrogate_slope(Surrogate kind, scalar_t<V> alpha, scalar_t<V> hei
       const V w = alpha - (alpha * alpha) * absolute(u);
       return select(w < S(0), V{}, w);
     }
-    case Surrogate::rectangle: return select(absolute(u) < S(0.5) / alpha, alpha, S(0));
+    case Surrogate::rectangle: return select(absolute(u) < alpha, height, outside);
     case Surrogate::fast_sigmoid: {
       const V d = S(1) + alpha * absolute(u);
       return height / (d * d);
     }
-    default: {
+    case Surrogate::erf: {
       constexpr S inverse_root_pi = S(0.56418958354775628695);
       const V w = alpha * u;
       return (alpha * inverse_root_pi) * exponential2(-log2_e * (w * w));
     }
+    case Surrogate::exponential: return height * exponential2((-log2_e * alpha) * absolute(u));
+    case Surrogate::sides: return select(u < S(0), outside, height);
+    default: return select(u >= alpha, S(1), S(0)) * select(u <= height, S(1), S(0));
   }
 }
 

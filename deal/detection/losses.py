@@ -1,4 +1,4 @@
-"""The loss of the detector: heat with a Gaussian around every centre, and boxes where that is warm.
+"""The loss of the detector: heat with a Gaussian around every centre, and the overlap of boxes where that is warm.
 
 >>> boxes, labels = torch.tensor([[8.0, 8.0, 22.0, 14.0]]), torch.tensor([0])
 >>> target = targets(boxes, labels, boxes[:0], 1, (8, 8))
@@ -20,7 +20,8 @@ from deal.detection.detector import STRIDE, Maps
 SPREAD = 0.09  # deviation of the Gaussian, as a share of the width and of the height of a box
 LEAST_SPREAD = 0.6  # cells
 WARM = 0.5  # boxes are learned where the heat is higher
-BOX_WEIGHT = 1.0
+BOX_WEIGHT = 2.0
+LARGEST = 6.0  # logarithm of the size of a box in cells; beyond it the exponential would overflow in training
 EASY, NEAR = 2.0, 4.0  # exponents of the focal loss, and of its weight near centres
 
 
@@ -65,14 +66,34 @@ def targets(boxes: Tensor, labels: Tensor, ignored: Tensor, classes: int, cells:
 
 
 def detection_loss(maps: Maps, wanted: Sequence[Target]) -> Tensor:
-    """The focal loss of the heat, over the number of objects, and the error of the boxes in the cells around them."""
+    """The focal loss of the heat, over the number of objects, and how little the boxes of the cells around them
+    overlap the right ones."""
     stacked = (torch.stack(each) for each in zip(*wanted, strict=True))
     heat, counted, shift, size, weight = (each.to(maps.heat.device) for each in stacked)
     centre = heat.eq(1)
     missed = functional.logsigmoid(maps.heat) * (1 - maps.heat.sigmoid()) ** EASY
     false = functional.logsigmoid(-maps.heat) * maps.heat.sigmoid() ** EASY * (1 - heat) ** NEAR
     of_heat = -(counted * torch.where(centre, missed, false)).sum() / centre.sum().clamp_min(1)
-    found, right = torch.cat([maps.shift, maps.size], 1), torch.cat([shift, size], 1)
-    errors = functional.smooth_l1_loss(found, right, reduction="none")
-    of_boxes = (weight * errors).sum() / weight.sum().clamp_min(1)
+    apart = 1 - generalised_overlap(maps.shift, maps.size, shift, size)
+    of_boxes = (weight * apart).sum() / weight.sum().clamp_min(1)
     return of_heat + BOX_WEIGHT * of_boxes
+
+
+def generalised_overlap(shift: Tensor, size: Tensor, right_shift: Tensor, right_size: Tensor) -> Tensor:
+    """The generalised intersection over union of boxes, from -1 to 1, [B, 1, H, W]; arguments as of `Maps`.
+
+    Unlike the plain one it has a gradient for boxes that do not touch: it falls with the empty part of the smallest box
+    around both.
+    """
+    first, last, sides = _corners(shift, size)
+    right_first, right_last, right_sides = _corners(right_shift, right_size)
+    common = (torch.minimum(last, right_last) - torch.maximum(first, right_first)).clamp_min(0).prod(1, keepdim=True)
+    around = (torch.maximum(last, right_last) - torch.minimum(first, right_first)).prod(1, keepdim=True)
+    union = sides.prod(1, keepdim=True) + right_sides.prod(1, keepdim=True) - common
+    return common / union - (around - union) / around
+
+
+def _corners(shift: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The first and last corner of boxes, relative to their cells, and their sides."""
+    sides = size.clamp_max(LARGEST).exp()
+    return shift - sides / 2, shift + sides / 2, sides

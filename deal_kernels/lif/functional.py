@@ -3,52 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 from torch import Tensor
 
 from deal_kernels._common.checks import refuse_gradient
 from deal_kernels._common.layout import dense, in_memory_order, same_layout
-from deal_kernels._common.types import Number
 from deal_kernels.lif import op, reference
-from deal_kernels.lif.arguments import check_input, output_of, state_and_parameters
-from deal_kernels.lif.neuron import Default, Fire, Reset, SurrogateLike, neuron_of, numbers_and_tensors
+from deal_kernels.lif.arguments import check_input, floating, output_of, state_and_parameters
+from deal_kernels.lif.neuron import NeuronSettings, lif_neuron, neuron_and_tensors, shows
 from deal_kernels.lif.reference import Inputs
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Output = Literal["spikes", "v", "h"]
 Reduce = Literal["mean"] | None
 
 
 @overload
 def lif(
-    x: Tensor, v0: Tensor | None = None, *, tau: Number | Default | None = Default.TAU, beta: Number | None = None,
-    decay_input: bool = True, v_threshold: Number = 1.0, v_reset: float | None = 0.0, reset: Reset = "auto",
-    detach_reset: bool = False, surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1,
-    steps: int | None = None, reduce: Reduce = None, pack: bool = False, return_state: Literal[False] = False,
-    backend: str | None = None, out: Tensor | None = None,
+    x: Tensor, v0: Tensor | None = None, *, steps: int | None = None, output: Output = "spikes", reduce: Reduce = None,
+    pack: bool = False, return_state: Literal[False] = False, backend: str | None = None, out: Tensor | None = None,
+    **settings: Unpack[NeuronSettings],
 ) -> Tensor: ...  # fmt: skip
 @overload
 def lif(
-    x: Tensor, v0: Tensor | None = None, *, tau: Number | Default | None = Default.TAU, beta: Number | None = None,
-    decay_input: bool = True, v_threshold: Number = 1.0, v_reset: float | None = 0.0, reset: Reset = "auto",
-    detach_reset: bool = False, surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1,
-    steps: int | None = None, reduce: Reduce = None, pack: bool = False, return_state: Literal[True],
-    backend: str | None = None, out: Tensor | None = None,
+    x: Tensor, v0: Tensor | None = None, *, steps: int | None = None, output: Output = "spikes", reduce: Reduce = None,
+    pack: bool = False, return_state: Literal[True], backend: str | None = None, out: Tensor | None = None,
+    **settings: Unpack[NeuronSettings],
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 @overload
 def lif(
-    x: Tensor, v0: Tensor | None = None, *, tau: Number | Default | None = Default.TAU, beta: Number | None = None,
-    decay_input: bool = True, v_threshold: Number = 1.0, v_reset: float | None = 0.0, reset: Reset = "auto",
-    detach_reset: bool = False, surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1,
-    steps: int | None = None, reduce: Reduce = None, pack: bool = False, return_state: bool,
-    backend: str | None = None, out: Tensor | None = None,
+    x: Tensor, v0: Tensor | None = None, *, steps: int | None = None, output: Output = "spikes", reduce: Reduce = None,
+    pack: bool = False, return_state: bool, backend: str | None = None, out: Tensor | None = None,
+    **settings: Unpack[NeuronSettings],
 ) -> Tensor | tuple[Tensor, Tensor]: ...  # fmt: skip
+@shows(lif_neuron)
 def lif(
-    x: Tensor, v0: Tensor | None = None, *, tau: Number | Default | None = Default.TAU, beta: Number | None = None,
-    decay_input: bool = True, v_threshold: Number = 1.0, v_reset: float | None = 0.0, reset: Reset = "auto",
-    detach_reset: bool = False, surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1,
-    steps: int | None = None, reduce: Reduce = None, pack: bool = False, return_state: bool = False,
-    backend: str | None = None, out: Tensor | None = None,
+    x: Tensor, v0: Tensor | None = None, *, steps: int | None = None, output: Output = "spikes", reduce: Reduce = None,
+    pack: bool = False, return_state: bool = False, backend: str | None = None, out: Tensor | None = None,
+    **settings: Unpack[NeuronSettings],
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """Runs a layer of spiking neurons over time.
 
@@ -63,67 +59,84 @@ def lif(
     ``tau=None``                    v + x  (integrate-and-fire)
     ==============================  ==================================
 
-    The neuron fires, s = 1, where h reaches ``v_threshold``. Then the reset: hard, v = v_reset where it fired, else h;
-    soft, v = h - s v_threshold; none, v = h. v_rest is v_reset for a hard reset and 0 otherwise.
+    The neuron fires, s = 1, where h reaches ``v_threshold``. Then the state is reset:
+
+    ==============  ==================================================================================================
+    ``reset``       state
+    ==============  ==================================================================================================
+    "hard"          v = v_reset where it fired, else h
+    "soft"          v = h - s reset_by
+    "none"          v = h
+    "next_hard"     v = h; the next step is charged from v_reset where v fires
+    "next_soft"     v = h; from h of the next step reset_by is subtracted where v fires
+    "twice_soft"    v = h - (s - r) reset_by, r = 1 where v fired when it entered; h of the next step as "next_soft"
+    ==============  ==================================================================================================
+
+    The last three are those of snnTorch: its default, ``reset_delay=True``, and subtraction with ``reset_delay=False``.
 
     Args:
         x: input current [T, B, C, ...] (at least [T]), or [B, C, ...] with ``steps``. float32, float16, bfloat16 or
-            float64; half types are computed with float32 state. Dense layouts, channels-last among them, are read
-            without a copy; other layouts are copied once.
+            float64; half types are computed with float32 state, and integers and truth values become the default dtype.
+            Dense layouts, channels-last among them, are read without a copy; other layouts are copied once.
         v0: state before the first step, the shape of one step. None starts at v_rest.
-        tau: membrane time constant in steps, at least 1 (2 if neither it nor ``beta`` is given). A number, or a tensor
-            with one value or one per channel, which gets a gradient. None is a neuron without decay.
+        tau: membrane time constant in steps, at least 1 (2 if none of ``tau``, ``rate`` and ``beta`` is given). A
+            number; or a tensor with one value, one per channel, or a shape that broadcasts against one step, which gets
+            a gradient. None is a neuron without decay.
+        rate: 1 / tau, instead of ``tau``: the step multiplies by it. Number or tensor alike.
         beta: share of the state that is kept from step to step, instead of ``tau``; number or tensor alike.
         decay_input: whether the input is divided by tau, too.
         v_threshold: number or tensor alike.
         v_reset: value of the hard reset; None is the soft reset.
-        reset: "auto" follows ``v_reset``; or "hard", "soft", "none".
-        detach_reset: passes no gradient through the spike in the reset.
+        v_rest: the state that decay leads to. None is v_reset for a hard reset, and 0 otherwise.
+        reset: see the table; "auto" is "hard", or "soft" if ``v_reset`` is None.
+        reset_by: what a soft reset subtracts; None is the threshold.
+        detach_reset: passes no gradient through the spike in the reset. A reset at the next step never passes any.
+        carry_gradient: False passes no gradient from a step to the one before (SLTT).
         surrogate: replaces the derivative of the step function. A name takes its usual sharpness: "sigmoid" (alpha 4),
-            "atan" (2), "triangle" (1), "rectangle" (1), "fast_sigmoid" (slope 25), "erf" (2). An object of
-            `deal_kernels.surrogate`, such as ``ATan(alpha=3.0)``, has its own. A function of u = h - v_threshold that
-            returns the derivative runs on the torch backend alone.
+            "atan" (2), "triangle" (1), "rectangle" (1), "fast_sigmoid" (slope 25), "erf" (2), "exponential" (1). An
+            object of `deal_kernels.surrogate`, such as ``ATan(alpha=3.0)``, has its own. Or a function of
+            u = h - v_threshold that returns the derivative; it is called once, with all steps.
         fire: "ge" fires at h >= v_threshold, "gt" at h > v_threshold.
-        levels: D > 1 fires whole numbers, s = round(clamp(h / v_threshold, 0, D)). The surrogate is then the derivative
-            of that ratio inside the range. A hard reset becomes v = s v_reset + (1 - s) h.
+        levels: D > 1 fires whole numbers, s = round(clamp(h / v_threshold, 0, D)). The surrogate is then a
+            `surrogate.Window`, the range of that ratio in which its derivative is 1; 0 to D if none is given. A hard
+            reset becomes v = s v_reset + (1 - s) h.
+        scale: factor of the output; the reset uses the spikes without it.
         steps: T, when x is one current that is held for all steps.
-        reduce: "mean" returns the mean over time, [B, C, ...].
+        output: "spikes"; "v", the states after every step; or "h", those before the reset. States are float32 for half
+            types.
+        reduce: "mean" returns the mean of the spikes over time, [B, C, ...].
         pack: returns bits, [T, ceil(N / 8)] bytes of the neurons in memory order; see `unpack`. No gradient.
         return_state: returns (spikes, v) with the state after the last step, float32 for half types.
         backend: "cpp", "cuda", "triton" or "torch" runs that one or raises. None or "auto" chooses.
         out: receives the result; it may be x itself for plain spikes. No gradient.
 
     Returns:
-        Spikes [T, B, C, ...] in the dtype and layout of x, or what ``reduce``, ``pack`` and ``return_state`` ask for.
+        Spikes [T, B, C, ...] in the dtype and layout of x, or what ``output``, ``reduce``, ``pack`` and
+        ``return_state`` ask for.
 
     >>> x = torch.randn(4, 2, 8, 5, 5, requires_grad=True)  # [T, B, C, H, W]
     >>> spikes, v = lif(x, tau=2.0, v_reset=None, surrogate="atan", return_state=True)
     >>> spikes.shape, v.shape
     (torch.Size([4, 2, 8, 5, 5]), torch.Size([2, 8, 5, 5]))
     """
-    decay = threshold = None
-    if tau is Default.TAU and beta is None:
-        tau = 2.0
-    if type(tau) is not float or type(v_threshold) is not float or beta is not None:
-        tau, beta, v_threshold, decay, threshold = numbers_and_tensors(tau, beta, v_threshold)
-    settings = (tau, beta, decay_input, v_threshold, v_reset, reset, detach_reset, surrogate, fire, levels)
-    neuron = neuron_of(*settings)
-    if v0 is steps is out is decay is threshold is reduce is None and not (return_state or pack):
+    neuron, decay, threshold = neuron_and_tensors(settings)
+    if v0 is steps is out is decay is threshold is reduce is None and not (return_state or pack) and output == "spikes":
         quick = op.spikes_at_once(neuron, x, backend)
         if quick is not None:
             return quick
+    x = floating(x)
     check_input(x, steps)
-    output = output_of(reduce, pack, levels)
+    kept = output_of(output, reduce, pack, neuron)
     if v0 is not None or decay is not None or threshold is not None:
         v0, decay, threshold = state_and_parameters(x, steps, v0, decay, threshold)
     inputs = Inputs(neuron, x, v0, decay, threshold, steps)
     if out is not None:
-        _check_out(inputs, output, out)
-        spikes, v = op.launch_forward(inputs, output, return_state, backend, out)
+        _check_out(inputs, kept, out)
+        spikes, v = op.launch_forward(inputs, kept, return_state, backend, out)
     else:
         if pack:
             refuse_gradient("pack=True", x, v0, decay, threshold)
-        spikes, v = op.lif(inputs, output, return_state, backend)
+        spikes, v = op.lif(inputs, kept, return_state, backend)
     return (spikes, v) if return_state else spikes  # type: ignore[return-value]
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 import functools
+import inspect
 import math
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,41 +15,62 @@ from deal_kernels import backend as backends
 from deal_kernels import surrogate as surrogates
 from deal_kernels._common.checks import is_integer, number, one_of
 from deal_kernels._common.types import Number
-from deal_kernels.surrogate import Surrogate
+from deal_kernels.surrogate import Surrogate, Window
 
+DECAYS = {"tau": 2.0, "rate": 0.5, "beta": 1.0}  # of which one is given, with a number in place of a tensor
 CHARGES = ("decay_input", "decay", "beta")
 FIRES = ("ge", "gt")
-RESETS = ("hard", "soft", "none")
+RESETS = ("hard", "soft", "none", "next_hard", "next_soft", "twice_soft")
+HARD, SOFT = ("hard", "next_hard"), ("soft", "next_soft", "twice_soft")
 MOST_LEVELS = 1 << 22  # beyond this float32 no longer rounds to whole numbers by addition
 
 SurrogateLike = (
-    Literal["sigmoid", "atan", "triangle", "rectangle", "fast_sigmoid", "erf"] | Surrogate | Callable[..., Tensor]
+    Literal["sigmoid", "atan", "triangle", "rectangle", "fast_sigmoid", "erf", "exponential"]
+    | Surrogate
+    | Callable[..., Tensor]
 )
-Reset = Literal["auto", "hard", "soft", "none"]
+Reset = Literal["auto", "hard", "soft", "none", "next_hard", "next_soft", "twice_soft"]
 Fire = Literal["ge", "gt"]
 
 
-class Default(enum.Enum):
-    """The value of tau where the caller names none, told apart from the same value named: beta takes its place."""
+Function = TypeVar("Function", bound=Callable[..., Any])
 
-    TAU = 2.0
 
-    def __repr__(self) -> str:
-        return repr(self.value)
+class NeuronSettings(TypedDict, total=False):
+    """The arguments that say what a neuron is. `deal_kernels.lif.lif` explains them."""
 
-    __str__ = __repr__
+    tau: Number | None
+    rate: Number | None
+    beta: Number | None
+    decay_input: bool
+    v_threshold: Number
+    v_reset: float | None
+    v_rest: float | None
+    reset: Reset
+    reset_by: float | None
+    detach_reset: bool
+    carry_gradient: bool
+    surrogate: SurrogateLike
+    fire: Fire
+    levels: int
+    scale: float
 
 
 class _Settings(NamedTuple):
     charge: str
-    decay: float  # tau, or beta for the charge "beta"
+    rate: bool  # decay is 1 / tau
+    decay: float  # tau, 1 / tau, or beta for the charge "beta"
     threshold: float
     reset: str
-    rest: float  # the reset value of a hard reset, else 0
+    reset_to: float  # the state after a hard reset
+    rest: float  # the state that decay leads to, which neurons start from
+    amount: float | None  # what a soft reset subtracts; None is the threshold
     detach_reset: bool
+    carries: bool  # gradients pass from a step to the one before
     surrogate: Surrogate | Callable[[Tensor], Tensor]
     fire: str
     levels: int
+    scale: float  # of the output
 
 
 class Neuron(_Settings):
@@ -57,78 +78,116 @@ class Neuron(_Settings):
 
     @property
     def has_kernels(self) -> bool:
-        """Whether every backend has its surrogate. A function of the caller's runs on the torch backend alone."""
+        """Whether its surrogate is one that kernels have, and not a function of the caller's."""
         return isinstance(self.surrogate, Surrogate)
 
     @property
     def multiplies(self) -> bool:
         """Whether tau is a power of two, so that multiplying by its float32 reciprocal gives the division's bits."""
-        return self.charge != "beta" and math.frexp(self.decay)[0] == 0.5 and self.decay <= 2.0**125
+        divides = self.charge != "beta" and not self.rate
+        return divides and math.frexp(self.decay)[0] == 0.5 and self.decay <= 2.0**125
+
+    def with_reciprocal(self) -> Neuron:
+        """The same neuron, with the reciprocal of tau if that gives the same bits faster."""
+        return self._replace(rate=True, decay=1 / self.decay) if self.multiplies else self
 
 
 SCHEMA = (
-    "str charge, float decay, float v_threshold, str reset, float rest, bool detach_reset, "
-    "str surrogate, float alpha, float height, str fire, int levels"
+    "str charge, bool rate, float decay, float v_threshold, str reset, float reset_to, float rest, float? amount, "
+    "bool detach_reset, bool carries, str surrogate, float alpha, float height, float outside, str fire, int levels, "
+    "float output_scale"
 )
 WIDTH = SCHEMA.count(",") + 1  # arguments of the schema
 
 
 def flat(n: Neuron) -> tuple[Any, ...]:
     """The arguments of SCHEMA."""
-    *first, surrogate, fire, levels = n
+    *first, surrogate, fire, levels, scale = n
     assert isinstance(surrogate, Surrogate)
-    return *first, surrogate.kind, surrogate.alpha, surrogate.height, fire, levels
+    return *first, surrogate.kind, *surrogate.numbers, fire, levels, scale
 
 
 def structured(arguments: tuple[Any, ...]) -> Neuron:
     """The neuron of arguments of SCHEMA."""
-    *first, kind, alpha, height, fire, levels = arguments
-    return Neuron._make((*first, surrogates.of_numbers(kind, alpha, height), fire, levels))
+    *first, kind, alpha, height, outside, fire, levels, scale = arguments
+    return Neuron._make((*first, surrogates.of_numbers(kind, (alpha, height, outside)), fire, levels, scale))
 
 
-def compiled(n: Neuron) -> Any:
-    """The neuron as compiled kernels take it, made once for each Neuron object."""
+def compiled(n: Neuron, *, learnt_decay: bool = False) -> Any:
+    """The neuron as compiled kernels take it, made once for each Neuron object.
+
+    Args:
+        learnt_decay: whether the decay is a tensor.
+    """
+    name = "compiled_learnt" if learnt_decay else "compiled"
     try:
-        return n.compiled  # type: ignore[attr-defined]
+        return getattr(n, name)
     except AttributeError:
-        c, s = backends.extension(), n.surrogate
-        assert isinstance(s, Surrogate)
-        n.compiled = c.Neuron(  # type: ignore[attr-defined]
-            charge=getattr(c.Charge, n.charge), fire=getattr(c.Fire, "levels" if n.levels > 1 else n.fire),
-            reset=getattr(c.Reset, n.reset), surrogate=getattr(c.Surrogate, s.kind), detach_reset=n.detach_reset,
-            multiply=n.multiplies, decay=n.decay, threshold=n.threshold, rest=n.rest, alpha=s.alpha, height=s.height,
-            levels=n.levels,
-        )  # fmt: skip
-        return n.compiled  # type: ignore[attr-defined]
+        setattr(n, name, _compiled(n if learnt_decay else n.with_reciprocal()))
+        return getattr(n, name)
 
 
-def checked(
-    tau: float | None, beta: float | None, decay_input: bool, v_threshold: float, v_reset: float | None, reset: Reset,
-    detach_reset: bool, surrogate: SurrogateLike, fire: Fire, levels: int,
+def _compiled(n: Neuron) -> Any:
+    c, s = backends.extension(), n.surrogate
+    kind, (alpha, height, outside) = (s.kind, s.numbers) if isinstance(s, Surrogate) else ("given", (0.0, 0.0, 0.0))
+    return c.Neuron(
+        charge=getattr(c.Charge, n.charge), fire=getattr(c.Fire, "levels" if n.levels > 1 else n.fire),
+        reset=getattr(c.Reset, n.reset), surrogate=getattr(c.Surrogate, kind), detach_reset=n.detach_reset,
+        carries=n.carries, rate=n.rate, own_amount=n.amount is not None, decay=n.decay, threshold=n.threshold,
+        rest=n.rest, reset_to=n.reset_to, amount=n.amount or 0.0, alpha=alpha, height=height, outside=outside,
+        levels=n.levels, scale=n.scale,
+    )  # fmt: skip
+
+
+def lif_neuron(
+    *, tau: Number | None = 2.0, rate: Number | None = None, beta: Number | None = None, decay_input: bool = True,
+    v_threshold: Number = 1.0, v_reset: float | None = 0.0, v_rest: float | None = None, reset: Reset = "auto",
+    reset_by: float | None = None, detach_reset: bool = False, carry_gradient: bool = True,
+    surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1, scale: float = 1.0,
 ) -> Neuron:  # fmt: skip
-    """The neuron of these settings."""
-    if beta is not None:
-        charge, decay = "beta", number("beta", beta)
-    elif tau is None:
-        charge, decay = "beta", 1.0
-    else:
-        charge, decay = "decay_input" if decay_input else "decay", number("tau", tau)
-        if decay < 1:
-            raise ValueError(f"tau must be at least 1; got {tau}")
+    """The neuron of these settings, all of them numbers."""
+    charge, decay = _charge_and_decay(tau, rate, beta, decay_input)
     one_of("reset", reset, ("auto", *RESETS))
     one_of("fire", fire, FIRES)
-    if reset == "hard" and v_reset is None:
-        raise ValueError("reset='hard' needs a number as v_reset; got None")
+    if reset in HARD and v_reset is None:
+        raise ValueError(f"reset={reset!r} needs a number as v_reset; got None")
     if reset == "auto":
         reset = "soft" if v_reset is None else "hard"
-    rest = number("v_reset", v_reset) if reset == "hard" else 0.0
+    if reset_by is not None and reset not in SOFT:
+        raise ValueError(f"reset_by is the amount of a soft reset; got reset_by={reset_by!r} and a {reset} reset")
+    reset_to = number("v_reset", v_reset) if reset in HARD else 0.0
+    rest = reset_to if v_rest is None else number("v_rest", v_rest)
+    amount = None if reset_by is None else number("reset_by", reset_by)
     threshold = number("v_threshold", v_threshold)
     if not is_integer(levels) or not 1 <= levels <= MOST_LEVELS:
         raise ValueError(f"levels must be an integer from 1 to {MOST_LEVELS}; got {levels!r}")
     if levels > 1 and threshold <= 0:
         raise ValueError(f"v_threshold must be positive with levels > 1; got {threshold}")
     slope = checked_surrogate(surrogate)
-    return Neuron(charge, decay, threshold, reset, rest, bool(detach_reset), slope, fire, levels)
+    if levels > 1 and not isinstance(slope, Window):
+        slope = Window(0.0, float(levels))
+    return Neuron(
+        charge, rate is not None, decay, threshold, reset, reset_to, rest, amount, bool(detach_reset),
+        bool(carry_gradient), slope, fire, levels, number("scale", scale),
+    )  # fmt: skip
+
+
+DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(lif_neuron).parameters.items()}
+
+
+def _charge_and_decay(
+    tau: Number | None, rate: Number | None, beta: Number | None, decay_input: bool
+) -> tuple[str, float]:  # fmt: skip
+    of_tau = "decay_input" if decay_input else "decay"
+    if beta is not None:
+        return "beta", number("beta", beta)
+    if rate is not None:
+        return of_tau, number("rate", rate)
+    if tau is None:
+        return "beta", 1.0
+    if number("tau", tau) < 1:
+        raise ValueError(f"tau must be at least 1; got {tau}")
+    return of_tau, float(tau)
 
 
 def checked_surrogate(surrogate: SurrogateLike) -> Surrogate | Callable[[Tensor], Tensor]:
@@ -142,38 +201,58 @@ def checked_surrogate(surrogate: SurrogateLike) -> Surrogate | Callable[[Tensor]
     )
 
 
-_known = functools.lru_cache(maxsize=1024, typed=True)(checked)
+_known = functools.lru_cache(maxsize=1024, typed=True)(lif_neuron)
 
 
-def neuron_of(
-    tau: float | None, beta: float | None, decay_input: bool, v_threshold: float, v_reset: float | None, reset: Reset,
-    detach_reset: bool, surrogate: SurrogateLike, fire: Fire, levels: int,
-) -> Neuron:  # fmt: skip
-    """The neuron of these settings, the same object each time, unless its surrogate is a function of the caller's."""
-    settings = (tau, beta, decay_input, v_threshold, v_reset, reset, detach_reset, surrogate, fire, levels)
-    if not isinstance(surrogate, (str, Surrogate)) or torch.compiler.is_dynamo_compiling():
-        return checked(*settings)
+def shows(source: Callable[..., Any]) -> Callable[[Function], Function]:
+    """A decorator of functions that pass keywords on: help and editors show the keywords of `source` by name."""
+    passed_on = [
+        each for each in inspect.signature(source).parameters.values() if each.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+
+    def decorated(function: Function) -> Function:
+        shown = inspect.signature(function)
+        own = [each for each in shown.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        function.__signature__ = shown.replace(parameters=[*own, *passed_on])  # type: ignore[attr-defined]
+        return function
+
+    return decorated
+
+
+def refuse_unknown(owner: str, settings: Mapping[str, object]) -> None:
+    """Raises what Python would raise, if the arguments were named in the signature."""
+    for name in settings.keys() - DEFAULTS.keys():
+        raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}")
+
+
+def neuron_of(settings: NeuronSettings) -> Neuron:
+    """The neuron of settings without tensors: the same object each time, unless its surrogate is a function of the
+    caller's."""
+    if not isinstance(settings.get("surrogate", ""), (str, Surrogate)) or torch.compiler.is_dynamo_compiling():
+        return lif_neuron(**settings)  # type: ignore[arg-type]
     try:
-        return _known(*settings)
+        return _known(**settings)  # type: ignore[arg-type]
     except TypeError:
-        return checked(*settings)  # the check names what cannot be hashed
+        return lif_neuron(**settings)  # type: ignore[arg-type]
 
 
-def numbers_and_tensors(
-    tau: Number | Default | None, beta: Number | None, v_threshold: Number
-) -> tuple[float | None, float | None, float, Tensor | None, Tensor | None]:
-    """tau, beta and v_threshold as numbers, then decay and threshold as tensors where they were given so."""
-    if beta is not None:
-        if tau is not None and tau is not Default.TAU:
-            raise ValueError(f"tau and beta exclude each other; got tau={tau!r} and beta={beta!r}")
-        tau = None
-    elif tau is Default.TAU:
-        tau = 2.0
+def neuron_and_tensors(settings: NeuronSettings) -> tuple[Neuron, Tensor | None, Tensor | None]:
+    """The neuron, and the tensors of its decay and threshold where the settings have them."""
+    given = [name for name in DECAYS if settings.get(name) is not None]
+    if len(given) > 1:
+        raise ValueError(
+            f"{' and '.join(given)} exclude each other; got "
+            + ", ".join(f"{name}={settings[name]!r}" for name in given)  # type: ignore[literal-required]
+        )
     decay = threshold = None
+    changes: dict[str, Any] = {}
+    if given:
+        (name,) = given
+        value = settings[name]  # type: ignore[literal-required]
+        changes = {**dict.fromkeys(DECAYS), name: value}
+        if isinstance(value, Tensor):
+            decay, changes[name] = value, DECAYS[name]
+    v_threshold = settings.get("v_threshold")
     if isinstance(v_threshold, Tensor):
-        threshold, v_threshold = v_threshold, 1.0
-    if isinstance(beta, Tensor):
-        decay, beta = beta, 1.0
-    elif isinstance(tau, Tensor):
-        decay, tau = tau, 2.0
-    return tau, beta, v_threshold, decay, threshold  # type: ignore[return-value]
+        threshold, changes["v_threshold"] = v_threshold, 1.0
+    return neuron_of({**settings, **changes}), decay, threshold  # type: ignore[typeddict-item]

@@ -15,7 +15,7 @@ from torch import Tensor
 from deal_kernels import backend as backends
 from deal_kernels._common import dispatch
 from deal_kernels._common.dispatch import Op, address, needs_gradient, wanted_only
-from deal_kernels._common.layout import arranged, dense, empty, in_memory_order, inner_of
+from deal_kernels._common.layout import arranged, by_neuron, dense, empty, in_memory_order, inner_of, period
 from deal_kernels._common.types import STATE, compiled_dtype
 from deal_kernels.lif import neuron as neurons
 from deal_kernels.lif import reference
@@ -35,7 +35,8 @@ def result_layout(i: Inputs, output: str) -> tuple[tuple[int, ...], tuple[int, .
         return (i.length, width), (width, 1), torch.uint8
     if output == "mean":
         return tuple(row.shape), row.stride(), i.x.dtype
-    return (i.length, *row.shape), (row.numel(), *row.stride()), i.x.dtype
+    dtype = i.x.dtype if output == "spikes" else STATE[i.x.dtype]
+    return (i.length, *row.shape), (row.numel(), *row.stride()), dtype
 
 
 def spikes_like(i: Inputs, output: str) -> Tensor:
@@ -56,20 +57,18 @@ def state_like(i: Inputs) -> Tensor:
 
 
 def chosen_backend(i: Inputs, named: str | None) -> str:
-    """The backend of a call. A surrogate that is the caller's function has the torch backend alone."""
-    if i.neuron.has_kernels:
-        return dispatch.chosen_backend(named, i.x)
-    named = named or backends.FORCED
-    if named not in (None, "auto", "torch"):
-        raise RuntimeError(f"backend {named!r} cannot run a surrogate given as a function; backend 'torch' can")
-    return "torch"
+    """The backend of a call. A surrogate that is the caller's function is compiled together with the reference."""
+    if not i.neuron.has_kernels and torch.compiler.is_compiling():
+        return "torch"
+    return dispatch.chosen_backend(named, i.x)
 
 
 def _prepared(i: Inputs) -> Inputs:
     """Inputs a kernel can walk: dense, the state and the shortcut in the layout of x."""
-    if i.v0 is None and i.norm is None and i.x.is_contiguous():
+    if i.v0 is None and i.norm is None and i.decay is None and i.threshold is None and i.x.is_contiguous():
         return i
     i = i._replace(x=dense(i.x, time=i.steps is None))
+    i = i._replace(decay=by_neuron(i.decay, i.row), threshold=by_neuron(i.threshold, i.row))
     norm = i.norm
     if norm is not None and norm.shortcut is not None:
         if i.steps is None and i.x.stride(0) == 0:
@@ -89,15 +88,14 @@ def call_inputs(i: Inputs, output: str) -> dict[str, Any]:
     else:
         count, stride = x.numel(), 0
     fields = {
-        "neuron": neurons.compiled(i.neuron), "dtype": compiled_dtype(x.dtype), "output": _compiled_output(output),
-        "steps": steps, "neurons": count, "time_stride": stride, "x": x.data_ptr(), "v0": address(i.v0),
+        "neuron": neurons.compiled(i.neuron, learnt_decay=i.decay is not None), "dtype": compiled_dtype(x.dtype),
+        "output": _compiled_output(output), "steps": steps, "neurons": count, "time_stride": stride, "x": x.data_ptr(),
+        "v0": address(i.v0),
     }  # fmt: skip
-    if i.decay is not None or i.threshold is not None:
-        decays, thresholds = (1 if p is None else p.numel() for p in (i.decay, i.threshold))
-        fields |= {
-            "decay": address(i.decay), "decay_channels": decays, "threshold": address(i.threshold),
-            "threshold_channels": thresholds, "inner": inner_of(i.row) if max(decays, thresholds) > 1 else 1,
-        }  # fmt: skip
+    for name, p in (("decay", i.decay), ("threshold", i.threshold)):
+        if p is not None:
+            channels, inner = period(p, i.row)
+            fields |= {name: p.data_ptr(), f"{name}_channels": channels, f"{name}_inner": inner}
     if i.norm is not None:
         mean, scale, shift, shortcut = i.norm
         fields["norm"] = backends.extension().Norm(
@@ -136,15 +134,15 @@ def launch_forward(
 
 
 def _reference_forward(i: Inputs, output: str, out: Tensor, v_out: Tensor | None) -> None:
-    spikes, v = reference.forward(i)
+    steps, scale = reference.run(i), i.neuron.scale
     if v_out is not None:
-        v_out.copy_(v)
+        v_out.copy_(steps.states[-1])
     if output == "mean":
-        out.copy_(reference.mean(spikes))
+        out.copy_(reference.mean(steps.spikes) * scale)
     elif output == "packed":
-        out.copy_(reference.pack(in_memory_order(spikes, i.row.stride())))
+        out.copy_(reference.pack(in_memory_order(steps.spikes, i.row.stride())))
     else:
-        out.copy_(spikes)
+        out.copy_(steps.spikes * scale if output == "spikes" else getattr(steps, output))
 
 
 def launch_backward(
@@ -154,7 +152,7 @@ def launch_backward(
 
     With a norm the first is that of the normalised x, and its sums by channel come last, [2, C].
     """
-    i = _prepared(i)
+    decay, threshold, i = i.decay, i.threshold, _prepared(i)
     backend = chosen_backend(i, backend)
     grad_x = gradient_like(i)
     grad_v0, grad_decay, grad_threshold = (state_like(i) if each else None for each in wanted)
@@ -169,17 +167,28 @@ def launch_backward(
     elif backend == "triton":
         from deal_kernels.lif import triton
 
-        triton.backward(i, grad, grad_v, output, *results)
+        triton.backward(i, grad, grad_v, output, _given_slopes(i, backend), *results)
     else:
+        slopes = _given_slopes(i, backend)
         call = backends.extension().LifBackward(
             **call_inputs(i, output), constant=i.steps is not None, grad=grad.data_ptr(), grad_v=address(grad_v),
-            grad_x=grad_x.data_ptr(), grad_v0=address(grad_v0), grad_decay=address(grad_decay),
+            slopes=address(slopes), grad_x=grad_x.data_ptr(), grad_v0=address(grad_v0), grad_decay=address(grad_decay),
             grad_threshold=address(grad_threshold), norm_sums=address(sums),
         )  # fmt: skip
         dispatch.run_compiled("lif_backward", call, i.x, backend)
     if sums is not None and sums.dim() > 2:
         sums = sums.sum([axis for axis in range(sums.dim()) if axis not in (0, 2)])
-    return grad_x, grad_v0, _reduced(grad_decay, i.decay), _reduced(grad_threshold, i.threshold), sums
+    return grad_x, grad_v0, _reduced(grad_decay, decay), _reduced(grad_threshold, threshold), sums
+
+
+def _given_slopes(i: Inputs, backend: str) -> Tensor | None:
+    """The derivative of the spikes at all steps, [T, ...], where the caller's function computes it."""
+    n = i.neuron
+    if n.has_kernels:
+        return None
+    membranes, _ = launch_forward(i, "membranes", False, backend)
+    slopes = reference.spike_slopes(n, membranes, reference.parameter(i.threshold, n.threshold, i.row))
+    return arranged(slopes, membranes.stride())
 
 
 def _sums_like(i: Inputs, backend: str) -> Tensor:
@@ -192,11 +201,13 @@ def _sums_like(i: Inputs, backend: str) -> Tensor:
 
 
 def _reference_backward(i: Inputs, grad: Tensor, grad_v: Tensor | None, output: str, results: Gradients) -> None:
+    grad = grad.to(STATE[i.x.dtype])
     if output == "mean":
-        share = grad.to(STATE[grad.dtype])
-        grad = (share / torch.full_like(share, i.length)).expand(i.length, *grad.shape)
+        grad = (grad / torch.full_like(grad, i.length)).expand(i.length, *grad.shape)
+    if output in ("spikes", "mean"):
+        output, grad = "spikes", grad * i.neuron.scale
     *gradients, sums = results
-    for result, value in zip(gradients, reference.backward(i, grad, grad_v), strict=True):
+    for result, value in zip(gradients, reference.backward(i, grad, grad_v, output), strict=True):
         if result is not None:
             result.copy_(value)
     if i.norm is not None and sums is not None:
@@ -209,7 +220,9 @@ def _reduced(shares: Tensor | None, parameter: Tensor | None) -> Tensor | None:
         return None
     if parameter.numel() == 1:
         return shares.sum().reshape(parameter.shape)
-    return shares.sum([axis for axis in range(shares.dim()) if axis != 1])
+    if parameter.dim() == 1 < shares.dim():
+        return shares.sum([axis for axis in range(shares.dim()) if axis != 1])
+    return shares.sum_to_size(parameter.shape)
 
 
 def fake_forward(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
@@ -313,8 +326,6 @@ def spikes_at_once(n: Neuron, x: Tensor, backend: str | None) -> Tensor | None:
     This is the most frequent call, written out: on a small layer `launch_forward` costs more than the kernel.
     """
     if not dispatch.unobserved(x) or not x.is_cpu or (x.requires_grad and torch.is_grad_enabled()):
-        return None
-    if not n.has_kernels:
         return None
     found, shape = _cpp_spikes(backend, x.dtype), x.shape
     elements = shape.numel()

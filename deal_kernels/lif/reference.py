@@ -15,6 +15,9 @@ from torch import Tensor
 from deal_kernels._common.types import STATE
 from deal_kernels.lif.neuron import Neuron
 
+RESET_NOW = ("hard", "soft", "twice_soft")
+SUBTRACT_FIRST = ("next_soft", "twice_soft")
+
 
 class Norm(NamedTuple):
     """A normalisation of the input, one value per channel each, and a shortcut added after it."""
@@ -31,7 +34,7 @@ class Inputs(NamedTuple):
     neuron: Neuron
     x: Tensor
     v0: Tensor | None  # [...]
-    decay: Tensor | None  # one value, or one per channel
+    decay: Tensor | None  # one value, one per channel [C], or one per neuron [C, ...] or [B, C, ...]
     threshold: Tensor | None
     steps: int | None
     norm: Norm | None = None
@@ -47,12 +50,33 @@ class Inputs(NamedTuple):
         return self.x[0] if self.steps is None else self.x
 
 
-def _charge(n: Neuron, v: Tensor, x: Tensor, decay: Tensor) -> Tensor:
+class Steps(NamedTuple):
+    """What happens at every step, each [T, ...]."""
+
+    spikes: Tensor
+    states: Tensor  # after the reset
+    membranes: Tensor  # before it
+
+
+def _over_decay(n: Neuron, a: Tensor, decay: Tensor) -> Tensor:
+    return a * decay if n.rate else a / decay
+
+
+def _charge(n: Neuron, v: Tensor, x: Tensor, decay: Tensor, threshold: Tensor) -> Tensor:
+    """The membrane potential, from the state v that enters the step."""
+    v = _cleared(n, v, threshold)
     if n.charge == "decay_input":
-        return v + (x - (v - n.rest)) / decay
-    if n.charge == "decay":
-        return (v - (v - n.rest) / decay) + x
-    return decay * v + x
+        h = v + _over_decay(n, x - (v - n.rest), decay)
+    elif n.charge == "decay":
+        h = (v - _over_decay(n, v - n.rest, decay)) + x
+    else:
+        h = decay * v + x
+    return h - _fire(n, v, threshold) * _amount(n, threshold) if n.reset in SUBTRACT_FIRST else h
+
+
+def _cleared(n: Neuron, v: Tensor, threshold: Tensor) -> Tensor:
+    """The state that enters a step, after a hard reset if that takes place at the next step."""
+    return _hard_reset(n, v, _fire(n, v, threshold)) if n.reset == "next_hard" else v
 
 
 def _fire(n: Neuron, h: Tensor, threshold: Tensor) -> Tensor:
@@ -61,16 +85,29 @@ def _fire(n: Neuron, h: Tensor, threshold: Tensor) -> Tensor:
     return (h >= threshold if n.fire == "ge" else h > threshold).to(h.dtype)
 
 
-def _reset(n: Neuron, h: Tensor, s: Tensor, threshold: Tensor) -> Tensor:
+def _hard_reset(n: Neuron, h: Tensor, s: Tensor) -> Tensor:
+    return s * n.reset_to + (1 - s) * h if n.levels > 1 else torch.where(s > 0, n.reset_to, h)
+
+
+def _amount(n: Neuron, threshold: Tensor) -> Tensor:
+    return threshold if n.amount is None else torch.full_like(threshold, n.amount)
+
+
+def _reset(n: Neuron, v: Tensor, h: Tensor, s: Tensor, threshold: Tensor) -> Tensor:
+    """The state after a step that v entered."""
     if n.reset == "hard":
-        return s * n.rest + (1 - s) * h if n.levels > 1 else torch.where(s > 0, n.rest, h)
-    return h - s * threshold if n.reset == "soft" else h
+        return _hard_reset(n, h, s)
+    if n.reset == "soft":
+        return h - s * _amount(n, threshold)
+    if n.reset == "twice_soft":
+        return h - (s - _fire(n, v, threshold)) * _amount(n, threshold)
+    return h
 
 
-def _spike_slope(n: Neuron, h: Tensor, threshold: Tensor) -> Tensor:
+def spike_slopes(n: Neuron, h: Tensor, threshold: Tensor) -> Tensor:
+    """The surrogate derivative of the spikes by h, one step or all of them."""
     if n.levels > 1:
-        ratio = h / threshold
-        return ((ratio >= 0) & (ratio <= n.levels)).to(h.dtype) / threshold
+        return n.surrogate(h / threshold) / threshold
     return n.surrogate(h - threshold)
 
 
@@ -78,16 +115,18 @@ def _start(i: Inputs) -> Tensor:
     return i.v0 if i.v0 is not None else torch.full_like(i.row, i.neuron.rest, dtype=STATE[i.x.dtype])
 
 
-def _parameter(p: Tensor | None, number: float, row: Tensor) -> Tensor:
+def parameter(p: Tensor | None, number: float, row: Tensor) -> Tensor:
     """A parameter as a tensor that broadcasts against one step, [B, C, ...]."""
     if p is None:
         return torch.full((), number, dtype=STATE[row.dtype], device=row.device)
-    return p.reshape(()) if p.numel() == 1 else p.reshape(-1, *[1] * (row.dim() - 2))
+    if p.numel() == 1:
+        return p.reshape(())
+    return p.reshape(-1, *[1] * (row.dim() - 2)) if p.dim() == 1 < row.dim() else p
 
 
 def _parameters(i: Inputs) -> tuple[Tensor, Tensor]:
     n = i.neuron
-    return _parameter(i.decay, n.decay, i.row), _parameter(i.threshold, n.threshold, i.row)
+    return parameter(i.decay, n.decay, i.row), parameter(i.threshold, n.threshold, i.row)
 
 
 def by_channel(p: Tensor, x: Tensor, axis: int) -> Tensor:
@@ -117,67 +156,73 @@ def _currents(i: Inputs) -> Tensor:
     return x.expand(i.length, *i.row.shape)
 
 
-def forward(i: Inputs) -> tuple[Tensor, Tensor]:
-    """Spikes [T, ...] and the final state [...]."""
+def run(i: Inputs) -> Steps:
+    """All steps, in the type of the state."""
     n, (decay, threshold) = i.neuron, _parameters(i)
     v = _start(i)
-    spikes = []
+    spikes, states, membranes = [], [], []
     for x in _currents(i):
-        h = _charge(n, v, x, decay)
+        h = _charge(n, v, x, decay, threshold)
         s = _fire(n, h, threshold)
-        v = _reset(n, h, s, threshold)
-        spikes.append(s.to(i.x.dtype))
-    return torch.stack(spikes), v
+        v = _reset(n, v, h, s, threshold)
+        spikes.append(s)
+        states.append(v)
+        membranes.append(h)
+    return Steps(torch.stack(spikes), torch.stack(states), torch.stack(membranes))
 
 
-def backward(i: Inputs, grad: Tensor, grad_v: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def backward(
+    i: Inputs, grad: Tensor, grad_v: Tensor | None, output: str = "spikes"
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of x (as it enters the neuron) and v0, and each neuron's share of those of decay and threshold.
 
-    grad is [T, ...].
+    grad is that of the output, [T, ...]: of the spikes before their scale, the states or the membrane potentials.
     """
     n, (decay, threshold) = i.neuron, _parameters(i)
-    v = _start(i)
-    entered, membranes = [], []
-    inputs = _currents(i)
-    for x in inputs:
-        h = _charge(n, v, x, decay)
-        entered.append(v)
-        membranes.append(h)
-        v = _reset(n, h, _fire(n, h, threshold), threshold)
+    inputs, steps = _currents(i), run(i)
+    entered = torch.cat([_start(i)[None], steps.states[:-1]])
+    slopes = spike_slopes(n, steps.membranes, threshold)
+    grads = {name: torch.zeros_like(slopes) for name in ("spikes", "states", "membranes")}
+    grads[output] = grad.to(slopes.dtype)
 
-    gv = torch.zeros_like(v) if grad_v is None else grad_v
-    grad_x: list[Tensor] = []
-    grad_decay, grad_threshold = torch.zeros_like(v), torch.zeros_like(v)
-    one = torch.ones_like(decay)
-    input_share = one / decay if n.charge == "decay_input" else one
-    state_share = decay if n.charge == "beta" else one - one / decay
-    follows = n.reset != "none" and not n.detach_reset  # the gradient passes through the spike of the reset
-    for x, v_in, h, gs in reversed(list(zip(inputs, entered, membranes, grad.to(v.dtype), strict=True))):
-        s = _fire(n, h, threshold)
-        slope = _spike_slope(n, h, threshold)
-        dv_ds = n.rest - h if n.reset == "hard" else -threshold
+    gv = torch.zeros_like(slopes[0]) if grad_v is None else grad_v
+    grad_x = torch.empty_like(slopes)
+    grad_decay, grad_threshold = torch.zeros_like(gv), torch.zeros_like(gv)
+    one, amount = torch.ones_like(decay), _amount(n, threshold)
+    input_share = _over_decay(n, one, decay) if n.charge == "decay_input" else one
+    state_share = decay if n.charge == "beta" else one - _over_decay(n, one, decay)
+    follows = n.reset in RESET_NOW and not n.detach_reset  # the gradient passes through the spike of the reset
+    for t in reversed(range(i.length)):
+        x, v, s, h, slope = inputs[t], entered[t], steps.spikes[t], steps.membranes[t], slopes[t]
+        gs, gv = grads["spikes"][t], gv + grads["states"][t]
+        dv_ds = n.reset_to - h if n.reset == "hard" else -amount
         dv_dh = (1 - s if n.reset == "hard" else torch.ones_like(s)) + (dv_ds * slope if follows else 0)
-        gh = gs * slope + gv * dv_dh
+        gh = gs * slope + gv * dv_dh + grads["membranes"][t]
 
         ds_dthreshold = -slope * (h / threshold) if n.levels > 1 else -slope
         grad_threshold += (gs + gv * dv_ds if follows else gs) * ds_dthreshold
-        if n.reset == "soft":
-            grad_threshold -= gv * s
+        if n.amount is None:
+            earlier = _fire(n, v, threshold) if n.reset in SUBTRACT_FIRST else 0
+            grad_threshold -= gv * (s - earlier) if n.reset in ("soft", "twice_soft") else 0
+            grad_threshold -= gh * earlier
+        cleared = _cleared(n, v, threshold)
         if n.charge == "beta":
-            grad_decay += gh * v_in
+            grad_decay += gh * cleared
         else:
-            divided = x - (v_in - n.rest) if n.charge == "decay_input" else -(v_in - n.rest)
-            grad_decay -= gh * (divided / decay / decay)
-        gv = gh * state_share
-        grad_x.insert(0, gh * input_share)
-    total = torch.stack(grad_x) if i.steps is None else functools.reduce(torch.add, reversed(grad_x))
+            pulled = x - (cleared - n.rest) if n.charge == "decay_input" else -(cleared - n.rest)
+            grad_decay += gh * pulled if n.rate else -gh * (pulled / decay / decay)
+        gv = gh * state_share if n.carries else torch.zeros_like(gh)
+        if n.reset == "next_hard":
+            gv = gv * (1 - _fire(n, v, threshold))
+        grad_x[t] = gh * input_share
+    total = grad_x if i.steps is None else functools.reduce(torch.add, reversed(grad_x))
     return total.to(i.x.dtype), gv, grad_decay, grad_threshold
 
 
 def mean(spikes: Tensor) -> Tensor:
-    """The mean over time, [T, ...] -> [...]: a count in the state's type, then one true division."""
-    count = spikes.to(STATE[spikes.dtype]).sum(0)
-    return (count / torch.full_like(count, len(spikes))).to(spikes.dtype)
+    """The mean over time, [T, ...] -> [...]: a count, then one true division."""
+    count = spikes.sum(0)
+    return count / torch.full_like(count, len(spikes))
 
 
 def pack(spikes: Tensor) -> Tensor:

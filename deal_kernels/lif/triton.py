@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from deal_kernels._common.layout import inner_of
+from deal_kernels._common.layout import inner_of, period
 from deal_kernels.lif.reference import Inputs
 from deal_kernels.lif.triton_neuron import (
     advance,
@@ -19,8 +19,8 @@ from deal_kernels.lif.triton_neuron import (
     input_share,
     normalised,
     number,
-    reset,
     spike_slope,
+    state_gradient,
     state_share,
     threshold_gradient,
 )
@@ -30,7 +30,11 @@ FORWARD_BLOCK = {torch.float32: 512, torch.float16: 1024, torch.bfloat16: 1024} 
 FORWARD_WARPS = 4
 BACKWARD_BLOCK = 512
 BACKWARD_WARPS = {4: 4, 8: 8}  # of a segment of so many steps: 16 membranes a thread spill no registers
-SIZES = ("steps", "neurons", "time_stride", "shortcut_stride", "channels", "inner")
+SIZES = (
+    "steps", "neurons", "time_stride", "shortcut_stride", "channels", "inner", "decay_channels", "decay_inner",
+    "threshold_channels", "threshold_inner",
+)  # fmt: skip
+GIVEN = "given", (0.0, 0.0, 0.0)  # the surrogate where its values are a tensor
 
 
 @triton.jit
@@ -132,20 +136,23 @@ def centred(row, norm):
 
 @triton.jit(do_not_specialize=SIZES)
 def forward_kernel(
-    x, v0, decay, threshold, mean, scale, shift, shortcut, out, v_out,
-    rest, levels, steps, neurons, time_stride, shortcut_stride, channels, inner,
+    x, v0, decay, threshold, mean, norm_scale, shift, shortcut, out, v_out,
+    rest, reset_to, amount, levels, scale, steps, neurons, time_stride, shortcut_stride, channels, inner,
+    decay_channels, decay_inner, threshold_channels, threshold_inner,
     UNIT: tl.constexpr, DECAY: tl.constexpr, THRESHOLD: tl.constexpr, NORM: tl.constexpr, CHARGE: tl.constexpr,
-    MULTIPLY: tl.constexpr, FIRE: tl.constexpr, RESET: tl.constexpr, OUTPUT: tl.constexpr, BLOCK: tl.constexpr,
+    RATE: tl.constexpr, FIRE: tl.constexpr, RESET: tl.constexpr, OWN_AMOUNT: tl.constexpr, OUTPUT: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     neurons, time_stride = neurons.to(tl.int64) * UNIT, time_stride.to(tl.int64) * UNIT
     shortcut_stride = shortcut_stride.to(tl.int64) * UNIT
     first, lane, left = block_lanes(neurons, UNIT, BLOCK)
     inside = lane < left
-    decay = parameter(decay, channels, inner, first, DECAY, BLOCK)
-    threshold = parameter(threshold, channels, inner, first, THRESHOLD, BLOCK)
-    norm = norm_of(mean, scale, shift, channels, inner, first, NORM, BLOCK)
+    decay = parameter(decay, decay_channels, decay_inner, first, DECAY, BLOCK)
+    threshold = parameter(threshold, threshold_channels, threshold_inner, first, THRESHOLD, BLOCK)
+    reset_to, amount = number(reset_to), number(amount) if OWN_AMOUNT else threshold
+    norm = norm_of(mean, norm_scale, shift, channels, inner, first, NORM, BLOCK)
     shortcut = moved(shortcut, first)
-    rest, levels = number(rest), number(levels)
+    rest, levels, scale = number(rest), number(levels), number(scale)
     width = (neurons + 7) // 8
     byte = tl.arange(0, BLOCK // 8)
     x += first
@@ -160,9 +167,13 @@ def forward_kernel(
         x += time_stride
         added = moved(shortcut, (t + 1) * shortcut_stride)
         following = load_row(x, added, lane, inside_if(t + 1 < steps, lane, left))
-        _, s, v = advance(v, current(row, norm), decay, threshold, rest, levels, CHARGE, MULTIPLY, FIRE, RESET)
+        y = current(row, norm)
+        h, s, v = advance(v, y, decay, threshold, rest, reset_to, amount, levels, CHARGE, RATE, FIRE, RESET)
         if OUTPUT == "spikes":
-            tl.store(out + lane, s.to(out.dtype.element_ty), mask=inside)
+            tl.store(out + lane, (s * scale).to(out.dtype.element_ty), mask=inside)
+            out += neurons
+        elif OUTPUT == "states" or OUTPUT == "membranes":
+            tl.store(out + lane, v if OUTPUT == "states" else h, mask=inside)
             out += neurons
         elif OUTPUT == "mean":
             count += s
@@ -170,7 +181,7 @@ def forward_kernel(
             tl.store(out + byte, packed(s, inside, BLOCK), mask=byte * 8 < left)
             out += width
     if OUTPUT == "mean":
-        rate = tl.div_rn(count, steps.to(tl.float32))
+        rate = tl.div_rn(count, steps.to(tl.float32)) * scale
         tl.store(out + lane, rate.to(out.dtype.element_ty), mask=inside)
     if v_out is not None:
         tl.store(v_out + first + lane, v, mask=inside)
@@ -182,22 +193,27 @@ def forward_kernel(
 # starts from; that costs one more read of x and 8 / SEGMENT bytes a step. Larger segments spill registers.
 @triton.jit(do_not_specialize=SIZES)
 def backward_kernel(
-    x, v0, decay, threshold, mean, scale, shift, shortcut, grad, grad_v, starts,
+    x, v0, decay, threshold, mean, norm_scale, shift, shortcut, grad, grad_v, slopes, starts,
     grad_x, grad_v0, grad_decay, grad_threshold, norm_sums,
-    rest, levels, alpha, height, steps, neurons, time_stride, shortcut_stride, channels, inner,
+    rest, reset_to, amount, levels, scale, alpha, height, outside,
+    steps, neurons, time_stride, shortcut_stride, channels, inner,
+    decay_channels, decay_inner, threshold_channels, threshold_inner,
     UNIT: tl.constexpr, DECAY: tl.constexpr, THRESHOLD: tl.constexpr, NORM: tl.constexpr, CHARGE: tl.constexpr,
-    MULTIPLY: tl.constexpr, FIRE: tl.constexpr, RESET: tl.constexpr, DETACH: tl.constexpr, SURROGATE: tl.constexpr,
-    MEAN: tl.constexpr, CONSTANT: tl.constexpr, SEGMENT: tl.constexpr, BLOCK: tl.constexpr,
+    RATE: tl.constexpr, FIRE: tl.constexpr, RESET: tl.constexpr, OWN_AMOUNT: tl.constexpr, DETACH: tl.constexpr,
+    CARRIES: tl.constexpr, SURROGATE: tl.constexpr, OUTPUT: tl.constexpr, CONSTANT: tl.constexpr,
+    SEGMENT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     neurons, time_stride = neurons.to(tl.int64) * UNIT, time_stride.to(tl.int64) * UNIT
     shortcut_stride = shortcut_stride.to(tl.int64) * UNIT
     first, lane, left = block_lanes(neurons, UNIT, BLOCK)
     inside = lane < left
-    decay = parameter(decay, channels, inner, first, DECAY, BLOCK)
-    threshold = parameter(threshold, channels, inner, first, THRESHOLD, BLOCK)
-    norm = norm_of(mean, scale, shift, channels, inner, first, NORM, BLOCK)
+    decay = parameter(decay, decay_channels, decay_inner, first, DECAY, BLOCK)
+    threshold = parameter(threshold, threshold_channels, threshold_inner, first, THRESHOLD, BLOCK)
+    reset_to, amount = number(reset_to), number(amount) if OWN_AMOUNT else threshold
+    norm = norm_of(mean, norm_scale, shift, channels, inner, first, NORM, BLOCK)
     shortcut = moved(shortcut, first)
-    rest, levels, alpha, height = number(rest), number(levels), number(alpha), number(height)
+    rest, levels, scale = number(rest), number(levels), number(scale)
+    alpha, height, outside = number(alpha), number(height), number(outside)
     steps = steps.to(tl.int64)
     segments = tl.cdiv(steps, SEGMENT)
     x += first
@@ -215,26 +231,29 @@ def backward_kernel(
             rows = segment_rows(x, shortcut, lane, left, time_stride, shortcut_stride, step, steps, SEGMENT)
             for k in tl.static_range(SEGMENT):
                 y = current(rows[k], norm)
-                _, _, v = advance(v, y, decay, threshold, rest, levels, CHARGE, MULTIPLY, FIRE, RESET)
+                _, _, v = advance(v, y, decay, threshold, rest, reset_to, amount, levels, CHARGE, RATE, FIRE, RESET)
         # Another thread of the block may load what this one stored.
         tl.debug_barrier()
 
     grad_state = tl.zeros([BLOCK], tl.float32) if grad_v is None else tl.load(grad_v + first + lane, mask=inside)
-    share_of_input, share_of_state = input_share(decay, CHARGE, MULTIPLY), state_share(decay, CHARGE, MULTIPLY)
+    share_of_input, share_of_state = input_share(decay, CHARGE, RATE), state_share(decay, CHARGE, RATE, CARRIES)
     zero = tl.zeros([BLOCK], tl.float32)
     sum_x, sum_product, sum_decay, sum_threshold = zero, zero, zero, zero
-    if MEAN:
+    if OUTPUT == "mean":
         mean_grad = tl.div_rn(tl.load(grad + lane, mask=inside).to(tl.float32), steps.to(tl.float32))
     for later in range(segments):
         step = (segments - 1 - later) * SEGMENT
         rows = segment_rows(x, shortcut, lane, left, time_stride, shortcut_stride, step, steps, SEGMENT)
-        if not MEAN:
+        if OUTPUT != "mean":
             grads = segment_rows(grad, None, lane, left, neurons, 0, step, steps, SEGMENT)
-        start = v
+        if SURROGATE == "given":
+            given = segment_rows(slopes, None, lane, left, neurons, 0, step, steps, SEGMENT)
+        entered = ()
         membranes = ()
         for k in tl.static_range(SEGMENT):
             y = current(rows[k], norm)
-            h, _, v = advance(v, y, decay, threshold, rest, levels, CHARGE, MULTIPLY, FIRE, RESET)
+            entered += (v,)
+            h, _, v = advance(v, y, decay, threshold, rest, reset_to, amount, levels, CHARGE, RATE, FIRE, RESET)
             membranes += (h,)
         target = grad_x + (step + SEGMENT) * neurons
         for k in tl.static_range(SEGMENT - 1, -1, -1):
@@ -242,19 +261,31 @@ def backward_kernel(
             live = step + k < steps  # the last segment may be longer than what is left
             h = membranes[k]
             s = fire(h, threshold, levels, FIRE)
-            slope = spike_slope(h, threshold, levels, alpha, height, FIRE, SURROGATE)
-            grad_s = mean_grad if MEAN else grads[k][0].to(tl.float32)
-            grad_h = charge_gradient(h, s, slope, grad_s, grad_state, threshold, rest, RESET, DETACH)
+            if SURROGATE == "given":
+                slope = given[k][0]
+            else:
+                slope = spike_slope(h, threshold, alpha, height, outside, FIRE, SURROGATE)
+            grad_s = zero
+            if OUTPUT == "mean":
+                grad_s = mean_grad * scale
+            elif OUTPUT == "spikes":
+                grad_s = grads[k][0].to(tl.float32) * scale
+            elif OUTPUT == "states":
+                grad_state += tl.where(live, grads[k][0], 0.0)
+            grad_h = charge_gradient(h, s, slope, grad_s, grad_state, reset_to, amount, RESET, DETACH)
+            if OUTPUT == "membranes":
+                grad_h += grads[k][0]
             if grad_threshold is not None:
-                share = threshold_gradient(h, s, slope, grad_s, grad_state, threshold, rest, FIRE, RESET, DETACH)
+                share = threshold_gradient(
+                    entered[k], h, s, slope, grad_s, grad_state, grad_h, threshold, reset_to, amount, levels,
+                    FIRE, RESET, DETACH, OWN_AMOUNT,
+                )  # fmt: skip
                 sum_threshold += tl.where(live, share, 0.0)
             if grad_decay is not None:
-                entered = start
-                if k > 0:
-                    before = membranes[k - 1]
-                    entered = reset(before, fire(before, threshold, levels, FIRE), threshold, rest, FIRE, RESET)
                 y = current(rows[k], norm).to(tl.float32)
-                share = decay_gradient(y, entered, grad_h, decay, rest, CHARGE, MULTIPLY)
+                share = decay_gradient(
+                    y, entered[k], grad_h, decay, threshold, rest, reset_to, levels, CHARGE, RATE, FIRE, RESET
+                )  # fmt: skip
                 sum_decay += tl.where(live, share, 0.0)
             grad_input = grad_h * share_of_input
             if CONSTANT or norm_sums is not None:
@@ -263,7 +294,8 @@ def backward_kernel(
                 tl.store(target + lane, grad_input.to(grad_x.dtype.element_ty), mask=inside_if(live, lane, left))
                 if norm_sums is not None:
                     sum_product += tl.where(live, grad_input * centred(rows[k], norm), 0.0)
-            grad_state = tl.where(live, grad_h * share_of_state, grad_state)
+            carried = state_gradient(entered[k], grad_h, share_of_state, threshold, levels, FIRE, RESET)
+            grad_state = tl.where(live, carried, grad_state)
         if starts is not None:
             starts -= neurons
             v = tl.load(starts + lane, mask=inside_if(later + 1 < segments, lane, left))
@@ -286,11 +318,11 @@ def backward_kernel(
 
 def forward(i: Inputs, output: str, spikes: Tensor, v: Tensor | None) -> None:
     """Writes spikes and, if v is given, the final state. Tensors are named as in op.py."""
-    _launch(forward_kernel, i, FORWARD_BLOCK[i.x.dtype], FORWARD_WARPS, out=spikes, v_out=v, OUTPUT=output)
+    _launch(forward_kernel, i, output, FORWARD_BLOCK[i.x.dtype], FORWARD_WARPS, out=spikes, v_out=v)
 
 
 def backward(
-    i: Inputs, grad: Tensor, grad_v: Tensor | None, output: str,
+    i: Inputs, grad: Tensor, grad_v: Tensor | None, output: str, slopes: Tensor | None,
     grad_x: Tensor, grad_v0: Tensor | None, grad_decay: Tensor | None, grad_threshold: Tensor | None,
     norm_sums: Tensor | None,
 ) -> None:  # fmt: skip
@@ -298,38 +330,42 @@ def backward(
 
     With a norm also each neuron's sums of that gradient, and of it times x - mean, [2, N] in memory.
     """
-    segment, surrogate = 4 if i.length <= 4 else 8, i.neuron.surrogate
-    assert isinstance(surrogate, Surrogate)
+    n, segment = i.neuron, 4 if i.length <= 4 else 8
+    kind, numbers = (n.surrogate.kind, n.surrogate.numbers) if isinstance(n.surrogate, Surrogate) else GIVEN
     saved = (i.length - 1) // segment
     starts = i.x.new_empty(saved, i.row.numel(), dtype=torch.float32) if saved else None  # [segments - 1, N]
     _launch(
-        backward_kernel, i, BACKWARD_BLOCK, BACKWARD_WARPS[segment], alpha=surrogate.alpha, height=surrogate.height,
-        starts=starts, grad=grad, grad_v=grad_v, grad_x=grad_x, grad_v0=grad_v0, grad_decay=grad_decay,
-        grad_threshold=grad_threshold, norm_sums=norm_sums, DETACH=i.neuron.detach_reset, SURROGATE=surrogate.kind,
-        MEAN=output == "mean", CONSTANT=i.steps is not None, SEGMENT=segment,
+        backward_kernel, i, output, BACKWARD_BLOCK, BACKWARD_WARPS[segment],
+        **dict(zip(("alpha", "height", "outside"), numbers, strict=True)), slopes=slopes, starts=starts, grad=grad,
+        grad_v=grad_v, grad_x=grad_x, grad_v0=grad_v0, grad_decay=grad_decay, grad_threshold=grad_threshold,
+        norm_sums=norm_sums, DETACH=n.detach_reset, CARRIES=n.carries, SURROGATE=kind, CONSTANT=i.steps is not None,
+        SEGMENT=segment,
     )  # fmt: skip
 
 
-def _launch(kernel: Any, i: Inputs, block: int, warps: int, **arguments: Any) -> None:
+def _launch(kernel: Any, i: Inputs, output: str, block: int, warps: int, **arguments: Any) -> None:
     n, x, v0, decay, threshold, steps, norm = i
+    n = n if decay is not None else n.with_reciprocal()
     mean, scale, shift, shortcut = norm or (None, None, None, None)
     neurons = i.row.numel()
     stride = x.stride(0) if steps is None else 0
     # Sizes count units: that neurons come in eights is all the compiler needs for 16-byte accesses.
     unit = 8 if neurons % 8 == 0 and stride % 8 == 0 else 1
-    channels, inner = (i.row.shape[1], inner_of(i.row)) if i.row.dim() > 1 else (1, 1)
-    multiply = decay is None and n.multiplies
-    decay_number = 1 / n.decay if multiply else n.decay
+    channels, inner = (i.row.shape[1], inner_of(i.row)) if norm is not None else (1, 1)
+    for name, p in (("decay", decay), ("threshold", threshold)):
+        of_parameter = (1, 1) if p is None else period(p, i.row)
+        arguments |= dict(zip((f"{name}_channels", f"{name}_inner"), of_parameter, strict=True))
     with torch.cuda.device_of(x):
         kernel[(triton.cdiv(neurons, block),)](
-            x=x, v0=v0, decay=decay_number if decay is None else decay, rest=n.rest, levels=float(n.levels),
+            x=x, v0=v0, decay=n.decay if decay is None else decay, rest=n.rest, reset_to=n.reset_to,
+            amount=n.amount or 0.0, levels=float(n.levels), scale=n.scale,
             threshold=n.threshold if threshold is None else threshold,
-            mean=mean, scale=scale, shift=shift, shortcut=shortcut,
+            mean=mean, norm_scale=scale, shift=shift, shortcut=shortcut,
             steps=i.length, neurons=neurons // unit, time_stride=stride // unit,
             shortcut_stride=neurons // unit if steps is None else 0, channels=channels, inner=inner,
-            UNIT=unit, DECAY=_kind(decay), THRESHOLD=_kind(threshold), NORM=_kind(mean), CHARGE=n.charge,
-            MULTIPLY=multiply, FIRE="levels" if n.levels > 1 else n.fire, RESET=n.reset, BLOCK=block,
-            num_warps=warps, enable_fp_fusion=False, **arguments,
+            UNIT=unit, DECAY=_kind(decay), THRESHOLD=_kind(threshold), NORM=_kind(mean), CHARGE=n.charge, RATE=n.rate,
+            FIRE="levels" if n.levels > 1 else n.fire, RESET=n.reset, OWN_AMOUNT=n.amount is not None, OUTPUT=output,
+            BLOCK=block, num_warps=warps, enable_fp_fusion=False, **arguments,
         )  # fmt: skip
 
 

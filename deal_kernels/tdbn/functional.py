@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 from torch import Tensor
@@ -10,10 +10,13 @@ from torch import Tensor
 from deal_kernels._common.checks import check_companion, number, refuse_gradient
 from deal_kernels._common.types import STATE, Number
 from deal_kernels.lif.arguments import check_input, output_of, state_and_parameters
-from deal_kernels.lif.functional import Reduce
-from deal_kernels.lif.neuron import Default, Fire, Reset, SurrogateLike, neuron_of, numbers_and_tensors
+from deal_kernels.lif.functional import Output, Reduce
+from deal_kernels.lif.neuron import NeuronSettings, lif_neuron, neuron_and_tensors, shows
 from deal_kernels.tdbn import op
 from deal_kernels.tdbn.processes import Group
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def tdbn(
@@ -69,39 +72,32 @@ def tdbn_lif(
     x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, running_mean: Tensor | None = None,
     running_var: Tensor | None = None, *, training: bool, momentum: float = 0.1, eps: float = 1e-5,
     alpha: float | None = 1.0, group: Group = True, shortcut: Tensor | None = None, v0: Tensor | None = None,
-    tau: Number | Default | None = Default.TAU, beta: Number | None = None, decay_input: bool = True,
-    v_threshold: Number = 1.0, v_reset: float | None = 0.0, reset: Reset = "auto", detach_reset: bool = False,
-    surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1, steps: int | None = None,
-    reduce: Reduce = None, pack: bool = False, return_state: Literal[False] = False, backend: str | None = None,
+    steps: int | None = None, output: Output = "spikes", reduce: Reduce = None, pack: bool = False,
+    return_state: Literal[False] = False, backend: str | None = None, **settings: Unpack[NeuronSettings],
 ) -> Tensor: ...  # fmt: skip
 @overload
 def tdbn_lif(
     x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, running_mean: Tensor | None = None,
     running_var: Tensor | None = None, *, training: bool, momentum: float = 0.1, eps: float = 1e-5,
     alpha: float | None = 1.0, group: Group = True, shortcut: Tensor | None = None, v0: Tensor | None = None,
-    tau: Number | Default | None = Default.TAU, beta: Number | None = None, decay_input: bool = True,
-    v_threshold: Number = 1.0, v_reset: float | None = 0.0, reset: Reset = "auto", detach_reset: bool = False,
-    surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1, steps: int | None = None,
-    reduce: Reduce = None, pack: bool = False, return_state: Literal[True], backend: str | None = None,
+    steps: int | None = None, output: Output = "spikes", reduce: Reduce = None, pack: bool = False,
+    return_state: Literal[True], backend: str | None = None, **settings: Unpack[NeuronSettings],
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 @overload
 def tdbn_lif(
     x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, running_mean: Tensor | None = None,
     running_var: Tensor | None = None, *, training: bool, momentum: float = 0.1, eps: float = 1e-5,
     alpha: float | None = 1.0, group: Group = True, shortcut: Tensor | None = None, v0: Tensor | None = None,
-    tau: Number | Default | None = Default.TAU, beta: Number | None = None, decay_input: bool = True,
-    v_threshold: Number = 1.0, v_reset: float | None = 0.0, reset: Reset = "auto", detach_reset: bool = False,
-    surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1, steps: int | None = None,
-    reduce: Reduce = None, pack: bool = False, return_state: bool, backend: str | None = None,
+    steps: int | None = None, output: Output = "spikes", reduce: Reduce = None, pack: bool = False,
+    return_state: bool, backend: str | None = None, **settings: Unpack[NeuronSettings],
 ) -> Tensor | tuple[Tensor, Tensor]: ...  # fmt: skip
+@shows(lif_neuron)
 def tdbn_lif(
     x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, running_mean: Tensor | None = None,
     running_var: Tensor | None = None, *, training: bool, momentum: float = 0.1, eps: float = 1e-5,
     alpha: float | None = 1.0, group: Group = True, shortcut: Tensor | None = None, v0: Tensor | None = None,
-    tau: Number | Default | None = Default.TAU, beta: Number | None = None, decay_input: bool = True,
-    v_threshold: Number = 1.0, v_reset: float | None = 0.0, reset: Reset = "auto", detach_reset: bool = False,
-    surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1, steps: int | None = None,
-    reduce: Reduce = None, pack: bool = False, return_state: bool = False, backend: str | None = None,
+    steps: int | None = None, output: Output = "spikes", reduce: Reduce = None, pack: bool = False,
+    return_state: bool = False, backend: str | None = None, **settings: Unpack[NeuronSettings],
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """`lif(tdbn(x) + shortcut)` as one operation that keeps x for the backward pass and nothing else of its size.
 
@@ -110,8 +106,8 @@ def tdbn_lif(
         weight, bias, running_mean, running_var, training, momentum, eps, group: as in `tdbn`.
         alpha: factor of the norm beside ``v_threshold``; None fuses plain batch norm.
         shortcut: added to the normalised x before the neuron, in the shape of x.
-        v0, tau, beta, decay_input, v_threshold, v_reset, reset, detach_reset, surrogate, fire, levels, steps, reduce,
-            pack, return_state, backend: as in `lif`.
+        v0, steps, output, reduce, pack, return_state, backend: as in `lif`.
+        settings: of the neuron, as in `lif`.
 
     Returns:
         What `lif` returns.
@@ -120,26 +116,23 @@ def tdbn_lif(
     >>> tdbn_lif(x, torch.ones(8), torch.zeros(8), training=True, v_reset=None, reduce="mean").shape
     torch.Size([2, 8, 5, 5])
     """
-    tau, beta, number_of_threshold, decay, threshold = numbers_and_tensors(tau, beta, v_threshold)
-    neuron = neuron_of(
-        tau, beta, decay_input, number_of_threshold, v_reset, reset, detach_reset, surrogate, fire, levels
-    )
+    neuron, decay, threshold = neuron_and_tensors(settings)
     check_input(x, steps)
     axis = 2 if steps is None else 1
     if x.dim() <= axis:
         shape = "[T, B, C, ...]" if steps is None else "[B, C, ...] with steps"
         raise ValueError(f"x must be {shape}; got the shape {tuple(x.shape)}")
-    output = output_of(reduce, pack, levels)
+    kept = output_of(output, reduce, pack, neuron)
     v0, decay, threshold = state_and_parameters(x, steps, v0, decay, threshold)
     _check_shortcut(shortcut, x)
     if pack:
         refuse_gradient("pack=True", x, weight, bias, shortcut, v0, decay, threshold)
-    weight, bias, mean, inverse, settings = _normalisation(
+    weight, bias, mean, inverse, norm = _normalisation(
         x, axis, weight, bias, running_mean, running_var, training, momentum, eps, alpha,
         neuron.threshold if threshold is None else threshold, group, backend,
     )  # fmt: skip
     tensors = x, weight, bias, mean, inverse, shortcut, v0, decay, threshold
-    spikes, v = op.lif(*tensors, settings, neuron, output, steps, return_state)
+    spikes, v = op.lif(*tensors, norm, neuron, kept, steps, return_state)
     return (spikes, v) if return_state else spikes  # type: ignore[return-value]
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from deal_kernels._common.checks import number, one_of
-from deal_kernels._common.types import Number
 from deal_kernels.lif.functional import Reduce, lif
-from deal_kernels.lif.modules import LIF, Learned
-from deal_kernels.lif.neuron import Default, Fire, Reset, SurrogateLike
+from deal_kernels.lif.modules import LIF, LayerArguments, LayerSettings
+from deal_kernels.lif.neuron import lif_neuron, refuse_unknown, shows
 from deal_kernels.tdbn.functional import tdbn, tdbn_lif
 from deal_kernels.tdbn.processes import Group
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 # Not a subclass of _BatchNorm: convert_sync_batchnorm would replace it by a layer without the factor.
@@ -95,8 +97,7 @@ class TDBNLIF(LIF):
     Args:
         num_features, eps, momentum, affine, track_running_stats, group: of the norm.
         alpha: factor of the norm beside the neuron's threshold; None fuses plain batch norm.
-        tau, beta, decay_input, v_threshold, v_reset, reset, detach_reset, surrogate, fire, levels, steps, reduce, pack,
-            backend, stateful, detach_state, return_state: as in `LIF`.
+        layer: the arguments of `LIF`.
 
     >>> layer = TDBNLIF(8, alpha=None, tau=2.0, v_reset=None, stateful=True)
     >>> x = torch.randn(4, 2, 8, 5, 5)  # [T, B, C, H, W]
@@ -104,20 +105,13 @@ class TDBNLIF(LIF):
     torch.Size([4, 2, 8, 5, 5])
     """
 
+    @shows(LIF.__init__)
     def __init__(
         self, num_features: int, *, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
         track_running_stats: bool = True, alpha: float | None = 1.0, group: Group = True,
-        tau: Number | Learned | Default | None = Default.TAU, beta: Number | Learned | None = None,
-        decay_input: bool = True, v_threshold: Number = 1.0, v_reset: float | None = 0.0, reset: Reset = "auto",
-        detach_reset: bool = False, surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1,
-        steps: int | None = None, reduce: Reduce = None, pack: bool = False, backend: str | None = None,
-        stateful: bool = False, detach_state: bool = False, return_state: bool = False,
+        **layer: Unpack[LayerArguments],
     ) -> None:  # fmt: skip
-        super().__init__(
-            tau=tau, beta=beta, decay_input=decay_input, v_threshold=v_threshold, v_reset=v_reset, reset=reset,
-            detach_reset=detach_reset, surrogate=surrogate, fire=fire, levels=levels, steps=steps, reduce=reduce,
-            pack=pack, backend=backend, stateful=stateful, detach_state=detach_state, return_state=return_state,
-        )  # fmt: skip
+        super().__init__(**layer)
         self.norm = TDBatchNorm2d(num_features, eps, momentum, affine, track_running_stats, alpha=alpha, group=group)
 
     def forward(  # type: ignore[override]
@@ -141,14 +135,14 @@ class SpikingConv(nn.Module):
         eps, momentum, group: of the `TDBatchNorm2d`.
         alpha: factor of the norm beside ``norm_threshold``; None is plain batch norm.
         norm_threshold: threshold of the neuron that follows the norm; None takes this block's own.
-        tau, beta, decay_input, v_threshold, v_reset, reset, detach_reset, surrogate, fire, levels, backend: of the
-            neuron, as in `LIF`.
+        backend, settings: of the neuron, as in `LIF`.
 
     >>> block = SpikingConv(8, 16, 3, padding=1, reduce="mean", levels=4, v_reset=None).eval()
     >>> block(torch.randn(2, 8, 5, 5), steps=4).shape  # the same image at each of four steps
     torch.Size([2, 16, 5, 5])
     """
 
+    @shows(lif_neuron)
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int] = 1, *,
         stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] | str = 0,
@@ -156,23 +150,18 @@ class SpikingConv(nn.Module):
         padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
         reduce: Reduce = None, eps: float = 1e-5, momentum: float | None = 0.1,
         alpha: float | None = 1.0, norm_threshold: float | None = None, group: Group = True,
-        tau: Number | Learned | Default | None = Default.TAU, beta: Number | Learned | None = None,
-        decay_input: bool = True, v_threshold: Number = 1.0, v_reset: float | None = 0.0, reset: Reset = "auto",
-        detach_reset: bool = False, surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge", levels: int = 1,
-        backend: str | None = None,
+        backend: str | None = None, **settings: Unpack[LayerSettings],
     ) -> None:  # fmt: skip
         super().__init__()
+        refuse_unknown(type(self).__name__, settings)
         one_of("reduce", reduce, (None, "mean"))
         self.reduce = reduce
-        self.neuron = LIF(
-            tau=tau, beta=beta, decay_input=decay_input, v_threshold=v_threshold, v_reset=v_reset, reset=reset,
-            detach_reset=detach_reset, surrogate=surrogate, fire=fire, levels=levels, backend=backend,
-        )  # fmt: skip
+        self.neuron = LIF(backend=backend, **settings)
         self.conv = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode
         )
         if norm_threshold is None:
-            norm_threshold = float(v_threshold)
+            norm_threshold = float(settings.get("v_threshold", 1.0))
         self.norm: TDBatchNorm2d | None = TDBatchNorm2d(
             out_channels, eps, momentum, alpha=alpha, v_threshold=norm_threshold, group=group
         )

@@ -51,8 +51,8 @@ void run(const Neuron& neuron, int64_t steps, int64_t neurons, int threads) {
   LifInput input{neuron, DType::float32, Output::spikes, steps, neurons, neurons, x.data.get(), v0.data.get(),
                  {nullptr, 1, 1}, {nullptr, 1, 1}, {}};
   kernels().lif_forward(LifForward{input, out.data.get(), v.data.get()}, threads);
-  kernels().lif_backward(LifBackward{input, false, grad.data.get(), grad_v.data.get(), grad_x.data.get(),
-                                     grad_v0.data.get(), grad_decay.data.get(), grad_threshold.data.get(), nullptr},
+  kernels().lif_backward(LifBackward{input, false, grad.data.get(), grad_v.data.get(), nullptr,
+                                     grad_x.data.get(), grad_v0.data.get(), grad_decay.data.get(), grad_threshold.data.get(), nullptr},
                          threads);
 
   const Cell<float> cell{neuron, float(neuron.decay), float(neuron.threshold)};
@@ -64,22 +64,25 @@ void run(const Neuron& neuron, int64_t steps, int64_t neurons, int threads) {
       entered[at] = state;
       h[at] = cell.charge(state, x.data[at]);
       spikes[at] = cell.fire(h[at]);
-      state = cell.reset(h[at], spikes[at]);
+      state = cell.reset(state, h[at], spikes[at]);
     }
     last[i] = state;
     float carried = grad_v.data[i];
     for (int64_t t = steps - 1; t >= 0; --t) {
       const int64_t at = t * neurons + i;
       const float slope = cell.spike_slope(h[at]);
-      const float grad_h = cell.charge_gradient(h[at], spikes[at], slope, grad.data[at], carried);
-      gt[i] += cell.threshold_gradient(h[at], spikes[at], slope, grad.data[at], carried);
+      const float grad_s = grad.data[at] * float(neuron.scale);
+      const float grad_h = cell.charge_gradient(h[at], spikes[at], slope, grad_s, carried);
+      gt[i] += cell.threshold_gradient(entered[at], h[at], spikes[at], slope, grad_s, carried, grad_h);
       gd[i] += cell.decay_gradient(x.data[at], entered[at], grad_h);
       gx[at] = grad_h * cell.input_share();
-      carried = grad_h * cell.state_share();
+      carried = cell.state_gradient(entered[at], grad_h, cell.state_share());
     }
     gv0[i] = carried;
   }
-  expect_near("spikes", neuron, steps, neurons, out, spikes, 0);
+  std::vector<float> scaled(spikes);
+  for (float& s : scaled) s *= float(neuron.scale);
+  expect_near("spikes", neuron, steps, neurons, out, scaled, 0);
   expect_near("state", neuron, steps, neurons, v, last, 0);
   expect_near("grad x", neuron, steps, neurons, grad_x, gx, 2e-5f);
   expect_near("grad v0", neuron, steps, neurons, grad_v0, gv0, 2e-5f);
@@ -92,8 +95,14 @@ void run(const Neuron& neuron, int64_t steps, int64_t neurons, int threads) {
   kernels().lif_forward(LifForward{mean, rate.data.get(), nullptr}, threads);
   std::vector<float> rates(one);
   for (size_t i = 0; i < all; ++i) rates[i % one] += spikes[i];
-  for (float& r : rates) r /= float(steps);
+  for (float& r : rates) r = r / float(steps) * float(neuron.scale);
   expect_near("mean", neuron, steps, neurons, rate, rates, 0);
+
+  LifInput record = input;
+  record.output = Output::membranes;
+  Exact membranes(all);
+  kernels().lif_forward(LifForward{record, membranes.data.get(), nullptr}, threads);
+  expect_near("membranes", neuron, steps, neurons, membranes, h, 0);
 
   if (neuron.fire == Fire::levels) return;
   LifInput packed = input;
@@ -110,25 +119,49 @@ void run(const Neuron& neuron, int64_t steps, int64_t neurons, int threads) {
       }
 }
 
+Neuron usual(Surrogate surrogate) {
+  Neuron neuron{};
+  neuron.charge = Charge::decay_input;
+  neuron.fire = Fire::ge;
+  neuron.reset = Reset::hard;
+  neuron.surrogate = surrogate;
+  neuron.carries = neuron.rate = true;
+  neuron.decay = 0.5;
+  neuron.threshold = 0.9;
+  neuron.amount = 0.6;
+  neuron.alpha = 1.3;
+  neuron.height = 1.6;
+  neuron.outside = 0.1;
+  neuron.levels = neuron.scale = 1;
+  return neuron;
+}
+
 }  // namespace
 
 int main() {
   for (const Charge charge : {Charge::decay_input, Charge::decay, Charge::beta})
     for (const Fire fire : {Fire::ge, Fire::gt, Fire::levels})
-      for (const Reset reset : {Reset::hard, Reset::soft, Reset::none})
-        for (const Surrogate surrogate : {Surrogate::sigmoid, Surrogate::atan, Surrogate::triangle,
-                                          Surrogate::rectangle, Surrogate::fast_sigmoid, Surrogate::erf})
+      for (const Reset reset : {Reset::hard, Reset::soft, Reset::none, Reset::next_hard, Reset::next_soft,
+                                Reset::twice_soft})
+        for (const Surrogate surrogate :
+             {Surrogate::sigmoid, Surrogate::atan, Surrogate::triangle, Surrogate::rectangle, Surrogate::fast_sigmoid,
+              Surrogate::erf, Surrogate::exponential, Surrogate::sides, Surrogate::window})
           for (const bool detach : {false, true}) {
-            const double decay = charge == Charge::beta ? 0.7 : 3.0;
-            const Neuron neuron{
-                charge, fire, reset, surrogate, detach, false, decay, 0.9, reset == Reset::hard ? -0.2 : 0.0,
-                1.3,    0.8,  4.0};
+            Neuron neuron = usual(surrogate);
+            neuron.charge = charge;
+            neuron.fire = fire;
+            neuron.reset = reset;
+            neuron.detach_reset = detach;
+            neuron.rate = detach && charge != Charge::beta;
+            neuron.decay = charge == Charge::beta ? 0.7 : neuron.rate ? 0.3 : 3.0;
+            neuron.rest = neuron.reset_to = reset == Reset::hard || reset == Reset::next_hard ? -0.2 : 0.0;
+            neuron.own_amount = detach;
+            neuron.scale = detach ? 0.5 : 1.0;
+            neuron.levels = 4;
             for (const int64_t steps : {1, 5, 37})
               for (const int64_t neurons : {1, 17, 530}) run(neuron, steps, neurons, 1);
           }
-  const Neuron plain{
-      Charge::decay_input, Fire::ge, Reset::hard, Surrogate::sigmoid, false, true, 2.0, 1.0, 0.0, 4.0, 1.0, 1.0};
-  for (const int threads : {1, 2, 3}) run(plain, 4, 100'003, threads);
+  for (const int threads : {1, 2, 3}) run(usual(Surrogate::sigmoid), 4, 100'003, threads);
   std::printf("%s: %d failures\n", kernels().isa, failures);
   return failures ? 1 : 0;
 }

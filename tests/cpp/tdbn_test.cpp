@@ -105,7 +105,15 @@ void check_neuron(const Layout& l, bool constant, int threads) {
     const int64_t c = l.channel(i);
     y.data[i] = normalised(x.data[i], mean.data[c], scale.data[c], shift.data[c]) + shortcut.data[i];
   }
-  const Neuron neuron = {Charge::decay_input, Fire::ge, Reset::soft, Surrogate::atan, false, true, 2, 0.7, 0, 2, 1, 1};
+  Neuron neuron{};
+  neuron.charge = Charge::decay_input;
+  neuron.reset = Reset::soft;
+  neuron.surrogate = Surrogate::atan;
+  neuron.carries = neuron.rate = true;
+  neuron.decay = 0.5;
+  neuron.threshold = 0.7;
+  neuron.alpha = 2;
+  neuron.levels = neuron.scale = 1;
   const auto of_channel = [&](const Exact& b) { return Parameter{b.get(), l.channels, l.inner}; };
   const LifInput plain = {neuron,  DType::float32, Output::spikes,  l.steps,         neurons, constant ? 0 : neurons,
                           y.get(), nullptr,        {nullptr, 1, 1}, {nullptr, 1, 1}, {}};
@@ -114,7 +122,8 @@ void check_neuron(const Layout& l, bool constant, int threads) {
   normed.norm = {of_channel(mean), of_channel(scale), of_channel(shift), shortcut.get()};
   const auto run = [&](const LifInput& input, const Exact& spikes, const Exact& gradient, float* norm_sums) {
     kernels().lif_forward({input, spikes.get(), nullptr}, threads);
-    kernels().lif_backward({input, constant, grad.get(), nullptr, gradient.get(), nullptr, nullptr, nullptr, norm_sums},
+    kernels().lif_backward({input, constant, grad.get(), nullptr, nullptr, gradient.get(), nullptr, nullptr, nullptr,
+                            norm_sums},
                            threads);
   };
   run(plain, expected, expected_grad, nullptr);

@@ -17,7 +17,7 @@ using Quad = Pair<Pair<Pack<S>>>;
 template <class S>
 constexpr int kQuad = Quad<S>::lanes;
 
-// Calls next(kind), compiled separately for each value of a field.
+// Calls next(kind), compiled separately for each of these values of a field, and once for all others.
 template <auto field, auto... values, class Next>
 DEAL_INLINE void split(const Neuron& kind, const Next& next) {
   const auto value = kind.*field;
@@ -26,7 +26,7 @@ DEAL_INLINE void split(const Neuron& kind, const Next& next) {
     known.*field = constant;
     next(known);
   };
-  ((value == values ? fixed(values) : void()), ...);
+  if (!((value == values ? (fixed(values), true) : false) || ...)) next(kind);
 }
 
 // One value per neuron of a tile.

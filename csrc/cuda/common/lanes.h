@@ -17,12 +17,6 @@ struct LaneMask {
   bool at[L];
 };
 
-// A decay or threshold. If inverted, it holds the reciprocal: multiplying by it gives the same bits as the division.
-template <int L>
-struct Divisor : Lanes<L> {
-  bool inverted;
-};
-
 }  // namespace cuda
 
 template <int L>
@@ -55,11 +49,6 @@ DEAL_OPERATOR(LaneMask, >)
 DEAL_OPERATOR(LaneMask, >=)
 #undef DEAL_OPERATOR
 
-template <int L>
-DEAL_INLINE Lanes<L> operator/(Lanes<L> a, Divisor<L> b) {
-  const Lanes<L> value = b;
-  return b.inverted ? a * value : a / value;
-}
 template <int L>
 DEAL_INLINE Lanes<L> operator-(Lanes<L> a) {
   DEAL_LANEWISE(Lanes, -a.at[i])

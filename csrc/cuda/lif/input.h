@@ -9,37 +9,47 @@ namespace deal {
 namespace cuda {
 namespace {
 
+constexpr int kWide = 4;  // neurons of a thread if rows consist of whole words, otherwise 1
+
+// Whether wide threads can run the neuron. The others need more registers.
+inline bool is_usual(const Neuron& n) {
+  return n.reset <= Reset::none && n.carries && !n.own_amount && n.scale == 1 && n.surrogate != Surrogate::given;
+}
+
 // The constants of a neuron in float32, so that threads need not convert them.
 struct Numbers {
-  float decay, threshold, rest, alpha, height, levels;
-  bool inverted;  // decay is the reciprocal
+  float decay, threshold, rest, reset_to, amount, alpha, height, outside, levels, scale;
 };
 
 inline Numbers numbers_of(const Neuron& n) {
-  const double decay = n.multiply ? 1 / n.decay : n.decay;
-  return {float(decay),    float(n.threshold), float(n.rest), float(n.alpha),
-          float(n.height), float(n.levels),    n.multiply};
+  return {float(n.decay), float(n.threshold), float(n.rest),    float(n.reset_to), float(n.amount),
+          float(n.alpha), float(n.height),    float(n.outside), float(n.levels),   float(n.scale)};
 }
 
 template <int L>
-using LaneCell = Cell<Lanes<L>, Divisor<L>>;
-
-template <int L>
-__device__ __forceinline__ Divisor<L> parameter(const Parameter& p, float number, bool inverted, int64_t first) {
-  if (p.channels <= 1) return {filled<L>(p.data ? *static_cast<const float*>(p.data) : number), inverted};
-  return {ChannelsOf<L>(p.channels, p.inner, first).values(p.data), inverted};
+__device__ __forceinline__ Lanes<L> parameter(const Parameter& p, float number, int64_t first) {
+  if (p.channels <= 1) return filled<L>(p.data ? *static_cast<const float*>(p.data) : number);
+  return ChannelsOf<L>(p.channels, p.inner, first).values(p.data);
 }
 
 template <int L>
-__device__ __forceinline__ LaneCell<L> cell_of(const LifInput& a, const Numbers& numbers, int64_t first) {
+__device__ __forceinline__ Cell<Lanes<L>> cell_of(const LifInput& a, const Numbers& numbers, int64_t first) {
   Neuron kind = a.neuron;
-  kind.multiply = false;  // Divisor takes care of it
   kind.rest = numbers.rest;
+  kind.reset_to = numbers.reset_to;
+  kind.amount = numbers.amount;
   kind.alpha = numbers.alpha;
   kind.height = numbers.height;
+  kind.outside = numbers.outside;
   kind.levels = numbers.levels;
-  return {kind, parameter<L>(a.decay, numbers.decay, numbers.inverted, first),
-          parameter<L>(a.threshold, numbers.threshold, false, first)};
+  kind.scale = numbers.scale;
+  if (L == kWide) {  // what is_usual says, for the compiler
+    kind.reset = kind.reset == Reset::hard ? Reset::hard : kind.reset == Reset::soft ? Reset::soft : Reset::none;
+    kind.carries = true;
+    kind.own_amount = false;
+    kind.scale = 1;
+  }
+  return {kind, parameter<L>(a.decay, numbers.decay, first), parameter<L>(a.threshold, numbers.threshold, first)};
 }
 
 template <int W, int L>

@@ -12,7 +12,6 @@ namespace deal {
 namespace cuda {
 namespace {
 
-constexpr int kWide = 4;  // neurons of a thread if rows consist of whole words, otherwise 1
 constexpr int kSegment = 16;  // steps whose membrane potentials a backward thread holds
 constexpr int kByte = 8;  // neurons of a thread with packed output
 
@@ -43,7 +42,7 @@ __global__ void __launch_bounds__(kBlock) forward(const Arguments<LifForward> ar
   const int64_t first = first_of_thread(L);
   const int64_t left = a.neurons - first;
   if (left <= 0) return;
-  const LaneCell<L> cell = cell_of<L>(a, arguments.numbers, first);
+  const Cell<Lanes<L>> cell = cell_of<L>(a, arguments.numbers, first);
   const Source<T, L> source(a, first);
   Lanes<L> v = initial_state<W, L>(a, arguments.numbers, first, left);
   Lanes<L> count = {};
@@ -57,38 +56,62 @@ __global__ void __launch_bounds__(kBlock) forward(const Arguments<LifForward> ar
     for (; from < end; ++from) {
       const Lanes<L> h = cell.charge(v, source.take(currents, a));
       const Lanes<L> s = cell.fire(h);
-      v = cell.reset(h, s);
-      if (output == Output::spikes) store<W>(static_cast<T*>(a.out) + from * a.neurons + first, s, left);
+      v = cell.reset(v, h, s);
+      const int64_t at = from * a.neurons + first;
+      if (output == Output::spikes) store<W>(static_cast<T*>(a.out) + at, s * float(cell.kind.scale), left);
+      if (L == 1 && output == Output::states) store<W>(static_cast<float*>(a.out) + at, v, left);
+      if (L == 1 && output == Output::membranes) store<W>(static_cast<float*>(a.out) + at, h, left);
       if (output == Output::mean) count = count + s;
       if (output == Output::packed)
         static_cast<uint8_t*>(a.out)[from * ((a.neurons + 7) / 8) + first / 8] = bits_of(s, left);
     }
   }
-  if (output == Output::mean) store<W>(static_cast<T*>(a.out) + first, count / float(a.steps), left);
+  if (output == Output::mean)
+    store<W>(static_cast<T*>(a.out) + first, count / float(a.steps) * float(cell.kind.scale), left);
   if (a.v) store<W>(static_cast<float*>(a.v) + first, v, left);
 }
 
-// The membrane potentials of a segment, in this thread's column of shared memory.
+// One value for each step of a segment, in this thread's column of shared memory.
 template <int L>
-struct Membranes {
+struct Column {
   using Word = word_t<float, L>;
-  Word* column;
+  Word* top;
 
-  __device__ __forceinline__ void put(int step, const Lanes<L>& h) const {
-    __builtin_memcpy(column + step * kBlock, &h, sizeof h);
+  __device__ __forceinline__ void put(int step, const Lanes<L>& value) const {
+    __builtin_memcpy(top + step * kBlock, &value, sizeof value);
   }
   __device__ __forceinline__ Lanes<L> get(int step) const {
-    const Word word = column[step * kBlock];
-    Lanes<L> h;
-    __builtin_memcpy(&h, &word, sizeof h);
-    return h;
+    const Word word = top[step * kBlock];
+    Lanes<L> value;
+    __builtin_memcpy(&value, &word, sizeof value);
+    return value;
+  }
+};
+
+// What a backward thread keeps of a segment. The states that enter the steps follow from the membrane potentials before
+// them, unless the neuron is reset at the next step.
+template <int L>
+struct Memory {
+  Column<L> membranes, entered;
+  bool keeps_entered;
+
+  __device__ __forceinline__ Memory(const LifInput& a, int most)
+      : membranes{static_cast<typename Column<L>::Word*>(block_memory()) + threadIdx.x},
+        entered{membranes.top + most * kBlock},
+        keeps_entered(L == 1 && a.neuron.reset > Reset::none) {}
+
+  __device__ __forceinline__ Lanes<L> entered_at(int step, const Cell<Lanes<L>>& cell, const Lanes<L>& start) const {
+    if (keeps_entered) return entered.get(step);
+    if (step == 0) return start;
+    const Lanes<L> before = membranes.get(step - 1);
+    return cell.reset(before, before, cell.fire(before));
   }
 };
 
 // Computes the membrane potentials of `steps` steps. v is the state before them, and afterwards the state after them.
 template <class Source, int L>
-__device__ __forceinline__ void replay(const LaneCell<L>& cell, const Source& source, const LifInput& a,
-                                       const Membranes<L>& membranes, Lanes<L>& v, int from, int steps, int64_t first) {
+__device__ __forceinline__ void replay(const Cell<Lanes<L>>& cell, const Source& source, const LifInput& a,
+                                       const Memory<L>& memory, Lanes<L>& v, int from, int steps, int64_t first) {
   constexpr Use use = Source::norm ? Use::again : Use::once;  // x is read again in the reverse loop
   typename Source::Currents currents;
   for (int k = 0; k < steps;) {
@@ -97,8 +120,9 @@ __device__ __forceinline__ void replay(const LaneCell<L>& cell, const Source& so
 #pragma unroll 1
     for (; k < end; ++k) {
       const Lanes<L> h = cell.charge(v, source.take(currents, a));
-      membranes.put(k, h);
-      v = cell.reset(h, cell.fire(h));
+      memory.membranes.put(k, h);
+      if (memory.keeps_entered) memory.entered.put(k, v);
+      v = cell.reset(v, h, cell.fire(h));
     }
   }
 }
@@ -117,38 +141,42 @@ template <bool norm, class T, int L>
 __device__ __forceinline__ void read_back(Carried<T, L>& carried, const LifBackward& a, int last, int steps,
                                           int64_t first) {
   const int64_t stride = a.output == Output::mean ? 0 : a.neurons;
-  carried.grad.template read<L>(static_cast<const T*>(a.grad) + last * stride + first, -stride, steps, L);
+  const T* const grad = static_cast<const T*>(a.grad) + last * stride + first;
+  if (!is_record(a)) carried.grad.template read<L>(grad, -stride, steps, L);
   if (norm) carried.x.template read<L>(input<T>(a, last, first), -a.time_stride, steps, L);
 }
 
 // Reverses step k of a segment that begins with the step `from` and the state `start`.
 template <bool shares, class Source, class T, int L>
-__device__ __forceinline__ void reverse(const LaneCell<L>& cell, const Source& source, const LifBackward& a,
-                                        const Membranes<L>& membranes, const Lanes<L>& start, Carried<T, L>& carried,
+__device__ __forceinline__ void reverse(const Cell<Lanes<L>>& cell, const Source& source, const LifBackward& a,
+                                        const Memory<L>& memory, const Lanes<L>& start, Carried<T, L>& carried,
                                         int from, int k, int64_t first) {
-  const Lanes<L> h = membranes.get(k);
+  const int64_t at = int64_t(from + k) * a.neurons + first;
+  const Lanes<L> h = memory.membranes.get(k);
   const Lanes<L> s = cell.fire(h);
-  const Lanes<L> slope = cell.spike_slope(h);
-  Lanes<L> grad_s = carried.grad.take();
+  const Lanes<L> slope = L == 1 && a.slopes ? load<L, L>(a.slopes, at, L) : cell.spike_slope(h);
+  Lanes<L> grad_s = {};
+  if (!is_record(a)) grad_s = carried.grad.take();
   if (a.output == Output::mean) grad_s = grad_s / float(a.steps);
-  const Lanes<L> grad_h = cell.charge_gradient(h, s, slope, grad_s, carried.grad_v);
+  grad_s = grad_s * float(cell.kind.scale);
+  if (L == 1 && a.output == Output::states) carried.grad_v = carried.grad_v + load<L, L>(a.grad, at, L);
+  Lanes<L> grad_h = cell.charge_gradient(h, s, slope, grad_s, carried.grad_v);
+  if (L == 1 && a.output == Output::membranes) grad_h = grad_h + load<L, L>(a.grad, at, L);
+  Lanes<L> entered = {};
+  if (memory.keeps_entered || (shares && a.grad_decay)) entered = memory.entered_at(k, cell, start);
   if (shares && a.grad_threshold)
-    carried.grad_threshold = carried.grad_threshold + cell.threshold_gradient(h, s, slope, grad_s, carried.grad_v);
+    carried.grad_threshold = carried.grad_threshold +
+                             cell.threshold_gradient(entered, h, s, slope, grad_s, carried.grad_v, grad_h);
   if (shares && a.grad_decay) {
-    Lanes<L> v = start;
-    if (k > 0) {
-      const Lanes<L> before = membranes.get(k - 1);
-      v = cell.reset(before, cell.fire(before));
-    }
     typename Source::Currents currents;
     source.template read<L>(currents, a, from + k, 1, first, L);
-    carried.grad_decay = carried.grad_decay + cell.decay_gradient(source.take(currents, a), v, grad_h);
+    carried.grad_decay = carried.grad_decay + cell.decay_gradient(source.take(currents, a), entered, grad_h);
   }
-  carried.grad_v = grad_h * carried.state_share;
+  carried.grad_v = cell.state_gradient(entered, grad_h, carried.state_share);
   const Lanes<L> grad_x = grad_h * carried.input_share;
   if (Source::norm || a.constant) carried.grad_x = carried.grad_x + grad_x;
   if constexpr (Source::norm) carried.products = carried.products + grad_x * (carried.x.take() - source.mean);
-  if (!a.constant) store<L>(static_cast<T*>(a.grad_x) + int64_t(from + k) * a.neurons + first, grad_x, L);
+  if (!a.constant) store<L>(static_cast<T*>(a.grad_x) + at, grad_x, L);
 }
 
 template <bool shares, bool norm, class T, int L>
@@ -173,9 +201,9 @@ __global__ void __launch_bounds__(kBlock, resident(Source<T, L>::norm, shares))
   const LifBackward& a = arguments.lif;
   const int64_t first = first_of_thread(L);
   if (first >= a.neurons) return;
-  const LaneCell<L> cell = cell_of<L>(a, arguments.numbers, first);
-  const Membranes<L> membranes = {static_cast<word_t<float, L>*>(block_memory()) + threadIdx.x};
+  const Cell<Lanes<L>> cell = cell_of<L>(a, arguments.numbers, first);
   const int total = int(a.steps);
+  const Memory<L> memory(a, at_most(kSegment, total));
   const int last = (total - 1) / kSegment;
   Carried<T, L> carried = {cell.input_share(), cell.state_share()};
   if (a.grad_v) carried.grad_v = load<L, L>(a.grad_v, first, L);
@@ -193,7 +221,7 @@ __global__ void __launch_bounds__(kBlock, resident(Source<T, L>::norm, shares))
     if (!ahead) read_back<norm>(carried, a, from + steps - 1, at_most(kAhead, steps), first);
     const Source<T, L> source(a, first);
     Lanes<L> v = start;
-    replay(cell, source, a, membranes, v, from, steps, first);
+    replay(cell, source, a, memory, v, from, steps, first);
     if (ahead) {
       start = v;
       continue;
@@ -202,7 +230,7 @@ __global__ void __launch_bounds__(kBlock, resident(Source<T, L>::norm, shares))
       const int begin = end - at_most(kAhead, end);
       if (end < steps) read_back<norm>(carried, a, from + end - 1, end - begin, first);
 #pragma unroll 1
-      for (; end > begin; --end) reverse<shares>(cell, source, a, membranes, start, carried, from, end - 1, first);
+      for (; end > begin; --end) reverse<shares>(cell, source, a, memory, start, carried, from, end - 1, first);
     }
   }
   write_sums<shares, norm>(a, carried, first);
@@ -217,12 +245,13 @@ bool allows_input(int W, const LifInput& a) {
 
 template <class T>
 bool allows_all(int W, const LifForward& a) {
-  return allows_input<T>(W, a) && (a.output == Output::packed || allows<T>(W, a.out)) && allows<float>(W, a.v);
+  return is_usual(a.neuron) && !is_record(a) && allows_input<T>(W, a) && (a.output == Output::packed || allows<T>(W, a.out)) && allows<float>(W, a.v);
 }
 
 template <class T>
 bool allows_all(int W, const LifBackward& a, const float* starts) {
-  bool all = allows_input<T>(W, a) && allows<T>(W, a.grad) && allows<T>(W, a.grad_x);
+  bool all = is_usual(a.neuron) && !is_record(a) && !a.slopes && allows_input<T>(W, a) && allows<T>(W, a.grad) &&
+             allows<T>(W, a.grad_x);
   for (const void* state : {a.grad_v, static_cast<const void*>(a.grad_v0), static_cast<const void*>(a.grad_decay),
                             static_cast<const void*>(a.grad_threshold), static_cast<const void*>(a.norm_sums),
                             static_cast<const void*>(starts)})
@@ -259,8 +288,9 @@ const char* launch_backward(const LifBackward& a, float* starts, int device, cud
   // A thread with one neuron has registers to spare, so one kernel serves both cases.
   const bool shares = L == 1 || a.grad_decay || a.grad_threshold;
   const auto kernel = shares ? backward<Source, T, L, true> : backward<Source, T, L, L == 1>;
-  const int membranes = at_most(kSegment, int(a.steps)) * L * int(sizeof(float));
-  return launch_lif(kernel, L, membranes, a, starts, device, stream);
+  const int columns = L == 1 && a.neuron.reset > Reset::none ? 2 : 1;
+  const int bytes = columns * at_most(kSegment, int(a.steps)) * L * int(sizeof(float));
+  return launch_lif(kernel, L, bytes, a, starts, device, stream);
 }
 
 template <template <class, int> class Source, class T>

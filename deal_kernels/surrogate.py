@@ -14,12 +14,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from deal_kernels._common.checks import number, positive
+from deal_kernels._common.checks import number, one_of, positive
 
 __all__ = [
     "ATan", "Erf", "Exponential", "FastSigmoid", "LeakyReLU", "PiecewiseLeakyReLU", "Rectangle", "Sigmoid",
@@ -41,6 +41,33 @@ class Surrogate:
     def __call__(self, u: Tensor) -> Tensor:
         """The derivative at u, in the shape of u."""
         raise NotImplementedError
+
+    def spike(self, u: Tensor, fire: Literal["ge", "gt"] = "ge") -> Tensor:
+        """1 where u >= 0 ("ge") or u > 0 ("gt"), else 0, with this derivative: for steps of your own.
+
+        >>> u = torch.tensor([-0.5, 0.0], requires_grad=True)
+        >>> ATan().spike(u)
+        tensor([0., 1.], grad_fn=<_SpikeBackward>)
+        """
+        one_of("fire", fire, ("ge", "gt"))
+        spikes = (u >= 0 if fire == "ge" else u > 0).to(u.dtype)
+        with torch.no_grad():
+            slope = self(u)
+        return _Spike.apply(u, spikes, slope)  # type: ignore[no-any-return]
+
+
+class _Spike(torch.autograd.Function):
+    """The spikes as they are, with a given derivative by u."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, spikes: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return spikes.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return grad * slope, None, None
 
 
 @dataclasses.dataclass(frozen=True)

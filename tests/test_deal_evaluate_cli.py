@@ -107,7 +107,12 @@ def test_a_missing_partner(folder, capsys, has, lacks):
     (folder / "pairs" / lacks / "1.png").unlink()
     assert cli.main(["evaluate", "--pairs", "pairs", "--methods", "none"]) == 1
     said = capsys.readouterr().err
-    assert f"pairs/{has}/1.png has no partner: pairs/{lacks}/1.png does not exist" in said
+    assert f"pairs/{has}/1.png has no partner: pairs/{lacks} has no image with the name 1" in said
+
+
+def test_partners_may_have_other_endings(folder):
+    (folder / "pairs" / "vis" / "1.png").rename(folder / "pairs" / "vis" / "1.jpg")
+    assert cli.main(["evaluate", "--pairs", "pairs", "--methods", "none"]) == 0
 
 
 def test_pairs_of_two_sizes(folder, capsys):

@@ -20,7 +20,7 @@ from pathlib import Path
 from torch import Tensor
 
 from deal.io.images import Location, UnusableImage, read_frame
-from deal.io.paths import find_images
+from deal.io.paths import by_name, find_images
 
 
 def find_partners(clean: Sequence[Path], folder: Location) -> list[Path]:
@@ -30,7 +30,7 @@ def find_partners(clean: Sequence[Path], folder: Location) -> list[Path]:
         FileNotFoundError: if an image has no partner.
         ValueError: if two clean images, or two of the folder, have one name.
     """
-    named, partners = _by_name(clean), _by_name(find_images(folder))
+    named, partners = by_name(clean), by_name(find_images(folder))
     for name, path in (named | partners).items():
         if name not in partners:
             raise FileNotFoundError(f"{path} has no partner: {folder} has no image with the name {name}")
@@ -57,12 +57,3 @@ def read_partners(clean: Path, degraded: Path) -> tuple[Tensor, Tensor]:
     if frame.pixels.ndim == 3:
         return original.tensor(1)[None], frame.tensor(1)[None]
     return original.tensor(1)[None], (frame.values()[None] - original.low) / (original.high - original.low)
-
-
-def _by_name(paths: Sequence[Path]) -> dict[str, Path]:
-    named: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in named:
-            raise ValueError(f"{named[path.stem]} and {path} have the same name: partners are found by their names")
-        named[path.stem] = path
-    return named

@@ -1,4 +1,4 @@
-"""Pairs of infrared and visible images: files of the same name in the folders ir and vis."""
+"""Pairs of infrared and visible images: files of the same name, with any ending, in the folders ir and vis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from deal.io.images import UnusableImage, read_frame, to_uint8
-from deal.io.paths import find_images
+from deal.io.paths import by_name, find_images
 
 
 class Pair(NamedTuple):
@@ -24,10 +24,10 @@ class Pair(NamedTuple):
 
 def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
     """The infrared and the visible file of every pair, sorted by name."""
-    infrared, visible = ({path.name: path for path in find_images(folder / name)} for name in ("ir", "vis"))
+    infrared, visible = (by_name(find_images(folder / name)) for name in ("ir", "vis"))
     for name in sorted(infrared.keys() ^ visible.keys()):
-        has, lacks = ("ir", "vis") if name in infrared else ("vis", "ir")
-        raise FileNotFoundError(f"{folder / has / name} has no partner: {folder / lacks / name} does not exist")
+        path, lacks = (infrared[name], "vis") if name in infrared else (visible[name], "ir")
+        raise FileNotFoundError(f"{path} has no partner: {folder / lacks} has no image with the name {name}")
     return [(path, visible[name]) for name, path in infrared.items()]
 
 

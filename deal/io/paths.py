@@ -26,6 +26,16 @@ def find_images(sources: Location | Sequence[Location], *, recursive: bool = Fal
     return list(dict.fromkeys(found))
 
 
+def by_name(paths: Iterable[Path]) -> dict[str, Path]:
+    """Files by their names without the ending, by which partners in two folders are found."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in named:
+            raise ValueError(f"{named[path.stem]} and {path} have the same name: partners are found by their names")
+        named[path.stem] = path
+    return named
+
+
 def _images_of(place: Path, recursive: bool) -> list[Path]:
     if place.is_dir():
         inside = place.rglob("*") if recursive else place.iterdir()

@@ -114,6 +114,7 @@ def neuron(
         compiled: compiles the steps with `torch.compile`, which fuses them into a few kernels. The first call takes
             some seconds. Where there is no compiler, or the step cannot be compiled, it runs as it is, with a warning.
 
+    >>> from deal_kernels import surrogate
     >>> @neuron(steps_at_once=4, compiled=False)
     ... def leaky(x, v):
     ...     v = v + (x - v) / 2.0

@@ -32,7 +32,6 @@ SurrogateLike = (
 Reset = Literal["auto", "hard", "soft", "none", "next_hard", "next_soft", "twice_soft"]
 Fire = Literal["ge", "gt"]
 
-
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -82,6 +81,12 @@ class Neuron(_Settings):
         return isinstance(self.surrogate, Surrogate)
 
     @property
+    def slope(self) -> tuple[str, surrogates.Numbers]:
+        """Kind and numbers of the surrogate, as kernels take them. A function's values are given to them."""
+        s = self.surrogate
+        return (s.kind, s.numbers) if isinstance(s, Surrogate) else ("given", (0.0, 0.0, 0.0))
+
+    @property
     def multiplies(self) -> bool:
         """Whether tau is a power of two, so that multiplying by its float32 reciprocal gives the division's bits."""
         divides = self.charge != "beta" and not self.rate
@@ -102,9 +107,9 @@ WIDTH = SCHEMA.count(",") + 1  # arguments of the schema
 
 def flat(n: Neuron) -> tuple[Any, ...]:
     """The arguments of SCHEMA."""
-    *first, surrogate, fire, levels, scale = n
-    assert isinstance(surrogate, Surrogate)
-    return *first, surrogate.kind, *surrogate.numbers, fire, levels, scale
+    *first, _, fire, levels, scale = n
+    kind, numbers = n.slope
+    return *first, kind, *numbers, fire, levels, scale
 
 
 def structured(arguments: tuple[Any, ...]) -> Neuron:
@@ -128,8 +133,7 @@ def compiled(n: Neuron, *, learnt_decay: bool = False) -> Any:
 
 
 def _compiled(n: Neuron) -> Any:
-    c, s = backends.extension(), n.surrogate
-    kind, (alpha, height, outside) = (s.kind, s.numbers) if isinstance(s, Surrogate) else ("given", (0.0, 0.0, 0.0))
+    c, (kind, (alpha, height, outside)) = backends.extension(), n.slope
     return c.Neuron(
         charge=getattr(c.Charge, n.charge), fire=getattr(c.Fire, "levels" if n.levels > 1 else n.fire),
         reset=getattr(c.Reset, n.reset), surrogate=getattr(c.Surrogate, kind), detach_reset=n.detach_reset,

@@ -25,6 +25,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+BUNDLED = pretrained.WEIGHTS
+
+
 def save(path, pixels):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
@@ -113,6 +116,13 @@ def test_a_missing_partner(folder, capsys, has, lacks):
 def test_partners_may_have_other_endings(folder):
     (folder / "pairs" / "vis" / "1.png").rename(folder / "pairs" / "vis" / "1.jpg")
     assert cli.main(["evaluate", "--pairs", "pairs", "--methods", "none"]) == 0
+
+
+def test_pairs_are_fused_by_the_bundled_network_too(folder, capsys, monkeypatch):
+    monkeypatch.setattr(pretrained, "WEIGHTS", BUNDLED)
+    for options, fuses in (([], True), (["--fuser", "none"], False)):
+        assert cli.main(["evaluate", "--pairs", "pairs", "--methods", "none", *options]) == 0
+        assert ("reco fusion" in capsys.readouterr().out) == fuses
 
 
 def test_pairs_of_two_sizes(folder, capsys):

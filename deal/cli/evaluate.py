@@ -28,7 +28,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--fuser", type=str | None, default=None, metavar="FILE",
-        help="with --pairs: weights from deal train-fuser, to fuse by a network as well",
+        help="with --pairs: weights from deal train-fuser, to fuse by a network as well; the default is the bundled "
+        "ones, and none fuses without a network",
     )  # fmt: skip
     parser.add_argument(
         "--detect", type=str | None, default=None, metavar="FILE",
@@ -96,13 +97,15 @@ def _results(parsed: Namespace) -> Any:
     from deal.evaluate.degradation_suites import degradations
     from deal.evaluate.method_registry import find_methods, find_pair_methods
     from deal.fusion.benchmark import run_pair_benchmark
+    from deal.model.pretrained import bundled_fuser
 
     shared = {"device": parsed.device, "progress": not parsed.quiet}
     names = parsed.methods or ["none", *([] if parsed.pairs or parsed.detect else ["best-classical"]), "deal"]
     if parsed.pairs:
         methods = find_pair_methods(names, device=parsed.device)
         rows = degradations(parsed.suite, parsed.seed) if parsed.suite else None
-        return run_pair_benchmark(parsed.pairs, methods, degradations=rows, fuser=parsed.fuser, **shared)
+        fuser = None if parsed.fuser == "none" else parsed.fuser or bundled_fuser()
+        return run_pair_benchmark(parsed.pairs, methods, degradations=rows, fuser=fuser, **shared)
     if parsed.detect:
         methods = find_methods(names, device=parsed.device)
         rows = degradations(parsed.suite or "camera", parsed.seed)

@@ -19,6 +19,11 @@ def bundled_weights() -> Path | None:
     return max(WEIGHTS.glob("*.safetensors"), key=lambda path: path.stat().st_size, default=None)
 
 
+def bundled_fuser() -> Path | None:
+    """The weights of a `deal.fusion.network.Fuser` that are bundled with the package."""
+    return _bundled("fuser") if is_bundled("fuser") else None
+
+
 def is_bundled(name: str | os.PathLike[str]) -> bool:
     """Whether bundled weights have this name, such as "deal-u-small"."""
     return _bundled(name).is_file()

@@ -13,7 +13,7 @@ from deal.detection import crops
 from deal.detection.annotations import read_annotations
 from deal.detection.benchmark import run_detection_benchmark
 from deal.detection.detector import STRIDE, Detections, Detector, Maps
-from deal.detection.losses import detection_loss, targets
+from deal.detection.losses import detection_loss, generalised_overlap, targets
 from deal.detection.precision import average_precision
 from deal.detection.training import train_detector
 from deal.evaluate.report import as_csv, as_markdown
@@ -115,6 +115,22 @@ def test_targets_decode_to_their_boxes():
     assert found.labels[order].tolist() == [1, 0] and found.scores[:2].min() > 0.99 > 0.01 > found.scores[2]
     torch.testing.assert_close(found.boxes[order], boxes, atol=1e-3, rtol=0)
     assert detection_loss(maps_of(target), [target]) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("shift", "scale", "overlap"),
+    [
+        ((0, 0), 1, 1.0),
+        ((0, 0), 2, 0.25),  # a box of 1 in a box of 2
+        ((0.5, 0), 1, 1 / 3),
+        ((2, 0), 1, -1 / 3),  # apart: a third of the box around both is empty
+    ],
+)
+def test_overlap_of_boxes(shift, scale, overlap):
+    zero = torch.zeros(1, 2, 1, 1)
+    moved, size = torch.tensor(shift).float().view(1, 2, 1, 1), torch.full((1, 2, 1, 1), float(scale)).log()
+    assert generalised_overlap(moved, size, zero, zero).item() == pytest.approx(overlap)
+    assert generalised_overlap(zero, zero, moved, size).item() == pytest.approx(overlap)
 
 
 def test_areas_to_ignore_do_not_count():

@@ -18,7 +18,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=str, required=True, metavar="FILE", help="the weights file to write, a .safetensors file"
     )
-    parser.add_argument("--steps", type=int, default=3000, help="number of training steps")
+    parser.add_argument("--steps", type=int, default=5000, help="number of training steps")
     parser.add_argument("--batch", type=int, default=4, help="crops per step")
     parser.add_argument(
         "--crop", nargs="+", type=str, default=["256", "320"], metavar="SIZE",

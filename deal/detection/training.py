@@ -35,7 +35,7 @@ class Trained(NamedTuple):
 
 
 def train_detector(
-    annotations: Location, folder: Location, output: Location, *, steps: int = 3000, batch: int = 4,
+    annotations: Location, folder: Location, output: Location, *, steps: int = 5000, batch: int = 4,
     crop: Size = (256, 320), learning_rate: float = 1e-3, seed: int = 0, device: str = "auto", progress: bool = False,
 ) -> Trained:  # fmt: skip
     """Trains a detector on random crops, and writes its weights, a moving average over the steps.

@@ -72,6 +72,13 @@ def test_one_value_per_channel(shape):
         run(torch.zeros(shape), None, None, torch.zeros(3), torch.ones(3), training=False)
 
 
+def test_a_threshold_of_each_neuron_is_no_factor_of_a_channel():
+    theta = torch.ones(3, 5, 5)
+    with pytest.raises(ValueError, match="with alpha, v_threshold must have one value or one per channel, 3; got the"):
+        tdbn_lif(torch.zeros(4, 2, 3, 5, 5), training=True, v_threshold=theta)
+    assert tdbn_lif(torch.randn(4, 2, 3, 5, 5), training=True, alpha=None, v_threshold=theta).shape == (4, 2, 3, 5, 5)
+
+
 def test_modules():
     with pytest.raises(ValueError, match="initialise_only=True needs an alpha and affine=True"):
         TDBatchNorm2d(3, affine=False, initialise_only=True)

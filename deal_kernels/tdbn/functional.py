@@ -182,6 +182,11 @@ def _with_factor(weight: Tensor | None, alpha: float | None, v_threshold: Number
     if alpha is None:
         return weight
     if isinstance(v_threshold, Tensor):
+        if v_threshold.numel() != 1 and v_threshold.shape != (x.shape[axis],):
+            raise ValueError(
+                f"with alpha, v_threshold must have one value or one per channel, {x.shape[axis]}; "
+                f"got the shape {tuple(v_threshold.shape)}"
+            )
         v_threshold = v_threshold.to(dtype).reshape(() if v_threshold.numel() == 1 else -1)
     else:
         v_threshold = number("v_threshold", v_threshold)

@@ -11,6 +11,7 @@ tensor([0.2500, 1.0000, 0.2500])
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 from collections.abc import Callable
@@ -29,18 +30,19 @@ __all__ = [
 Numbers = tuple[float, float, float]
 
 
-class Surrogate:
+class Surrogate(abc.ABC):
     """A surrogate derivative that every backend has. A kernel knows it by its kind and three numbers."""
 
     kind: ClassVar[str]
 
     @property
+    @abc.abstractmethod
     def numbers(self) -> Numbers:
-        raise NotImplementedError
+        """What its kernels take."""
 
+    @abc.abstractmethod
     def __call__(self, u: Tensor) -> Tensor:
         """The derivative at u, in the shape of u."""
-        raise NotImplementedError
 
     def spike(self, u: Tensor, fire: Literal["ge", "gt"] = "ge") -> Tensor:
         """1 where u >= 0 ("ge") or u > 0 ("gt"), else 0, with this derivative: for steps of your own.
@@ -130,7 +132,23 @@ class Erf(_OfAlpha):
 
 
 @dataclasses.dataclass(frozen=True)
-class FastSigmoid(Surrogate):
+class _OfSlope(Surrogate):
+    """A surrogate that falls with slope * |u| from a height of its own."""
+
+    slope: float
+    height: float
+
+    def __post_init__(self) -> None:
+        positive("slope", self.slope)
+        number("height", self.height)
+
+    @property
+    def numbers(self) -> Numbers:
+        return self.slope, self.height, 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class FastSigmoid(_OfSlope):
     """height / (1 + slope |u|)^2, the default of snnTorch (slope 25) and of Norse (SuperSpike, slope 100).
 
     SpikingJelly's SuperSpike(alpha) is FastSigmoid(slope=1.0, height=alpha), and its SoftSign(alpha) is
@@ -141,33 +159,17 @@ class FastSigmoid(Surrogate):
     slope: float = 25.0
     height: float = 1.0
 
-    def __post_init__(self) -> None:
-        positive("slope", self.slope)
-        number("height", self.height)
-
-    @property
-    def numbers(self) -> Numbers:
-        return self.slope, self.height, 0.0
-
     def __call__(self, u: Tensor) -> Tensor:
         return self.height / (1 + self.slope * u.abs()) ** 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Exponential(Surrogate):
+class Exponential(_OfSlope):
     """height exp(-slope |u|). SpikingJelly's PiecewiseExp(alpha) is Exponential(slope=alpha, height=alpha / 2)."""
 
     kind: ClassVar[str] = "exponential"
     slope: float = 1.0
     height: float = 0.5
-
-    def __post_init__(self) -> None:
-        positive("slope", self.slope)
-        number("height", self.height)
-
-    @property
-    def numbers(self) -> Numbers:
-        return self.slope, self.height, 0.0
 
     def __call__(self, u: Tensor) -> Tensor:
         return self.height * torch.exp(-self.slope * u.abs())

@@ -3,46 +3,11 @@
 import oracle
 import pytest
 import torch
+from lif_kinds import CHARGES, FIRES, RESETS, each
 from oracle import close
 
 from deal_kernels import surrogate
 from deal_kernels.lif import lif, unpack
-
-CHARGES = {
-    "decay_input": {"tau": 3.0},
-    "decay": {"tau": 4 / 3, "decay_input": False},
-    "power_of_two": {"tau": 4.0},
-    "beta": {"beta": 0.7},
-    "integrate": {"tau": None},
-    "rate": {"rate": 0.3},
-    "rested": {"tau": 3.0, "v_rest": 0.2},
-}
-RESETS = {
-    "hard": {"v_reset": -0.3},
-    "zero": {"v_reset": 0.0},
-    "soft": {"v_reset": None},
-    "none": {"reset": "none"},
-    "next_hard": {"reset": "next_hard", "v_reset": -0.3},
-    "next_soft": {"reset": "next_soft"},
-    "twice_soft": {"reset": "twice_soft", "reset_by": 0.6},
-}
-FIRES = {
-    "sigmoid": {"surrogate": "sigmoid"},
-    "atan": {"surrogate": "atan", "fire": "gt"},
-    "triangle": {"surrogate": surrogate.Triangle(0.7)},
-    "rectangle": {"surrogate": "rectangle"},
-    "fast_sigmoid": {"surrogate": surrogate.FastSigmoid(slope=10.0, height=0.5), "fire": "gt"},
-    "erf": {"surrogate": "erf"},
-    "exponential": {"surrogate": surrogate.Exponential(slope=2.0, height=0.8), "scale": 0.25},
-    "plateau": {"surrogate": surrogate.PiecewiseLeakyReLU(0.8, 0.05)},
-    "sides": {"surrogate": surrogate.LeakyReLU(0.9, 0.1)},
-    "levels": {"levels": 4},
-    "window": {"levels": 4, "surrogate": surrogate.Window(-0.5, 4.5), "scale": 0.25},
-}
-
-
-def each(options):
-    return [pytest.param(value, id=key) for key, value in options.items()]
 
 
 def same(a, b):
@@ -132,67 +97,10 @@ def test_surrogate_of_the_caller(backend, device, reset, reduce):
     assert calls == [(20, 2, 3, 7)]
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "transposed"])
-@pytest.mark.parametrize("shape", [(5, 4, 3), (5, 1, 1), (1, 4, 3), (2, 5, 4, 3), (2, 1, 1, 3)])
-def test_parameters_of_each_neuron(backend, device, shape, layout):
-    torch.manual_seed(1)
-    x = torch.randn(6 * 2, 5, 4, 3, device=device) * 1.5
-    if layout == "channels_last":
-        x = x.contiguous(memory_format=torch.channels_last)
-    x = x.unflatten(0, (6, 2))
-    if layout == "transposed":
-        x = x.transpose(1, 3).contiguous().transpose(1, 3)
-    x.requires_grad_()
-    tau = (torch.rand(shape, device=device) + 1.5).requires_grad_()
-    theta = (torch.rand(5, device=device) * 0.5 + 0.5).requires_grad_()
-    g = torch.randn(x.shape, device=device)
-    spikes = lif(x, tau=tau, v_threshold=theta, v_reset=None, backend=backend)
-    expected, _ = oracle.lif(x, tau=tau, v_threshold=theta[:, None, None], v_reset=None)
-    assert torch.equal(spikes, expected)
-    for grad, other in zip(
-        torch.autograd.grad(spikes, [x, tau, theta], g), torch.autograd.grad(expected, [x, tau, theta], g), strict=True
-    ):
-        assert grad.shape == other.shape and close(grad, other, 3e-6)
-
-
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8])
 def test_whole_numbers(backend, device, dtype):
     x = torch.randint(0, 2, (4, 2, 9), device=device).to(dtype)
     assert torch.equal(lif(x, tau=None, backend=backend), lif(x.float(), tau=None, backend=backend))
-
-
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-@pytest.mark.parametrize("shape", ["scalar", "one", "channel"])
-@pytest.mark.parametrize("name", ["tau", "rate", "beta"])
-@pytest.mark.parametrize("reset", each(RESETS))
-@pytest.mark.parametrize("fire", each({"atan": {"surrogate": "atan"}, "levels": {"levels": 3}}))
-@pytest.mark.parametrize("decay_input", [True, False], ids=["decay_input", "decay"])
-def test_parameter_gradients(backend, device, name, shape, layout, reset, fire, decay_input):
-    torch.manual_seed(1)
-    size = {"scalar": (), "one": (1,), "channel": (5,)}[shape]
-    p = (torch.rand(size, device=device) * 0.5 + (1.5 if name == "tau" else 0.3)).requires_grad_()
-    theta = (torch.rand(size, device=device) * 0.5 + 0.5).requires_grad_()
-    x = torch.randn(6 * 2, 5, 4, 3, device=device) * 1.5
-    if layout == "channels_last":
-        x = x.contiguous(memory_format=torch.channels_last)
-    x = x.unflatten(0, (6, 2)).requires_grad_()  # [T, B, C, H, W]
-    g = torch.randn(6, 2, 5, 4, 3, device=device)
-    neuron = {**reset, **fire, "decay_input": decay_input}
-    spikes = lif(x, **{name: p}, v_threshold=theta, **neuron, backend=backend)
-    assert spikes.stride() == x.stride()
-    grads = torch.autograd.grad(spikes, [x, p, theta], g)
-    view = (-1, 1, 1) if shape == "channel" else ()
-    # The oracle has parameters for each neuron. Their gradients are the terms of the sums that ours are.
-    wide = x.detach().double().requires_grad_()
-    each = [q.detach().double().reshape(view).expand(2, 5, 4, 3).clone().requires_grad_() for q in (p, theta)]
-    expected_spikes, _ = oracle.lif(wide, **{name: each[0]}, v_threshold=each[1], **neuron)
-    assert torch.equal(spikes, expected_spikes.float())
-    expected, *terms = torch.autograd.grad(expected_spikes, [wide, *each], g.double())
-    assert close(grads[0], expected, 3e-6)
-    axes = (0, 2, 3) if shape == "channel" else (0, 1, 2, 3)
-    for grad, term in zip(grads[1:], terms, strict=True):
-        assert grad.shape == size
-        assert ((grad - term.sum(axes)).abs() <= 3e-6 * term.abs().sum(axes)).all()
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 16, 17, 33, 100])

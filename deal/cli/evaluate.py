@@ -28,8 +28,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--fuser", type=str | None, default=None, metavar="FILE",
-        help="with --pairs: weights from deal train-fuser, to fuse by a network as well; the default is the bundled "
-        "ones, and none fuses without a network",
+        help="with --pairs: weights from deal train-fuser, to fuse by a network as well; without this option, the "
+        "bundled weights; with none, no network",
     )  # fmt: skip
     parser.add_argument(
         "--detect", type=str | None, default=None, metavar="FILE",

@@ -27,7 +27,7 @@ def find_images(sources: Location | Sequence[Location], *, recursive: bool = Fal
 
 
 def by_name(paths: Iterable[Path]) -> dict[str, Path]:
-    """Files by their names without the ending, by which partners in two folders are found."""
+    """Files by their names without the ending. Files of two folders with the same name are partners."""
     named: dict[str, Path] = {}
     for path in paths:
         if path.stem in named:

@@ -59,18 +59,19 @@ def lif(
     ``tau=None``                    v + x  (integrate-and-fire)
     ==============================  ==================================
 
-    The neuron fires, s = 1, where h reaches ``v_threshold``. Then the state is reset:
+    The neuron fires, s = 1, where h reaches ``v_threshold``. Then the state is reset. r is 1 where the state that entered
+    the step would fire, else 0:
 
-    ==============  ==================================================================================================
-    ``reset``       state
-    ==============  ==================================================================================================
+    ==============  =====================================================================
+    ``reset``       state after the step
+    ==============  =====================================================================
     "hard"          v = v_reset where it fired, else h
     "soft"          v = h - s reset_by
     "none"          v = h
-    "next_hard"     v = h; the next step is charged from v_reset where v fires
-    "next_soft"     v = h; from h of the next step reset_by is subtracted where v fires
-    "twice_soft"    v = h - (s - r) reset_by, r = 1 where v fired when it entered; h of the next step as "next_soft"
-    ==============  ==================================================================================================
+    "next_hard"     v = h; where r is 1, the step was charged from v_reset instead of v
+    "next_soft"     v = h, where r reset_by was subtracted from h after the charge
+    "twice_soft"    v = h - (s - r) reset_by, with the h of "next_soft"
+    ==============  =====================================================================
 
     The last three are those of snnTorch: its default, ``reset_delay=True``, and subtraction with ``reset_delay=False``.
 

@@ -59,8 +59,8 @@ def lif(
     ``tau=None``                    v + x  (integrate-and-fire)
     ==============================  ==================================
 
-    The neuron fires, s = 1, where h reaches ``v_threshold``. Then the state is reset. r is 1 where the state that entered
-    the step would fire, else 0:
+    The neuron fires, s = 1, where h reaches ``v_threshold``. Then the state is reset. r is 1 where the state that
+    entered the step would fire, else 0:
 
     ==============  =====================================================================
     ``reset``       state after the step

@@ -1,1 +1,6 @@
-"""Layers with the names and arguments of other libraries."""
+"""Networks written for other libraries: `swap` makes their neurons fused ones."""
+
+from deal_kernels.compat.report import Layer, Report
+from deal_kernels.compat.swapping import swap
+
+__all__ = ["Layer", "Report", "swap"]

@@ -1,11 +1,4 @@
-"""Layers with the names and arguments of SpikingJelly's.
-
->>> import torch
->>> from deal_kernels.compat.spikingjelly import ThresholdDependentBatchNorm2d
->>> norm = ThresholdDependentBatchNorm2d(0.7071, 0.15, 8)
->>> norm(torch.randn(4, 2, 8, 5, 5)).shape  # [T, B, C, H, W]
-torch.Size([4, 2, 8, 5, 5])
-"""
+"""Threshold-dependent batch norm under SpikingJelly's name."""
 
 from typing import Any
 

@@ -1,0 +1,107 @@
+"""`swap`: the neurons of a network, replaced by fused ones.
+
+A neuron is an object of a class that this package knows, or of a subclass that changes nothing but the arguments. It
+stays the same object and gets another class, derived from its own: names, parameters, hooks, state, and everything that
+its library does with it stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from deal_kernels.compat.fused import Fused, fused_class
+from deal_kernels.compat.report import Layer, Report
+from deal_kernels.compat.spikingjelly import swap as spikingjelly
+
+LIBRARIES = (spikingjelly,)
+ADAPTERS: dict[str, type[Fused]] = {name: fused for library in LIBRARIES for name, fused in library.ADAPTERS.items()}
+NEURONS = tuple(name for library in LIBRARIES for name in library.NEURONS)
+# What a subclass may have of its own, and still be the same neuron.
+HARMLESS = {
+    "__init__", "__doc__", "__module__", "__dict__", "__weakref__", "__annotations__", "__firstlineno__",
+    "__static_attributes__", "__parameters__", "__orig_bases__", "__abstractmethods__", "_abc_impl", "extra_repr",
+}  # fmt: skip
+
+Factory = Callable[[Any], nn.Module]
+
+
+def swap(
+    model: nn.Module, custom: Mapping[type[nn.Module], Factory] | None = None, dry_run: bool = False
+) -> Report:  # fmt: skip
+    """Replaces the neurons of a network by fused ones that give the same bits, in place.
+
+    It knows the neurons of SpikingJelly (LIF, IF, ParametricLIF, ILIF, HalfThresholdIF, SLTT and OTTT of 2.0; IF, LIF
+    and ParametricLIF of `activation_based` 0.0.0.0.14 and `clock_driven` 0.0.0.0.12), their subclasses that override
+    nothing but ``__init__``, and some neurons that public networks wrote themselves. Parameters, state_dict, hooks and
+    state stay, and so do the library's functions, such as ``reset_net``.
+
+    Args:
+        model: a network, or a single neuron.
+        custom: for neuron classes of your own, exactly these and no subclasses, a function that makes the module that
+            takes the place of a neuron.
+        dry_run: only reports.
+
+    Returns:
+        A report that prints as a table: what was replaced, and what was left and why.
+
+    >>> from deal_kernels.lif import LIF
+    >>> class Mine(nn.Module): ...
+    >>> report = swap(nn.Sequential(nn.Linear(8, 8), Mine()), custom={Mine: lambda neuron: LIF(tau=2.0)})
+    >>> print(report)
+    1 of 1 neurons replaced
+    replaced  1  Mine
+    """
+    report = Report([], [])
+    made: dict[nn.Module, nn.Module] = {}
+    for name, module in list(model.named_modules()):
+        kind = type(module)
+        if custom and kind in custom:
+            report.replaced.append(Layer(name, kind.__name__, ""))
+            if not dry_run:
+                made[module] = custom[kind](module)
+        elif not isinstance(module, Fused):
+            _swap_known(name, module, report, dry_run)
+    _put(made, model)
+    return report
+
+
+def _swap_known(name: str, module: nn.Module, report: Report, dry_run: bool) -> None:
+    kind = type(module)
+    fused, reason = adapter(kind)
+    if fused is not None:
+        reason = fused.refusal(module)
+    if fused is not None and reason is None:
+        report.replaced.append(Layer(name, kind.__name__, ""))
+        if not dry_run:
+            module.__class__ = fused_class(fused, kind)
+    elif reason is not None:
+        report.left.append(Layer(name, kind.__name__, reason))
+
+
+def adapter(kind: type[nn.Module]) -> tuple[type[Fused] | None, str | None]:
+    """The fused form of a class of neurons. If there is none, why; None and None if it is no neuron."""
+    ancestors = [base for base in kind.__mro__ if base.__module__.startswith(NEURONS)]
+    if not ancestors:
+        return None, None
+    known = ancestors[0]
+    fused = ADAPTERS.get(f"{known.__module__}.{known.__qualname__}")
+    if fused is None:
+        return None, f"{known.__name__} has no fused form"
+    own = {name: base for base in kind.__mro__[: kind.__mro__.index(known)] for name in vars(base)}
+    overridden = sorted(name for name in own.keys() - HARMLESS if hasattr(known, name))
+    if overridden:
+        return None, f"{own[overridden[0]].__name__} overrides {', '.join(overridden)}"
+    return fused, None
+
+
+def _put(made: Mapping[nn.Module, nn.Module], model: nn.Module) -> None:
+    """Puts modules in the place of others, wherever the network has them."""
+    if model in made:
+        raise ValueError("custom names the class of the model itself; put the neuron into a module, and swap that")
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is not None and child in made:
+                parent._modules[name] = made[child]

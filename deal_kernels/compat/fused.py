@@ -34,7 +34,7 @@ def fused_class(fused: type, kind: type) -> type[Any]:
 
 
 def _blank(fused: type, kind: type) -> Any:
-    made = fused_class(fused, kind)
+    made: Any = fused_class(fused, kind)
     return made.__new__(made)
 
 

@@ -155,17 +155,18 @@ def test_precision(folder):
         return made
 
     for each in average_precision(truth, found(0)).values():
-        assert each == pytest.approx((1, 1))
+        assert each == pytest.approx((1, 1, 0, 0))
     for each in average_precision(truth, found(0.28)).values():  # an intersection over union of 0.72
-        assert each == pytest.approx((1, 0.5), abs=0.01)
+        assert each == pytest.approx((1, 0.5, 0, 0), abs=0.01)
     for each in average_precision(truth, found(0, images=8)).values():
         assert each.at_half == pytest.approx(0.5, abs=0.01)
+        assert each.at_half_error == pytest.approx(0.5 / 16**0.5, rel=0.3)  # of a share of 0.5 in 16 draws
     for each in average_precision(truth, found(0, images=0)).values():
-        assert each == (0, 0)
+        assert each == (0, 0, 0, 0)
     inside = Detections(torch.tensor([[0.0, 0.0, 4.0, 4.0]]), torch.tensor([1.0]), torch.tensor([1]))
     right = found(0)
     right[0] = Detections(*(torch.cat(parts) for parts in zip(inside, right[0], strict=True)))
-    assert average_precision(truth, right)["Car"] == pytest.approx((1, 1))  # in an area to ignore
+    assert average_precision(truth, right)["Car"] == pytest.approx((1, 1, 0, 0))  # in an area to ignore
 
 
 def test_training_learns_to_detect(folder):
@@ -182,7 +183,7 @@ def test_training_learns_to_detect(folder):
         assert results.of("clean", "black", label).ap50 < 0.05
     table = as_markdown(results)
     assert "| Car, AP50 " in table and "| Person, AP50 recovered, % " in table
-    assert as_csv(results).splitlines()[0] == "row,method,label,ap50,ap"
+    assert as_csv(results).splitlines()[0] == "row,method,label,ap50,ap,ap50_error,ap_error"
 
 
 def test_training_is_repeatable(folder, tmp_path):

@@ -241,8 +241,12 @@ def test_pairs(folder):
                     assert dict(zip(METRICS, rows[method, how, variant, f"{k}.png"], strict=True)) == expected
     mean = results.mean("original", "original", "none", "max", "legacy")
     assert sum(rows["none", "max", "legacy", f"{k}.png"][2] for k in range(2)) / 2 == pytest.approx(mean.SD)
+    error = results.error("original", "original", "none", "max", "legacy")
+    of_pair = [rows["none", "max", "legacy", f"{k}.png"][2] for k in range(2)]
+    assert error.SD == pytest.approx(abs(of_pair[0] - of_pair[1]) / 2)
     said = report.as_markdown(results)
-    assert said.count("| stretch ") == 4 and "| max fusion, legacy " in said and f"{mean.SD:.4f}" in said
+    assert said.count("| stretch ") == 4 and "| max fusion, legacy " in said
+    assert f"{mean.SD:.3f} ± {error.SD:.3f}" in said
     lines = list(csv.DictReader(io.StringIO(report.as_csv(results))))
     assert [line["image"] for line in lines] == ["0.png", "1.png", "mean"] * 12
 

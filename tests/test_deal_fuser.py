@@ -287,7 +287,7 @@ def test_pairs_are_fused_by_it_as_well(folder):
     assert first != second._replace(method="none")
     assert "or by the network of fuser.safetensors (reco)" in results.protocol and "reco" not in plain.protocol
     said = report.as_markdown(results)
-    assert said.count("| stretch ") == 6 and "| reco fusion, legacy " in said and f"{first.Qabf:.4f}" in said
+    assert said.count("| stretch ") == 6 and "| reco fusion, legacy " in said and f"{first.Qabf:.3f} ± " in said
 
 
 def test_the_commands(folder, capsys):

@@ -29,6 +29,8 @@ class Detected(NamedTuple):
     label: str
     ap50: float  # average precision at an intersection over union of 0.5
     ap: float  # its mean over thresholds from 0.5 to 0.95
+    ap50_error: float  # standard errors over images
+    ap_error: float
 
 
 @dataclass(frozen=True)
@@ -106,5 +108,5 @@ def _protocol(truth: Annotations, folder: Path, detector: Path) -> str:
         f"{len(truth.images)} images of {folder.absolute().name}, whole, with the objects {counts}; degraded, "
         f"restored, clamped to 0 to 1, and searched by the detector {detector.name}, trained on clean images. Average "
         "precision as of COCO, for objects of all sizes: AP50 at an intersection over union of 0.5, AP its mean over "
-        f"0.5 to 0.95. none is without restoration. torch {torch.__version__}."
+        f"0.5 to 0.95, with their standard errors over images. none is without restoration. torch {torch.__version__}."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,16 +13,22 @@ import numpy
 from deal.detection.annotations import Annotations, Labelled
 from deal.detection.detector import Detections
 
+DRAWS = 200  # of images, for the standard errors
+
 
 class Precision(NamedTuple):
-    """The average precision of one class."""
+    """The average precision of one class, with its standard error over images."""
 
     at_half: float  # for an intersection over union of at least 0.5
     mean: float  # over thresholds from 0.5 to 0.95
+    at_half_error: float
+    mean_error: float
 
 
 def average_precision(truth: Annotations, found: Sequence[Detections]) -> dict[str, Precision]:
     """The precision of every class; NaN if it has no objects.
+
+    A standard error is the deviation over `DRAWS` sets of as many images, drawn from these with repetition.
 
     Args:
         truth: the labelled images. Detections in areas to ignore do not count.
@@ -34,10 +41,31 @@ def average_precision(truth: Annotations, found: Sequence[Detections]) -> dict[s
         objects.createIndex()
         results = objects.loadRes(_results(found)) if any(len(each.scores) for each in found) else coco()
         measured = evaluation(objects, results, "bbox")
+        measured.params.areaRng, measured.params.areaRngLbl = measured.params.areaRng[:1], ["all"]
+        measured.params.maxDets = measured.params.maxDets[-1:]
         measured.evaluate()
-        measured.accumulate()
-    values = measured.eval["precision"][:, :, :, 0, -1]  # thresholds, recalls, classes
-    return {name: _precision(values[:, :, position]) for position, name in enumerate(truth.classes)}
+        matches, images = measured.evalImgs, len(truth.images)
+        generator = numpy.random.default_rng(0)
+        drawn = [_precisions(measured, matches, generator.integers(images, size=images)) for _ in range(DRAWS)]
+        precisions = _precisions(measured, matches, numpy.arange(images))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, where no draw has an object
+        errors = numpy.nanstd(drawn, axis=0)
+    return {
+        name: Precision(*map(float, (*precisions[position], *errors[position])))
+        for position, name in enumerate(truth.classes)
+    }
+
+
+def _precisions(measured: Any, matches: Sequence[Any], images: numpy.ndarray) -> numpy.ndarray:
+    """The precision of every class at a half and its mean over thresholds, in some images, given by their numbers."""
+    classes = len(measured.params.catIds)
+    by_class = numpy.array(matches, dtype=object).reshape(classes, -1)
+    measured.evalImgs = list(by_class[:, images].flatten())
+    measured.accumulate()
+    values = measured.eval["precision"][:, :, :, 0, 0].reshape(-1, measured.params.recThrs.size, classes)
+    values = numpy.where(values < 0, numpy.nan, values).mean(axis=1)  # thresholds, classes
+    return numpy.stack([values[0], values.mean(axis=0)], axis=1)
 
 
 def _coco() -> tuple[Any, Any]:
@@ -49,12 +77,6 @@ def _coco() -> tuple[Any, Any]:
             'average precision needs pycocotools: pip install "deal-kernels[evaluate]", or pip install pycocotools'
         ) from error
     return COCO, COCOeval
-
-
-def _precision(values: numpy.ndarray) -> Precision:
-    if (values < 0).all():
-        return Precision(numpy.nan, numpy.nan)
-    return Precision(float(values[0].mean()), float(values.mean()))
 
 
 def _dataset(truth: Annotations) -> dict[str, Any]:

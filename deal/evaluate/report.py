@@ -144,9 +144,10 @@ def _fusion_tables(results: PairResults) -> list[str]:
         title = f"{how} fusion, {variant}"
         lines = []
         for row, method in itertools.product(results.degradations, results.methods):
-            mean = results.mean(row, reference, method, how, variant)
+            key = row, reference, method, how, variant
+            mean, error = results.mean(*key), results.error(*key)
             name = method if len(results.references) == 1 else f"{row}: {method}"
-            lines.append([name, *(f"{getattr(mean, metric):.4f}" for metric in METRICS)])
+            lines.append([name, *(_with_error(getattr(mean, each), getattr(error, each)) for each in METRICS)])
         if len(results.references) > 1:
             title += f", against {reference}"
         tables.append(table([title, *METRICS], lines))
@@ -160,14 +161,24 @@ def _detection_tables(results: DetectionResults) -> list[str]:
         found = {key: results.of(*key, label) for key in itertools.product(results.degradations, results.methods)}
         for title, name in (("AP50", "ap50"), ("AP", "ap")):
             lines = [
-                [row, *(_or_none(getattr(found[row, each], name)) for each in results.methods)]
-                for row in results.degradations
+                [row, *(_precision(found[row, each], name) for each in results.methods)] for row in results.degradations
             ]
             tables.append(table([f"{label}, {title}", *results.methods], lines))
         if INPUT in results.methods:
             lines = [[row, *_recovered(found, row, results.methods)] for row in results.degradations if row != CLEAN]
             tables.append(table([f"{label}, AP50 recovered, %", *results.methods], lines))
     return tables
+
+
+def _precision(found: Detected, name: str) -> str:
+    return _with_error(getattr(found, name), getattr(found, f"{name}_error"))
+
+
+def _with_error(value: float, error: float) -> str:
+    """A value and its standard error, where it has one."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:.3f}" if math.isnan(error) else f"{value:.3f} ± {error:.3f}"
 
 
 def _recovered(found: Mapping[tuple[str, str], Detected], row: str, methods: Sequence[str]) -> list[str]:

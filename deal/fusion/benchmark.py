@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -68,11 +69,21 @@ class PairResults:
 
     def mean(self, row: str, reference: str, method: str, fusion: str, variant: str) -> Fused:
         """The means over pairs."""
-        key = row, reference, method, fusion, variant
+        return self._over_pairs("mean", statistics.fmean, row, reference, method, fusion, variant)
+
+    def error(self, row: str, reference: str, method: str, fusion: str, variant: str) -> Fused:
+        """The standard errors of these means; NaN for a single pair."""
+        return self._over_pairs("standard error", _standard_error, row, reference, method, fusion, variant)
+
+    def _over_pairs(self, name: str, statistic: Callable[[Sequence[float]], float], *key: str) -> Fused:
         found = [each[6:] for each in self.rows if each[:5] == key]
         if not found:
             raise ValueError("row, reference, method, fusion and variant must be in the results")
-        return Fused(*key, "mean", *map(statistics.fmean, zip(*found, strict=True)))
+        return Fused(*key, name, *map(statistic, zip(*found, strict=True)))  # type: ignore[misc,call-arg,arg-type]
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
 def run_pair_benchmark(

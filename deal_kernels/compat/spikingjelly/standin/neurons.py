@@ -28,7 +28,7 @@ class States(Deferred):
         self.version = _version(x)
 
     def compute(self) -> Tensor:
-        if _version(self.x) != self.version:
+        if self.version is not None and self.version != self.x._version:
             raise RuntimeError("v_seq is computed from the neuron's input, which was since changed in place")
         with torch.set_grad_enabled(self.gradient):
             return lif(self.x, self.v0, output="v", **self.settings)
@@ -41,7 +41,8 @@ class States(Deferred):
 
 
 def _version(x: Tensor) -> int | None:
-    return None if x.is_inference() else x._version
+    """The count of changes in place, where it can be read."""
+    return None if torch.compiler.is_compiling() or x.is_inference() else x._version
 
 
 def _detached(value: Any) -> Any:

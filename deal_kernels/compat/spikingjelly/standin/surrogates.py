@@ -24,6 +24,11 @@ def heaviside(x: Tensor) -> Tensor:
     return (x >= 0).to(x)
 
 
+def _magnitude(x: Tensor) -> Tensor:
+    """|x|, with the derivative 1 at 0."""
+    return torch.where(x >= 0, x, -x)
+
+
 class _Function(nn.Module):
     """A function of u = v - v_threshold, and of the attributes that `arguments` names."""
 
@@ -141,7 +146,7 @@ class PiecewiseExp(Known, SurrogateFunctionBase):
 
     @staticmethod
     def primitive_function(x: Tensor, alpha: float) -> Tensor:
-        tail = torch.exp(-alpha * x.abs()) / 2
+        tail = torch.exp(-alpha * _magnitude(x)) / 2
         return torch.where(x >= 0, 1 - tail, tail)
 
 
@@ -221,7 +226,7 @@ class QPseudoSpike(Known, SurrogateFunctionBase):
 
     @staticmethod
     def primitive_function(x: Tensor, alpha: float) -> Tensor:
-        tail = 0.5 * (1 + 2 / (alpha - 1) * x.abs()) ** (1 - alpha)
+        tail = 0.5 * (1 + 2 / (alpha - 1) * _magnitude(x)) ** (1 - alpha)
         return torch.where(x >= 0, 1 - tail, tail)
 
 
@@ -236,7 +241,7 @@ class NonzeroSignLogAbs(Known, SurrogateFunctionBase):
 
     @staticmethod
     def primitive_function(x: Tensor, alpha: float) -> Tensor:
-        value = torch.log(alpha * x.abs() + 1)
+        value = torch.log(alpha * _magnitude(x) + 1)
         return torch.where(x >= 0, value, -value)
 
 

@@ -15,6 +15,10 @@ SPIKE = {"Sigmoid": surrogate.Sigmoid().spike, "ATan": surrogate.ATan().spike}
 X = torch.randn(6, 2, 3, 7, generator=torch.Generator().manual_seed(0)) * 1.5  # [T, B, C, L]
 
 
+def sharp(u):
+    return SPIKE["ATan"](u)
+
+
 def charge_if(v, x):
     return v + x
 
@@ -186,9 +190,10 @@ def test_reset_restores_the_threshold_in_clock_driven_alone():
 
 def test_a_threshold_for_each_neuron_is_aligned_from_the_right():
     x, threshold = X[..., :3], torch.tensor([0.3, 0.6, 0.9])  # [T, B, C, L] with as many places as channels
-    node = activation_based.neuron.IFNode(step_mode="m")
-    node.v_threshold = threshold
-    assert torch.equal(node(x), loop(x, charge_if, SPIKE["Sigmoid"], threshold, 0.0, False)[0])
+    for function in (None, sharp):
+        node = activation_based.neuron.IFNode(step_mode="m", surrogate_function=function)
+        node.v_threshold = threshold
+        assert torch.equal(node(x), loop(x, charge_if, sharp, threshold, 0.0, False)[0])
 
 
 def test_a_state_of_ones_own_is_where_the_steps_start():
@@ -286,10 +291,6 @@ def test_parts_of_a_step_can_be_replaced():
     assert torch.equal(Doubled(step_mode="m")(X), loop(2 * X, charge_if, spike, 1.0, 0.0, False)[0])
 
 
-def sharp(u):
-    return SPIKE["ATan"](u)
-
-
 def smooth(u):
     return torch.sigmoid(4 * u)
 
@@ -326,6 +327,8 @@ def test_half_precision_keeps_a_float32_state():
     node = clock_driven.neuron.MultiStepLIFNode()
     assert node(X.half()).dtype == torch.float16 and node.v.dtype == node.v_seq.dtype == torch.float32
     assert node((X * 2).int()).dtype == torch.float32
+    step_by_step = clock_driven.neuron.MultiStepLIFNode(surrogate_function=sharp)
+    assert step_by_step(X.half()).dtype == torch.float16 and step_by_step.v.dtype == torch.float32
 
 
 def test_memories():

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from deal_kernels._common.checks import number
 from deal_kernels._common.types import Number
 from deal_kernels.compat.spikingjelly.standin.memory import Deferred, Memory
-from deal_kernels.compat.spikingjelly.standin.surrogates import Sigmoid, derivative_of
+from deal_kernels.compat.spikingjelly.standin.surrogates import Derivative, Sigmoid, derivative_of
 from deal_kernels.lif import lif
 from deal_kernels.surrogate import Surrogate
 
 Settings = dict[str, Any]
+
+PARTS = "neuronal_charge", "neuronal_fire", "neuronal_reset"  # of a step
 
 
 class States(Deferred):
@@ -94,18 +96,18 @@ class Node(Memory):
 
     def single_step_forward(self, x: Tensor) -> Tensor:
         """The spikes of one time step."""
-        derivative = self._fused("neuronal_charge", "neuronal_fire", "neuronal_reset")
+        derivative = self._fused(*PARTS)
         if derivative is not None:
             return self._run(x.unsqueeze(0), derivative, False).squeeze(0)
         self.v_float_to_tensor(x)
         self.neuronal_charge(x)
         spike = self.neuronal_fire()
         self.neuronal_reset(spike)
-        return spike
+        return spike.to(_floating(x))
 
     def multi_step_forward(self, x_seq: Tensor) -> Tensor:
         """The spikes [T, ...] of the input x_seq [T, ...]."""
-        derivative = self._fused("neuronal_charge", "neuronal_fire", "neuronal_reset", "single_step_forward")
+        derivative = self._fused(*PARTS, "single_step_forward")
         if derivative is not None:
             return self._run(x_seq, derivative, self.keeps_states())
         spikes, states = [], []
@@ -117,7 +119,7 @@ class Node(Memory):
         return torch.stack(spikes)
 
     def neuronal_charge(self, x: Tensor) -> None:
-        self.v = lif(x.unsqueeze(0), self._start(x), output="h", **self._settings()).squeeze(0)
+        self.v = lif(x.unsqueeze(0), self._start(x), output="h", **self._settings(x)).squeeze(0)
 
     def neuronal_fire(self) -> Tensor:
         function, u = self.surrogate_function, self.v - self.v_threshold
@@ -142,13 +144,13 @@ class Node(Memory):
         shown = "v_threshold", "v_reset", "detach_reset", "tau", "decay_input", "step_mode", "backend"
         return ", ".join(f"{name}={getattr(self, name)}" for name in shown if hasattr(self, name))
 
-    def _fused(self, *parts: str) -> Any:
+    def _fused(self, *parts: str) -> Derivative | None:
         """The surrogate derivative, if no subclass replaces one of these methods and kernels can take it; or None."""
         if any(getattr(type(self), part) is not getattr(Node, part) for part in parts):
             return None
         return derivative_of(self.surrogate_function)
 
-    def _run(self, x_seq: Tensor, derivative: Any, keep: bool) -> Tensor:
+    def _run(self, x_seq: Tensor, derivative: Derivative, keep: bool) -> Tensor:
         v0 = self._start(x_seq[0])
         settings = self._settings(x_seq[0]) | {"surrogate": derivative}
         spikes, self.v = lif(x_seq, v0, return_state=True, **settings)
@@ -156,9 +158,9 @@ class Node(Memory):
             self.v_seq = States(x_seq, v0, settings)
         return spikes
 
-    def _settings(self, x: Tensor | None = None) -> Settings:
+    def _settings(self, x: Tensor) -> Settings:
         threshold = self.v_threshold
-        if x is not None and isinstance(threshold, Tensor) and threshold.numel() > 1:
+        if isinstance(threshold, Tensor) and threshold.numel() > 1:
             threshold = threshold.expand(x.shape)  # aligned from the right: `lif` takes [C] as channels
         return {
             **self.decays(), "v_threshold": threshold, "v_reset": self.v_reset, "detach_reset": self.detach_reset

@@ -5,23 +5,16 @@ There are four forms, one for each way in which the versions call a neuron. The 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from deal_kernels.compat.fused import Fused
+from deal_kernels.compat.spikingjelly.standin.neurons import States, decays_by_tau, decays_by_weight
 from deal_kernels.compat.spikingjelly.surrogates import refusal, spike_settings
 from deal_kernels.lif import lif
 from deal_kernels.surrogate import LeakyReLU, Window
-
-
-class PendingStates(NamedTuple):
-    """What the record of the states is computed from, when someone asks for it."""
-
-    x: Tensor
-    v0: Tensor | None
-    settings: dict[str, Any]
 
 
 class Node(Fused):
@@ -51,17 +44,14 @@ class Node(Fused):
         }  # fmt: skip
 
     def charge(self) -> dict[str, Any]:
-        rate = self.w.sigmoid() if "w" in self._parameters else None  # type: ignore[attr-defined]
-        tau = getattr(self, "tau", None)
-        if rate is None and tau is None:
-            return {"tau": None}
-        if self.keeps_a_share():
-            return {"beta": 1 - 1 / tau if rate is None else 1 - rate}  # type: ignore[operator]
-        decay_input = self.decay_input  # type: ignore[attr-defined]
-        return {"tau": tau, "decay_input": decay_input} if rate is None else {"rate": rate, "decay_input": decay_input}
+        if "w" in self._parameters:  # type: ignore[attr-defined]
+            return decays_by_weight(self.w, self.decay_input, self.keeps_a_share())  # type: ignore[attr-defined]
+        if hasattr(self, "tau"):
+            return decays_by_tau(self.tau, self.decay_input, self.keeps_a_share())  # type: ignore[attr-defined]
+        return {"tau": None}
 
     def keeps_a_share(self) -> bool:
-        """Whether the state decays by a product, v (1 - 1 / tau), and not by v - v / tau."""
+        """Whether a neuron whose input does not decay has the charge v (1 - 1 / tau) + x."""
         return False
 
     def start(self) -> float:
@@ -83,10 +73,10 @@ class Node(Fused):
 
     def run_from_state(self, x: Tensor, *, record: bool) -> Tensor:
         """The spikes of x [T, N, ...], from the neuron's state to its next one."""
-        v = self.entered(x[0])
-        spikes, self.v = self.run(x, v)
+        v, settings = self.entered(x[0]), self.settings()
+        spikes, self.v = lif(x, v, return_state=True, **settings)
         if record:
-            self.v_seq = PendingStates(x, v, self.settings())
+            self.v_seq = States(x, v, settings)
         return spikes
 
     @property
@@ -95,10 +85,9 @@ class Node(Fused):
         holder = self._memories if "v_seq" in self._memories else self.__dict__
         if "v_seq" not in holder:
             raise AttributeError(f"{type(self).__name__} has no v_seq")
-        found = holder["v_seq"]
-        if isinstance(found, PendingStates):
-            found = holder["v_seq"] = lif(found.x, found.v0, output="v", **found.settings)
-        return found
+        if isinstance(holder["v_seq"], States):
+            holder["v_seq"] = holder["v_seq"].compute()
+        return holder["v_seq"]
 
     @v_seq.setter
     def v_seq(self, value: Any) -> None:
@@ -186,8 +175,13 @@ class EarlierNode(Node):
 
     version = 0
 
+    def detach(self) -> None:
+        super().detach()  # type: ignore[misc]
+        if isinstance(self._memories.get("v_seq"), States):
+            self.v_seq = self._memories["v_seq"].detached()
+
     def keeps_a_share(self) -> bool:
-        return not self.decay_input and self.v_reset in (None, 0.0)  # type: ignore[attr-defined]
+        return self.v_reset in (None, 0.0)
 
 
 class Node14(EarlierNode):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import hashlib
 import inspect
 from collections.abc import Callable
@@ -32,7 +31,6 @@ def fingerprint(*functions: Callable[..., Any]) -> str | None:
     return hashlib.sha256("\n".join(map(str, texts)).encode()).hexdigest()[:16]
 
 
-@functools.lru_cache(maxsize=1024)
 def _canonical(function: Callable[..., Any]) -> str | None:
     if type(function) is not FunctionType or hasattr(function, "__wrapped__"):
         return None  # inspect would find the source of what is wrapped

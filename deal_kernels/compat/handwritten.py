@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from types import FunctionType, MethodType
+from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -143,7 +143,10 @@ LEFT: dict[str, str] = dict.fromkeys(
 
 
 class Handwritten(Fused):
-    """A neuron of a public network. Where a call is not what the fused form computes, it runs as it was written."""
+    """A neuron of a public network. Where a call is not what the fused form computes, it runs as it was written.
+
+    So it does under torch.compile, which can only tell what changes of a neuron's constants it if reads them itself.
+    """
 
     @classmethod
     def refusal(cls, module: Any) -> str | None:
@@ -157,16 +160,16 @@ class Handwritten(Fused):
 
     @classmethod
     def note(cls, module: Any) -> str:
-        return f"the neuron of {NEURONS[_key(type(module).forward)].network}"
+        return f"the neuron of {_written(type(module).forward).network}"
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         original = type(self).__bases__[1].forward  # type: ignore[attr-defined]
-        try:
-            if named or len(inputs) != 1:
-                raise Unlike("it is called with more than x")
-            return run(self, original, *inputs)
-        except Unlike:
-            return original(self, *inputs, **named)
+        if len(inputs) == 1 and not named and not torch.compiler.is_compiling():
+            try:
+                return run(self, original, *inputs)
+            except Unlike:
+                pass
+        return original(self, *inputs, **named)
 
 
 def form(kind: type[nn.Module]) -> tuple[type[Fused] | None, str | None]:
@@ -228,14 +231,14 @@ def _spike(name: str, function: Any) -> tuple[Spike, Names]:
 @functools.lru_cache(maxsize=256)
 def _spike_of_class(kind: Any) -> tuple[Spike, Names] | None:
     """How the spikes of an autograd function are fused, or those of a module around one."""
-    functions = [kind]
+    functions: list[Any] = [kind]
     around = []
     if isinstance(kind, type) and kind.__bases__ == (nn.Module,):
         functions = [each for each in vars(kind).values() if isinstance(each, type)]
-        around = [kind.forward]
+        around = [kind.forward]  # type: ignore[attr-defined]
     if len(functions) != 1 or not isinstance(functions[0], type) or functions[0].__bases__ != (Function,):
         return None
-    function: Any = functions[0]
+    (function,) = functions
     key = fingerprint(*around, function.forward, function.backward)
     if key not in SPIKES or "setup_context" in vars(function) or "apply" in vars(function):
         return None
@@ -245,5 +248,4 @@ def _spike_of_class(kind: Any) -> tuple[Spike, Names] | None:
 @functools.lru_cache(maxsize=1024)
 def _key(forward: Any) -> str:
     """The fingerprint of a module's forward, or an empty string."""
-    few_arguments = isinstance(forward, FunctionType) and forward.__code__.co_argcount <= 3
-    return few_arguments and fingerprint(forward) or ""
+    return fingerprint(forward) or ""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +19,8 @@ from deal_kernels.lif import lif
 from deal_kernels.surrogate import PiecewiseLeakyReLU, Triangle
 
 HARD: dict[str, Any] = {"v_reset": 0.0, "detach_reset": True}
-SOFT: dict[str, Any] = {"v_reset": None, "detach_reset": True}
+SOFT: dict[str, Any] = {"v_reset": None, "reset_by": 1.0, "detach_reset": True}
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Unlike(Exception):
@@ -32,6 +32,7 @@ class Written(NamedTuple):
 
     network: str
     spike: str  # the spike function
+    family: str  # of the spike function: how it is called, and how many levels a spike may have
     beta: str | float
     reset: Mapping[str, Any] = HARD
     threshold: str = ""
@@ -73,33 +74,40 @@ class Names:
         return value  # type: ignore[no-any-return]
 
 
-# The settings of a spike function, from the neuron that calls it and from the function's own names.
-Spike = Callable[[Written, Names, Names], dict[str, Any]]
+class Spike(NamedTuple):
+    """A spike function."""
+
+    family: str
+    # The settings of `lif`, from the neuron that calls it and from the names of the spike function's module.
+    settings: Callable[[Written, Names, Names], dict[str, Any]]
 
 
-def _rectangle(threshold: str, lens: str) -> Spike:
+def rectangle(threshold: str, lens: str) -> Spike:
     def settings(written: Written, neuron: Names, spike: Names) -> dict[str, Any]:
         surrogate = PiecewiseLeakyReLU(width=spike.number(lens, positive=True), leak=0.0)
         return {"fire": "gt", "v_threshold": spike.number(threshold), "surrogate": surrogate}
 
-    return settings
+    return Spike("rectangle", settings)
 
 
-def _triangle(written: Written, neuron: Names, spike: Names) -> dict[str, Any]:
-    surrogate = Triangle(1 / neuron.number(written.width, positive=True))
-    return {"fire": "gt", "v_threshold": neuron.number(written.threshold), "surrogate": surrogate}
+def triangle() -> Spike:
+    def settings(written: Written, neuron: Names, spike: Names) -> dict[str, Any]:
+        surrogate = Triangle(1 / neuron.number(written.width, positive=True))
+        return {"fire": "gt", "v_threshold": neuron.number(written.threshold), "surrogate": surrogate}
+
+    return Spike("triangle", settings)
 
 
-def _levels(levels: int, **scaled: float) -> Spike:
-    return lambda written, neuron, spike: {"levels": levels, "v_threshold": 1.0, **scaled}
+def levels(most: int, **scaled: float) -> Spike:
+    return Spike("levels", lambda written, neuron, spike: {"levels": most, "v_threshold": 1.0, **scaled})
 
 
-MS_RESNET = Written("MS-ResNet", "act_fun", "decay", steps="time_window")
+MS_RESNET = Written("MS-ResNet", "act_fun", "rectangle", "decay", steps="time_window")
 EMS_YOLO = MS_RESNET._replace(network="EMS-YOLO", off=("self.act",))
-SPIKE_YOLO = Written("SpikeYOLO", "self.qtrick", "decay", SOFT)
+SPIKE_YOLO = Written("SpikeYOLO", "self.qtrick", "levels", "decay", SOFT)
 TET = Written(
-    "TET", "self.act", "self.tau", {"v_reset": 0.0}, threshold="self.thresh", width="self.gama", axis=1
-)  # fmt: skip
+    "TET", "self.act", "triangle", "self.tau", {"v_reset": 0.0}, threshold="self.thresh", width="self.gama", axis=1
+)
 
 # By the fingerprint of `forward`: first that of the network itself, then those of others that took the neuron over.
 NEURONS: dict[str, Written] = {
@@ -122,30 +130,30 @@ NEURONS: dict[str, Written] = {
 }
 # By the fingerprint of the spike function: of forward and backward, after that of the module's forward if it has one.
 SPIKES: dict[str, Spike] = {
-    "956265adadf03aff": _rectangle("thresh", "lens"),
-    "daee1b16a832c902": _rectangle("THRESH", "LENS"),
-    "2010aaa48521e9ba": _levels(2),
-    "690ca7bb6fef66a6": _levels(4),
-    "e096d62b44566c00": _levels(8),
-    "7668fa24dbd6bd2d": _levels(16),
-    "c384aa1ba6eacf5f": _levels(4, scale=0.25, reset_by=0.25),
-    "1f6102533750964c": _triangle,
-    "4390e14d3266a120": _triangle,
+    "956265adadf03aff": rectangle("thresh", "lens"),
+    "daee1b16a832c902": rectangle("THRESH", "LENS"),
+    "2010aaa48521e9ba": levels(2),
+    "690ca7bb6fef66a6": levels(4),
+    "e096d62b44566c00": levels(8),
+    "7668fa24dbd6bd2d": levels(16),
+    "c384aa1ba6eacf5f": levels(4, scale=0.25, reset_by=0.25),
+    "1f6102533750964c": triangle(),
+    "4390e14d3266a120": triangle(),
 }
-STEP_BY_STEP = "SpikingEDN's, whose state moves with each step; a fused step gains little beside its convolution"
+# By the fingerprint of `forward`, too.
 LEFT: dict[str, str] = dict.fromkeys(
     (
         "dbbf01014a19ff12", "6986ba34dfa7edef", "77be17a429b58c83", "06605366d384fdd5", "9ad6bde85f133da2",
         "fb973077d3f75c56", "b30a9b0147042eb2", "db9b3393b3f36db4",
     ),
-    STEP_BY_STEP,
+    "SpikingEDN's neurons run one step at a time and have no fused form",
 )  # fmt: skip
 
 
 class Handwritten(Fused):
     """A neuron of a public network. Where a call is not what the fused form computes, it runs as it was written.
 
-    So it does under torch.compile, which can only tell what changes of a neuron's constants it if reads them itself.
+    So it does under torch.compile, which then reads the constants itself and notices when they change.
     """
 
     @classmethod
@@ -203,8 +211,8 @@ def settings(neuron: Any, forward: Any, steps: int | None = None) -> dict[str, A
             raise Unlike(f"{switch} is {names.find(switch)!r}")
     if written.steps and steps not in (None, names.number(written.steps)):
         raise Unlike(f"x has {steps} time steps, and {written.steps} is {names.number(written.steps)}")
-    spike, own = _spike(written.spike, names.find(written.spike))
-    return {"beta": names.number(written.beta), **written.reset, **spike(written, names, own)}
+    spike, own = _spike(written, names.find(written.spike))
+    return {"beta": names.number(written.beta), **written.reset, **spike.settings(written, names, own)}
 
 
 def _written(forward: Any) -> Written:
@@ -214,31 +222,31 @@ def _written(forward: Any) -> Written:
     return NEURONS[key]
 
 
-def _spike(name: str, function: Any) -> tuple[Spike, Names]:
-    """How a spike function is fused, and its names."""
+def _spike(written: Written, function: Any) -> tuple[Spike, Names]:
+    """The spike function that a neuron calls, and its names."""
     if isinstance(function, nn.Module):
-        if function._forward_hooks or function._forward_pre_hooks or function._backward_hooks:
-            raise Unlike(f"{name} has hooks")
         kind: Any = type(function)
+        if any(getattr(function, hooks) for hooks in HOOKS):
+            raise Unlike(f"{written.spike} has hooks")
     else:
-        kind = function.__self__ if isinstance(function, MethodType) and function.__name__ == "apply" else None
-    found = _spike_of_class(kind)
-    if found is None:
-        raise Unlike(f"{name} is an unknown spike function")
+        kind = getattr(function, "__self__", None) if getattr(function, "__name__", None) == "apply" else None
+    found = _spike_of_class(kind) if isinstance(kind, type) else None
+    if found is None or found[0].family != written.family:
+        raise Unlike(f"{written.spike} is an unknown spike function")
     return found
 
 
 @functools.lru_cache(maxsize=256)
 def _spike_of_class(kind: Any) -> tuple[Spike, Names] | None:
-    """How the spikes of an autograd function are fused, or those of a module around one."""
-    functions: list[Any] = [kind]
+    """The spike function of an autograd function's class, or of the class of a module that has one of its own."""
+    inside: list[Any] = [kind]
     around = []
-    if isinstance(kind, type) and kind.__bases__ == (nn.Module,):
-        functions = [each for each in vars(kind).values() if isinstance(each, type)]
-        around = [kind.forward]  # type: ignore[attr-defined]
-    if len(functions) != 1 or not isinstance(functions[0], type) or functions[0].__bases__ != (Function,):
+    if kind.__bases__ == (nn.Module,):
+        inside = [each for each in vars(kind).values() if isinstance(each, type)]
+        around = [kind.forward]
+    if len(inside) != 1 or inside[0].__bases__ != (Function,):
         return None
-    (function,) = functions
+    (function,) = inside
     key = fingerprint(*around, function.forward, function.backward)
     if key not in SPIKES or "setup_context" in vars(function) or "apply" in vars(function):
         return None

@@ -36,8 +36,8 @@ def swap(
 
     It knows the neurons of SpikingJelly (LIF, IF, ParametricLIF, ILIF, HalfThresholdIF, SLTT and OTTT of 2.0; IF, LIF
     and ParametricLIF of `activation_based` 0.0.0.0.14 and `clock_driven` 0.0.0.0.12), their subclasses that override
-    nothing but ``__init__``, and some neurons that public networks wrote themselves. Parameters, state_dict, hooks and
-    state stay, and so do the library's functions, such as ``reset_net``.
+    nothing but ``__init__``, and the neurons that MS-ResNet, EMS-YOLO, SpikeYOLO and TET wrote themselves, by their
+    source. Parameters, state_dict, hooks and state stay, and so do the library's functions, such as ``reset_net``.
 
     Args:
         model: a network, or a single neuron.

@@ -16,6 +16,11 @@ class Fused:
         """Why this neuron cannot run fused; None if it can."""
         return None
 
+    @classmethod
+    def note(cls, module: Any) -> str:
+        """What the report says of this neuron, if there is more to say than that it was replaced."""
+        return ""
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         """The class was made here, so pickle cannot find it by its name."""
         reduced: Any = super().__reduce_ex__(protocol)

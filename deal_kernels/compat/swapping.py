@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from deal_kernels.compat import handwritten
 from deal_kernels.compat.fused import Fused, fused_class
 from deal_kernels.compat.report import Layer, Report
 from deal_kernels.compat.spikingjelly import swap as spikingjelly
@@ -35,8 +36,8 @@ def swap(
 
     It knows the neurons of SpikingJelly (LIF, IF, ParametricLIF, ILIF, HalfThresholdIF, SLTT and OTTT of 2.0; IF, LIF
     and ParametricLIF of `activation_based` 0.0.0.0.14 and `clock_driven` 0.0.0.0.12), their subclasses that override
-    nothing but ``__init__``, and some neurons that public networks wrote themselves. Parameters, state_dict, hooks and
-    state stay, and so do the library's functions, such as ``reset_net``.
+    nothing but ``__init__``, and the neurons that MS-ResNet, EMS-YOLO, SpikeYOLO and TET wrote themselves, by their
+    source. Parameters, state_dict, hooks and state stay, and so do the library's functions, such as ``reset_net``.
 
     Args:
         model: a network, or a single neuron.
@@ -74,7 +75,7 @@ def _swap_known(name: str, module: nn.Module, report: Report, dry_run: bool) -> 
     if fused is not None:
         reason = fused.refusal(module)
     if fused is not None and reason is None:
-        report.replaced.append(Layer(name, kind.__name__, ""))
+        report.replaced.append(Layer(name, kind.__name__, fused.note(module)))
         if not dry_run:
             module.__class__ = fused_class(fused, kind)
     elif reason is not None:
@@ -83,15 +84,16 @@ def _swap_known(name: str, module: nn.Module, report: Report, dry_run: bool) -> 
 
 def adapter(kind: type[nn.Module]) -> tuple[type[Fused] | None, str | None]:
     """The fused form of a class of neurons. If there is none, why; None and None if it is no neuron."""
-    ancestors = [base for base in kind.__mro__ if base.__module__.startswith(NEURONS)]
-    if not ancestors:
-        return None, None
-    known = ancestors[0]
-    fused = ADAPTERS.get(f"{known.__module__}.{known.__qualname__}")
+    known: type[nn.Module] = next((base for base in kind.__mro__ if base.__module__.startswith(NEURONS)), nn.Module)
+    if known is nn.Module:
+        (fused, reason), allowed = handwritten.form(kind), HARMLESS | {"forward"}
+    else:
+        fused, reason = ADAPTERS.get(f"{known.__module__}.{known.__qualname__}"), f"{known.__name__} has no fused form"
+        allowed = HARMLESS
     if fused is None:
-        return None, f"{known.__name__} has no fused form"
+        return None, reason
     own = {name: base for base in kind.__mro__[: kind.__mro__.index(known)] for name in vars(base)}
-    overridden = sorted(name for name in own.keys() - HARMLESS if hasattr(known, name))
+    overridden = sorted(name for name in own.keys() - allowed if hasattr(known, name))
     if overridden:
         return None, f"{own[overridden[0]].__name__} overrides {', '.join(overridden)}"
     return fused, None

@@ -30,11 +30,15 @@ def test_grid(version):
 @pytest.fixture
 def jelly(monkeypatch):
     """The package activation_based of 0.0.0.0.14."""
+    for name in [each for each in sys.modules if each.partition(".")[0] == "spikingjelly"]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(f"{PEERS}/spikingjelly-0.0.0.0.14")
     from spikingjelly import activation_based
     from spikingjelly.activation_based import functional, layer, neuron, surrogate  # noqa: F401
 
-    return activation_based
+    yield activation_based
+    for name in [each for each in sys.modules if each.partition(".")[0] == "spikingjelly"]:
+        del sys.modules[name]
 
 
 def network(jelly):

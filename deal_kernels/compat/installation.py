@@ -25,6 +25,7 @@ def install() -> None:
     In all of them ``backend="cupy"`` means: the fastest backend there is. Without CuPy, SpikingJelly's own neurons run
     on torch, until `deal_kernels.compat.swap` replaces them. The versions that know no ``backend`` accept it.
 
+    >>> import torch
     >>> install()
     >>> from spikingjelly.clock_driven.neuron import MultiStepLIFNode
     >>> neuron = MultiStepLIFNode(tau=2.0, detach_reset=True, backend="cupy")

@@ -23,7 +23,7 @@ from deal_kernels import compat
 from deal_kernels.monitor import Report, monitor
 
 LIBRARIES = {"clock_driven": "spikingjelly==0.0.0.0.12", "activation_based": "spikingjelly==0.0.0.0.14"}
-BATCH, CLASSES, RATE = 2, 10, 1e-3
+BATCH, CLASSES, RATE = 4, 10, 1e-3
 
 
 class Case(NamedTuple):
@@ -34,9 +34,9 @@ class Case(NamedTuple):
 
 CASES = {
     "Spikformer-type": Case(spikformer.build, 32, {"width": 24, "depth": 1, "heads": 2}),
-    "SEW-type": Case(sew_resnet.build, 96, {"width": 4, "blocks": (1, 1)}),
+    "SEW-type": Case(sew_resnet.build, 112, {"width": 4, "blocks": (1, 1)}),
     "MS-type": Case(ms_resnet.build, 64, {"width": 4, "blocks": (1, 1)}),
-    "deraining": Case(deraining.build, 64, {"width": 4, "scales": 2}),
+    "deraining": Case(deraining.build, 48, {"width": 4, "scales": 2}),
 }
 SMALL = 16
 

@@ -15,7 +15,7 @@ from deal_kernels._common.checks import positive
 from deal_kernels.conv import op as conv_op
 from deal_kernels.lif import LIF
 from deal_kernels.lif import op as lif_op
-from deal_kernels.monitor.products import Operand, Product, convolution, matrix_product, total
+from deal_kernels.monitor.products import Product, Spikes, convolution, matrix_product
 from deal_kernels.monitor.report import Layer, Report
 from deal_kernels.tdbn import op as tdbn_op
 
@@ -139,9 +139,9 @@ class _Watch(TorchDispatchMode):
             return
         spikes = result[0] if isinstance(result, (tuple, list)) and result else result
         if self.running[-1].neuron and not self.fired and isinstance(spikes, Tensor):
-            counts = self.spikes_in(spikes)
-            if counts is not None:
-                self._add_fired(counts, counts.numel())
+            found = self.spikes_in(spikes)
+            if found is not None:
+                self._add_fired(found, spikes.numel())
         self.running.pop()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
@@ -161,27 +161,27 @@ class _Watch(TorchDispatchMode):
                 count(self, {**defaults, **positional, **kwargs}, result)
         return result
 
-    def spikes_in(self, x: Tensor) -> Tensor | None:
-        """How many spikes each element is; None if x is not a spike train."""
+    def spikes_in(self, x: Tensor) -> Spikes | None:
+        """The spikes of a spike train; None if x is none."""
         storage = StorageWeakRef(x.untyped_storage())
         if storage in self.parameters or x.is_complex():
             return None
-        if not x.is_floating_point():
-            return x if x.dtype == torch.bool else x.abs()
+        if not x.is_floating_point() or x.numel() == 0:
+            return _spikes(x.double())
         likely = self.units.get(storage, self.unit)
         for unit in dict.fromkeys((likely, self.unit, *self.units.values())):
             counts = x if unit == 1 else (x / unit).round()
-            if not x.frac().any() if unit == 1 else _equal(counts * unit, x):
-                return counts.abs()
+            if _whole(x) if unit == 1 else _equal(counts * unit, x):
+                return _spikes(counts)
         return None
 
     def _layer(self) -> Layer:
         call = self.running[-1]
         return self.report.layer(call.name, call.type)
 
-    def _add_fired(self, spikes: Tensor, neuron_steps: int) -> None:
+    def _add_fired(self, spikes: Spikes, neuron_steps: int) -> None:
         layer = self._layer()
-        layer.spikes += total(spikes)
+        layer.spikes += spikes.total()
         layer.neuron_steps += neuron_steps
         self.fired = True
 
@@ -192,14 +192,14 @@ class _Watch(TorchDispatchMode):
             layer.macs += product.dense
             return
         layer.accumulations += product.accumulations
-        layer.input_spikes += sum(map(total, product.trains))
-        layer.inputs += sum(train.numel() for train in product.trains)
+        layer.input_spikes += product.spikes
+        layer.inputs += product.elements
 
     def product(self, a: Tensor, b: Tensor) -> None:
-        self._add(matrix_product(Operand(a, self.spikes_in(a)), Operand(b, self.spikes_in(b))))
+        self._add(matrix_product(a, b, self.spikes_in(a), self.spikes_in(b)))
 
     def convolution(self, x: Tensor, *others: Any) -> None:
-        self._add(convolution(Operand(x, self.spikes_in(x)), *others))
+        self._add(convolution(x, self.spikes_in(x), *others))
 
     def neuron(self, given: Arguments, result: tuple[Tensor, Tensor]) -> None:
         """`lif` or `tdbn_lif`."""
@@ -211,7 +211,21 @@ class _Watch(TorchDispatchMode):
         unit, spikes = unit / steps, result[0]
         if unit != 1:
             self.units[StorageWeakRef(spikes.untyped_storage())] = unit
-        self._add_fired((spikes / unit).round() if unit != 1 else spikes, spikes.numel() * steps)
+        counts = spikes if unit == 1 else (spikes / unit).round()
+        self._add_fired(_spikes(counts), spikes.numel() * steps)
+
+
+def _spikes(counts: Tensor) -> Spikes:
+    if counts.numel() == 0:
+        return Spikes(counts, 0.0)
+    low, high = (each.item() for each in counts.aminmax())
+    return Spikes(counts.abs() if low < 0 else counts, max(-low, high))
+
+
+def _whole(x: Tensor) -> bool:
+    """Whether all values are whole numbers. NaN and infinities have no fraction that equals 0."""
+    low, high = x.frac().aminmax()
+    return low.item() == 0 == high.item()
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

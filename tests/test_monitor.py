@@ -189,6 +189,13 @@ def test_spikes_with_a_scale():
     assert report["3"].accumulations == 3 * pooled.sum() and report["0"].spikes == 4 * model[0](x).sum()
 
 
+def test_scaled_spikes_that_happen_to_be_whole_numbers():
+    """Each neuron fires the largest spike, 4, which is returned as 1."""
+    model = nn.Sequential(LIF(levels=4, v_reset=None, scale=0.25), nn.Linear(5, 3))
+    report = report_of(model, torch.full((2, 5), 99.0))
+    assert report["1"].accumulations == 4 * 10 * 3 and report["0"].rate == 4
+
+
 def test_a_unit_of_ones_own():
     x = 0.25 * spikes(3, 4, largest=4)
     assert report_of(nn.Linear(4, 7), x).macs == 84

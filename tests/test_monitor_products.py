@@ -149,6 +149,12 @@ def test_spikes_of_any_dtype(dtype):
     assert report_of(Pair(), x, torch.ones(4, 7, dtype=dtype)).accumulations == 7 * x.sum()
 
 
+def test_counts_beyond_the_whole_numbers_of_float32():
+    x = torch.tensor([[2.0**24, 1, 1]])
+    assert report_of(nn.Linear(3, 1), x).accumulations == 2**24 + 2
+    assert report_of(nn.Conv2d(3, 1, 1), x.reshape(1, 3, 1, 1)).accumulations == 2**24 + 2
+
+
 def test_weights_are_never_spikes():
     """Also where all of them are whole numbers, some 0, or larger than the spikes."""
     layer = nn.Linear(4, 3)

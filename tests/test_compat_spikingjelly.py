@@ -27,18 +27,27 @@ def test_grid(version):
     assert int(done.stdout.split()[0]) > 500
 
 
-@pytest.fixture
-def jelly(monkeypatch):
-    """The package activation_based of 0.0.0.0.14."""
+def imported(version, monkeypatch):
+    """The package activation_based of a version, for one test."""
     for name in [each for each in sys.modules if each.partition(".")[0] == "spikingjelly"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.syspath_prepend(f"{PEERS}/spikingjelly-0.0.0.0.14")
+    monkeypatch.syspath_prepend(f"{PEERS}/spikingjelly-{version}")
     from spikingjelly import activation_based
     from spikingjelly.activation_based import functional, layer, neuron, surrogate  # noqa: F401
 
     yield activation_based
     for name in [each for each in sys.modules if each.partition(".")[0] == "spikingjelly"]:
         del sys.modules[name]
+
+
+@pytest.fixture
+def jelly(monkeypatch):
+    yield from imported("0.0.0.0.14", monkeypatch)
+
+
+@pytest.fixture
+def jelly_2(monkeypatch):
+    yield from imported("2.0.0", monkeypatch)
 
 
 def network(jelly):
@@ -138,3 +147,14 @@ def test_surrogates(jelly):
     report = swap(nn.ModuleList(nodes))
     assert [each.name for each in report.replaced] == ["1"]
     assert "spiking=False" in report.left[0].note and "not a step function" in report.left[1].note
+
+
+def test_input_of_whole_numbers_runs_as_in_the_library(jelly_2):
+    kinds = "IFNode", "LIFNode", "ParametricLIFNode", "ILIFNode", "HalfThresholdIFNode", "SLTTLIFNode", "OTTTLIFNode"
+    theirs = nn.ModuleList(getattr(jelly_2.neuron, kind)() for kind in kinds)
+    ours = copy.deepcopy(theirs)
+    assert len(swap(ours).replaced) == len(kinds)
+    for pair in zip(theirs, ours, strict=True):
+        for _ in range(2):
+            torch.testing.assert_close(*(node(torch.tensor([[0, 1, 3]])) for node in pair), rtol=0, atol=0)
+        torch.testing.assert_close(*(node.v for node in pair), rtol=0, atol=0)

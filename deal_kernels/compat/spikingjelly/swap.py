@@ -67,10 +67,6 @@ class Node(Fused):
             v = start
         return None if v == (self.v_reset or 0.0) else torch.full_like(row, v)
 
-    def run(self, x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The spikes of x [T, N, ...] and the state after the last step."""
-        return lif(x, v, return_state=True, **self.settings())
-
     def run_from_state(self, x: Tensor, *, record: bool) -> Tensor:
         """The spikes of x [T, N, ...], from the neuron's state to its next one."""
         v, settings = self.entered(x[0]), self.settings()
@@ -99,39 +95,51 @@ class Node2(Node):
 
     store_v_seq: bool
 
-    def runs_fused(self) -> bool:
-        return super().runs_fused() and self._neuron_precision is None  # type: ignore[attr-defined]
+    def fuses(self, x: Tensor) -> bool:
+        """Whether this input runs fused. The library rounds the state of whole-number input to whole numbers."""
+        return self.runs_fused() and self._neuron_precision is None and x.is_floating_point()  # type: ignore[attr-defined]
+
+    def step_settings(self) -> dict[str, Any]:
+        """The settings of a single step."""
+        return self.settings()
 
     def single_step_functional_forward(self, inputs: Any, states: Any, **named: Any) -> Any:
-        if not self.runs_fused():
+        if not self.fuses(inputs[0]):
             return super().single_step_functional_forward(inputs, states, **named)  # type: ignore[misc]
-        spikes, v = self.run(inputs[0].unsqueeze(0), states[0])
+        spikes, v = lif(inputs[0].unsqueeze(0), states[0], return_state=True, **self.step_settings())
         return (spikes[0],), (v, *states[1:])
 
     def multi_step_functional_forward(self, inputs: Any, states: Any, **named: Any) -> Any:
-        if not self.runs_fused():
+        if not self.fuses(inputs[0]):
             return super().multi_step_functional_forward(inputs, states, **named)  # type: ignore[misc]
-        spikes, v = self.run(inputs[0], states[0])
+        spikes, v = lif(inputs[0], states[0], return_state=True, **self.settings())
         return (spikes,), (v, *states[1:])
 
     def multi_step_forward(self, x_seq: Tensor, *others: Any, **named: Any) -> Any:
-        if others or named or not self.runs_fused():
+        if others or named or not self.fuses(x_seq):
             return super().multi_step_forward(x_seq, *others, **named)  # type: ignore[misc]
         return self.run_from_state(x_seq, record=self.store_v_seq)
 
 
 class IntegerNode2(Node2):
-    """ILIFNode: whole-number spikes."""
+    """ILIFNode: whole-number spikes. A single step computes the same charge in another order than many steps do."""
 
     @classmethod
     def refusal(cls, module: Any) -> str | None:
         return None if module.surrogate_function.spiking else refusal(module.surrogate_function)
 
     def settings(self) -> dict[str, Any]:
+        return {"beta": 1 - 1 / self.tau, **self.counts()}  # type: ignore[attr-defined]
+
+    def step_settings(self) -> dict[str, Any]:
+        return {**self.charge(), **self.counts()}
+
+    def counts(self) -> dict[str, Any]:
+        """The settings of whole-number spikes."""
         count = self.surrogate_function
         return {
-            "beta": 1 - 1 / self.tau, "levels": count.max_spike_count, "v_threshold": self.v_threshold,  # type: ignore[attr-defined]
-            "v_reset": None, "detach_reset": self.detach_reset, "surrogate": Window(count.grad_min, count.grad_max),
+            "levels": count.max_spike_count, "v_threshold": self.v_threshold, "v_reset": None,
+            "detach_reset": self.detach_reset, "surrogate": Window(count.grad_min, count.grad_max),
         }  # fmt: skip
 
 
@@ -143,25 +151,25 @@ class HalfThresholdNode2(Node2):
 
 
 class OnlineNode2(Node2):
-    """SLTTLIFNode: in training, no gradient passes from a step to the one before; in evaluation, none at all."""
+    """SLTTLIFNode: in training, no gradient passes from a step to the one before; in evaluation, none to the spikes."""
+
+    def step_settings(self) -> dict[str, Any]:
+        return self.settings() if self.training else {**self.settings(), "surrogate": LeakyReLU(0.0, 0.0)}
 
     def single_step_functional_forward(self, inputs: Any, states: Any, **named: Any) -> Any:
-        if not self.runs_fused():
+        if not self.fuses(inputs[0]):
             return super().single_step_functional_forward(inputs, states, **named)
-        settings, v = self.settings(), states[0]
         if self.training:
-            v = v.detach()
-        else:
-            settings["surrogate"] = LeakyReLU(0.0, 0.0)
-        spikes, v = lif(inputs[0].unsqueeze(0), v, return_state=True, **settings)
-        return (spikes[0],), (v, *states[1:])
+            return super().single_step_functional_forward(inputs, (states[0].detach(), *states[1:]), **named)
+        (spike,), states = super().single_step_functional_forward(inputs, states, **named)
+        return (spike.detach(),), states
 
 
 class TraceNode2(OnlineNode2):
     """OTTTLIFNode: an online neuron that returns a trace of its spikes, too."""
 
     def single_step_functional_forward(self, inputs: Any, states: Any, **named: Any) -> Any:
-        if not self.runs_fused():
+        if not self.fuses(inputs[0]):
             return super().single_step_functional_forward(inputs, states, **named)
         (spike,), (v, trace) = super().single_step_functional_forward(inputs, states, **named)
         if not self.training:

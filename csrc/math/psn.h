@@ -11,7 +11,7 @@ struct PsnRow {
   const S* weight;
   int64_t first, stride, begin, end;
 
-  DEAL_INLINE S operator()(int64_t s) const { return weight[first + s * stride]; }
+  DEAL_INLINE const S& operator()(int64_t s) const { return weight[first + s * stride]; }
 };
 
 // The weights of the inputs x[s] in h[t].

@@ -11,24 +11,26 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-template <class V, class S>
-DEAL_INLINE void scale_by_slope(const PsnBackward& a, S* grad, const V& h) {
-  store(grad, read<V>(grad) * surrogate_slope<V>(a.surrogate, S(a.alpha), S(a.height), S(a.outside), h));
-}
-
 // Turns the gradients of the spikes into those of h.
 template <class S>
 void to_membranes(const PsnBackward& a, const S* x, S* grad, const Tile& tile) {
-  each_membrane(a, x, tile,
-                [&](int64_t t, int i, const auto& h) DEAL_FLAT { scale_by_slope(a, grad + t * tile.width + i, h); });
+  using V = Wide<S>;
+  mix_inputs(a, x, tile, [&](int64_t t, const S* sums) DEAL_FLAT {
+    const S bias = bias_of_step<S>(a, t);
+    S* const row = grad + t * tile.width;
+    for (int i = 0; i < tile.width; i += V::lanes) {
+      const V h = read<V>(sums + i) + bias;
+      store(row + i, read<V>(row + i) * surrogate_slope<V>(a.surrogate, S(a.alpha), S(a.height), S(a.outside), h));
+    }
+  });
 }
 
 template <class T, class S>
 void write_gradient(const PsnBackward& a, const S* grad_h, const Tile& tile, bool streaming) {
   T* const out = static_cast<T*>(a.grad_x) + tile.first;
-  mix(a, [](const PsnInput& of, int64_t t) DEAL_FLAT { return outputs_of_step<S>(of, t); }, 0, grad_h, tile,
-      [&](int64_t t, int i, const auto& sum) DEAL_FLAT {
-        write_some(out + t * a.neurons + i, sum, tile.neurons - i, streaming);
+  mix(a, [&](int64_t t) DEAL_FLAT { return outputs_of_step<S>(a, t); }, 0, grad_h, tile,
+      [&](int64_t t, const S* sums) DEAL_FLAT {
+        write_step(out + t * a.neurons, sums, tile, streaming, [](auto sum) DEAL_FLAT { return sum; });
       });
 }
 

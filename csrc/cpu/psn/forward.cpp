@@ -20,9 +20,13 @@ void forward(const PsnForward& a, int threads) {
     each_tile(a, begin, end, [&](const Tile& tile) DEAL_FLAT {
       read_steps(static_cast<const T*>(a.x), a.time_stride, a.steps, tile, x.get());
       O* const out = static_cast<O*>(a.out) + tile.first;
-      each_membrane(a, x.get(), tile, [&](int64_t t, int i, const auto& h) DEAL_FLAT {
-        const auto result = a.membranes ? h : select(h >= S(0), S(1), S(0));
-        write_some(out + (t - a.skipped) * a.neurons + i, result, tile.neurons - i, streaming);
+      mix_inputs(a, x.get(), tile, [&](int64_t t, const S* sums) DEAL_FLAT {
+        const S bias = bias_of_step<S>(a, t);
+        O* const to = out + (t - a.skipped) * a.neurons;
+        if (a.membranes) write_step(to, sums, tile, streaming, [&](auto sum) DEAL_FLAT { return sum + bias; });
+        else
+          write_step(to, sums, tile, streaming,
+                     [&](auto sum) DEAL_FLAT { return select(sum + bias >= S(0), S(1), S(0)); });
       });
     });
     if (streaming) stream_fence();

@@ -37,7 +37,7 @@ class ParameterSums {
   // Adds the neurons of a tile, given its inputs and the gradients of h, each [T, width].
   void add(const S* x, const S* grad_h, const Tile& tile, double* sums, bool last) const {
     add_lanes(x, grad_h, tile);
-    if (last || (tile.first + tile.width) % fold_ == 0) fold(sums);
+    if (last || (tile.first + tile.neurons) % fold_ == 0) fold(sums);
   }
 
  private:
@@ -81,22 +81,16 @@ class ParameterSums {
 
   template <int R, int C>
   DEAL_INLINE void add_block(int64_t t, int64_t s, const S* x, const S* grad_h, const Tile& tile) const {
-    V total[R * C];
-#pragma GCC unroll 8
-    for (int k = 0; k < R * C; ++k) total[k] = load(at(weight_of(t + k / C, s + k % C)));
+    V total[R * C], grads[R];
+    unrolled<R * C>([&](int k) DEAL_FLAT { total[k] = load(at(weight_of(t + k / C, s + k % C))); });
     for (int i = 0; i < tile.width; i += V::lanes) {
-      V grads[R];
-#pragma GCC unroll 2
-      for (int r = 0; r < R; ++r) grads[r] = load(grad_h + (t + r) * tile.width + i);
-#pragma GCC unroll 4
-      for (int c = 0; c < C; ++c) {
+      unrolled<R>([&](int r) DEAL_FLAT { grads[r] = load(grad_h + (t + r) * tile.width + i); });
+      unrolled<C>([&](int c) DEAL_FLAT {
         const V input = load(x + (s + c) * tile.width + i);
-#pragma GCC unroll 2
-        for (int r = 0; r < R; ++r) total[r * C + c] = fused(grads[r], input, total[r * C + c]);
-      }
+        unrolled<R>([&](int r) DEAL_FLAT { total[r * C + c] = fused(grads[r], input, total[r * C + c]); });
+      });
     }
-#pragma GCC unroll 8
-    for (int k = 0; k < R * C; ++k) store(at(weight_of(t + k / C, s + k % C)), total[k]);
+    unrolled<R * C>([&](int k) DEAL_FLAT { store(at(weight_of(t + k / C, s + k % C)), total[k]); });
   }
 
   const PsnInput& a_;

@@ -172,7 +172,11 @@ def test_streaming_equals_all_at_once(backend, device):
 
 
 def test_gradients_pass_through_the_state():
-    x, weight, bias = drawn(9, 37, dtype=torch.float64), drawn(4, dtype=torch.float64, seed=1), drawn(1, seed=2).double()
+    x, weight, bias = (
+        drawn(9, 37, dtype=torch.float64),
+        drawn(4, dtype=torch.float64, seed=1),
+        drawn(1, seed=2).double(),
+    )
     leaves = [each.requires_grad_() for each in (x, weight, bias)]
     first, before = sliding_psn(x[:5], weight, bias, return_state=True)
     parts = torch.cat([first, sliding_psn(x[5:], weight, bias, before)])

@@ -33,11 +33,14 @@ def test_first_weights():
 @each_layer
 def test_names_in_the_state_dict(name):
     shapes = {key: tuple(value.shape) for key, value in made(name).state_dict().items()}
-    assert shapes == {
-        "PSN": {"weight": (6, 6), "bias": (6, 1)},
-        "MaskedPSN": {"weight": (6, 6), "bias": (6, 1), "_lambda_": (), "mask0": (6, 6), "mask1": (6, 6)},
-        "SlidingPSN": {"weight": (3,), "bias": ()},
-    }[name]
+    assert (
+        shapes
+        == {
+            "PSN": {"weight": (6, 6), "bias": (6, 1)},
+            "MaskedPSN": {"weight": (6, 6), "bias": (6, 1), "_lambda_": (), "mask0": (6, 6), "mask1": (6, 6)},
+            "SlidingPSN": {"weight": (3,), "bias": ()},
+        }[name]
+    )
 
 
 @pytest.mark.parametrize("share", LAMBDAS)

@@ -6,6 +6,12 @@ import triton.language as tl
 
 
 @triton.jit
+def number(a):
+    # The interpreter hands over Python floats, whose products among each other would be float64.
+    return tl.full((), a, tl.float32)
+
+
+@triton.jit
 def surrogate_slope(u, alpha, height, outside, SURROGATE: tl.constexpr):
     if SURROGATE == "sigmoid":
         # sigma(1 - sigma) is even in u; e <= 1 keeps it free of overflow and cancellation.

@@ -6,13 +6,7 @@ Order of operations and true division are those of csrc/math/neuron.h, so that f
 import triton
 import triton.language as tl
 
-from deal_kernels._common.triton_surrogate import surrogate_slope
-
-
-@triton.jit
-def number(a):
-    # The interpreter hands over Python floats, whose products among each other would be float64.
-    return tl.full((), a, tl.float32)
+from deal_kernels._common.triton_surrogate import number, surrogate_slope
 
 
 @triton.jit

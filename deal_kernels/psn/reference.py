@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from deal_kernels._common.types import STATE
+from deal_kernels._common.types import STATE, no_autocast
 
 SEGMENT = 64  # steps of a sliding window whose products with all inputs of the window are computed at once
 
@@ -70,26 +70,21 @@ def membranes(i: Inputs) -> Tensor:
 
 
 def gradients(i: Inputs, grad_h: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None, Tensor]:
-    """Of the gradient of h, [T - skipped, N]: those of x, [T, N], and weight, as far as they are wanted, and of bias."""
+    """The gradients of x, [T, N], and weight, as far as they are wanted, and of bias, from that of h."""
     x = _flat(i.x)
     grad_x = grad_weight = None
-    if wanted[0] and i.sliding:
-        grad_x = torch.zeros_like(x)
-        for weight, ours, theirs in _taps(i):
-            grad_x[theirs] += weight * grad_h[ours]
-    elif wanted[0]:
-        grad_x = _kept(i.weight, i.band).T @ grad_h
-    if wanted[1] and i.sliding:
-        grad_weight = _sliding_weight_gradient(i, x, grad_h)
-    elif wanted[1]:
-        grad_weight = _kept(grad_h @ x.T, i.band)
+    with no_autocast(x.device.type):
+        if wanted[0]:
+            grad_x = _sliding_input_gradient(i, x, grad_h) if i.sliding else _kept(i.weight, i.band).T @ grad_h
+        if wanted[1]:
+            grad_weight = _sliding_weight_gradient(i, x, grad_h) if i.sliding else _kept(grad_h @ x.T, i.band)
     return grad_x, grad_weight, grad_h.sum().reshape(1) if i.sliding else grad_h.sum(1)
 
 
 def backward(
     i: Inputs, grad: Tensor, surrogate: Callable[[Tensor], Tensor], h: Tensor, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:
-    """The same of the gradient of the spikes, [T - skipped, ...], and h."""
+    """The same from the gradient of the spikes, [T - skipped, ...], and h."""
     slopes = surrogate(h.reshape(grad.shape))
     return gradients(i, _flat(grad) * _flat(slopes), wanted)
 
@@ -111,6 +106,13 @@ def _taps(i: Inputs) -> Iterator[tuple[Tensor, slice, slice]]:
         first = max(i.skipped, k - 1 - tap)
         if first < steps:
             yield weight, slice(first - i.skipped, None), slice(first - (k - 1 - tap), steps - (k - 1 - tap))
+
+
+def _sliding_input_gradient(i: Inputs, x: Tensor, grad_h: Tensor) -> Tensor:
+    total = torch.zeros_like(x)
+    for weight, ours, theirs in _taps(i):
+        total[theirs] += weight * grad_h[ours]
+    return total
 
 
 def _sliding_weight_gradient(i: Inputs, x: Tensor, grad_h: Tensor) -> Tensor:

@@ -12,10 +12,12 @@ namespace DEAL_ISA {
 namespace {
 
 // Turns the gradients of the spikes into those of h.
-template <class S>
+template <class T, class S>
 void to_membranes(const PsnBackward& a, const S* x, S* grad, const Tile& tile) {
   using V = Wide<S>;
   mix_inputs(a, x, tile, [&](int64_t t, const S* sums) DEAL_FLAT {
+    prefetch_next(static_cast<const T*>(a.x) + t * a.time_stride, tile);
+    prefetch_next(static_cast<const T*>(a.grad) + (t - a.skipped) * a.neurons, tile);
     const S bias = bias_of_step<S>(a, t);
     S* const row = grad + t * tile.width;
     for (int i = 0; i < tile.width; i += V::lanes) {
@@ -48,7 +50,7 @@ void backward_chunks(const PsnBackward& a, int64_t begin, int64_t end, double* s
       read_steps(static_cast<const T*>(a.x), a.time_stride, a.steps, tile, x.get());
       read_steps(static_cast<const T*>(a.grad), a.neurons, a.steps - a.skipped, tile,
                  grad.get() + a.skipped * tile.width);
-      to_membranes(a, x.get(), grad.get(), tile);
+      to_membranes<T>(a, x.get(), grad.get(), tile);
       if (a.grad_x) write_gradient<T>(a, grad.get(), tile, streaming);
       if (sums) parameters.add(x.get(), grad.get(), tile, sums + c * count, tile.first + tile.neurons == last);
     });

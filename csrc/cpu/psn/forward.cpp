@@ -18,10 +18,12 @@ void forward(const PsnForward& a, int threads) {
   parallel_for(a.neurons, tile_width(a), useful, [&](int64_t begin, int64_t end, int) {
     const Buffer<S> x(a.steps * tile_width(a), Fill::none);
     each_tile(a, begin, end, [&](const Tile& tile) DEAL_FLAT {
-      read_steps(static_cast<const T*>(a.x), a.time_stride, a.steps, tile, x.get());
+      const T* const source = static_cast<const T*>(a.x);
+      read_steps(source, a.time_stride, a.steps, tile, x.get());
       O* const out = static_cast<O*>(a.out) + tile.first;
       mix_inputs(a, x.get(), tile, [&](int64_t t, const S* sums) DEAL_FLAT {
         const S bias = bias_of_step<S>(a, t);
+        prefetch_next(source + t * a.time_stride, tile);
         O* const to = out + (t - a.skipped) * a.neurons;
         if (a.membranes) write_step(to, sums, tile, streaming, [&](auto sum) DEAL_FLAT { return sum + bias; });
         else

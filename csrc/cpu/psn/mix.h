@@ -37,16 +37,23 @@ DEAL_INLINE void each_tile(const PsnInput& a, int64_t begin, int64_t end, const 
   }
 }
 
-// Reads steps that are `stride` elements apart, and prefetches those of the next tile.
+// Reads steps that are `stride` elements apart.
 template <class T, class S>
 void read_steps(const T* from, int64_t stride, int64_t steps, const Tile& tile, S* to) {
-  constexpr int line = 64 / int(sizeof(T)), lanes = Pack<S>::lanes;
+  constexpr int lanes = Pack<S>::lanes;
   from += tile.first;
   for (int64_t t = 0; t < steps; ++t, from += stride, to += tile.width) {
-    for (int i = 0; i < tile.width; i += line) __builtin_prefetch(from + tile.width + i);
     read_row(from, to, tile.neurons);
     clear(to, (tile.neurons + lanes - 1) / lanes * lanes, tile.width);
   }
+}
+
+// Prefetches a step of the next tile into the second-level cache. Called between the sums, it lets memory and
+// computation work at the same time.
+template <class T>
+DEAL_INLINE void prefetch_next(const T* step, const Tile& tile) {
+  constexpr int line = 64 / int(sizeof(T)), second_level = 2;
+  for (int i = tile.width; i < 2 * tile.width; i += line) __builtin_prefetch(step + tile.first + i, 0, second_level);
 }
 
 // Writes value_of(sums) of the neurons of a tile.

@@ -84,6 +84,33 @@ struct LifBackward : LifInput {
   void* norm_sums;
 };
 
+// psn: h[t] = the sum over s of weight[t, s] x[s], plus bias[t]; the spikes are h >= 0. T steps, of which the first
+// `skipped` have no output.
+
+struct PsnInput {
+  DType dtype;
+  int64_t steps, neurons;
+  int64_t time_stride;  // elements between two steps of x; all other tensors are contiguous in time
+  int64_t skipped;
+  int64_t band;         // step t has the weights of the steps from t - band + 1 to t; 0: of all steps
+  bool sliding;         // weight is [band] and bias is [1], the same for all steps; else [T, T] and [T]
+  const void *x, *weight, *bias;  // weight and bias are of the state type
+};
+
+struct PsnForward : PsnInput {
+  bool membranes;  // out is h, in the state type
+  void* out;       // [T - skipped, N]
+};
+
+struct PsnBackward : PsnInput {
+  Surrogate surrogate;
+  double alpha, height, outside;
+  const void* grad;  // [T - skipped, N]
+  void* grad_x;
+  void *grad_weight, *grad_bias;  // on a CPU: like weight and bias
+  void* grad_h;                   // on a GPU: [T - skipped, N] of the state type, of which they are sums
+};
+
 // tdbn: a tensor is [steps, neurons] in memory order; neuron n belongs to channel (n / inner) % channels. Values per
 // channel are of the state type.
 

@@ -266,6 +266,25 @@ DEFAULTS: dict[str, Surrogate] = {
     each.kind: each for each in (Sigmoid(), ATan(), Triangle(), Rectangle(), FastSigmoid(), Erf(), Exponential())
 }
 
+SurrogateLike = (
+    Literal["sigmoid", "atan", "triangle", "rectangle", "fast_sigmoid", "erf", "exponential"]
+    | Surrogate
+    | Callable[..., Tensor]
+)
+
+
+def checked(surrogate: SurrogateLike) -> Surrogate | Callable[[Tensor], Tensor]:
+    """The surrogate of a name, or the object or function itself."""
+    if isinstance(surrogate, str) and surrogate in DEFAULTS:
+        return DEFAULTS[surrogate]
+    if callable(surrogate) and not isinstance(surrogate, type):
+        return surrogate
+    raise ValueError(
+        f"surrogate must be one of {', '.join(map(repr, DEFAULTS))}, an object of deal_kernels.surrogate such as "
+        f"ATan(alpha=3.0), or a function of u; got {surrogate!r}"
+    )
+
+
 KINDS: dict[str, Callable[[float, float, float], Surrogate]] = {
     "sigmoid": lambda alpha, _, __: Sigmoid(alpha),
     "atan": lambda alpha, _, __: ATan(alpha),

@@ -11,12 +11,14 @@ from collections.abc import Callable
 
 import torch
 from conftest import BACKENDS
+from op_calls import Call, Draw
 from torch import Tensor, nn
 
 from deal_kernels.consensus import consensus
 from deal_kernels.conv import Conv2d, conv2d
 from deal_kernels.degradation import Mixture, mixture
 from deal_kernels.lif import LIF, lif
+from deal_kernels.psn import PSN, MaskedPSN, SlidingPSN, psn, sliding_psn
 from deal_kernels.ssim import L1SSIM, l1_ssim, ssim, ssim_map
 from deal_kernels.tdbn import TDBNLIF, SpikingConv, TDBatchNorm2d, tdbn, tdbn_lif
 
@@ -25,84 +27,6 @@ SOME = (
     "sharpness_0.7", "contrast_0.5", "posterize_5", "gaussian_blur", "average_pool_resize_2", "noise", "glow", "tone",
     "quantise_6",
 )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Draw:
-    """A random tensor: normal, or uniform between two bounds."""
-
-    shape: tuple[int, ...]
-    bounds: tuple[float, float] | None = None
-    parameter: bool = False  # parameters of half inputs are float32
-
-    def __call__(self, generator: torch.Generator, device: str, dtype: torch.dtype) -> Tensor:
-        if self.bounds is None:
-            drawn = torch.randn(self.shape, generator=generator, dtype=torch.float64)
-        else:
-            low, high = self.bounds
-            drawn = torch.rand(self.shape, generator=generator, dtype=torch.float64) * (high - low) + low
-        half = dtype in (torch.float16, torch.bfloat16)
-        return drawn.to(device, torch.float32 if half and self.parameter else dtype)
-
-
-@dataclasses.dataclass(frozen=True)
-class Call:
-    """One way to call an operation.
-
-    Args:
-        run: of the tensors, and `backend`; a tensor or a tuple of them.
-        inputs: the tensors.
-        leaves: which of them get a gradient.
-        operations: the torch operations that the forward pass dispatches to; none where torch computes.
-        large: tensors that take several threads.
-        backends: which may run it.
-        any_threads: whether results and gradients have the same bits for any number of threads.
-        second_derivatives: whether there are any; a call without them refuses.
-        autocasts: whether autocast changes the type that it computes in.
-        dtype, channels_last: of the inputs.
-    """
-
-    name: str
-    run: Callable[..., Tensor | tuple[Tensor, ...]]
-    inputs: tuple[Draw, ...]
-    leaves: tuple[int, ...]
-    operations: tuple[str, ...]
-    large: tuple[Draw, ...] = ()
-    backends: tuple[str, ...] = ("cpp", "cuda", "triton", "torch")
-    any_threads: bool = True
-    second_derivatives: bool = False
-    autocasts: bool = False
-    dtype: torch.dtype = torch.float32
-    channels_last: bool = False
-
-    def tensors(
-        self, device: str = "cpu", dtype: torch.dtype | None = None, *, seed: int = 0, large: bool = False
-    ) -> list[Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        drawn = [draw(generator, device, dtype or self.dtype) for draw in (self.large if large else self.inputs)]
-        if self.channels_last:
-            drawn[0] = drawn[0].contiguous(memory_format=torch.channels_last)
-        return drawn
-
-    def results(self, tensors: list[Tensor], backend: str | None = None) -> tuple[Tensor, ...]:
-        found = self.run(*tensors, backend=backend)
-        return found if isinstance(found, tuple) else (found,)
-
-    def with_gradients(self, tensors: list[Tensor], backend: str | None = None) -> list[Tensor]:
-        """The results, and the gradients of the leaves for fixed gradients of the results."""
-        given = self.leaf_tensors(tensors)
-        results = self.results(given, backend)
-        return [*(result.detach() for result in results), *self.gradients(results, given)]
-
-    def leaf_tensors(self, tensors: list[Tensor]) -> list[Tensor]:
-        return [tensor.detach().requires_grad_(k in self.leaves) for k, tensor in enumerate(tensors)]
-
-    def gradients(self, results: tuple[Tensor, ...], given: list[Tensor], **options: bool) -> list[Tensor]:
-        if not self.leaves:
-            return []
-        generator = torch.Generator().manual_seed(1)
-        grads = [torch.randn(each.shape, generator=generator, dtype=torch.float64).to(each) for each in results]
-        return list(torch.autograd.grad(results, [given[k] for k in self.leaves], grads, **options))
 
 
 def _tau(channels: int) -> Draw:
@@ -144,6 +68,20 @@ def _tdbn(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None = None
 
 def _tdbn_lif(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None = None) -> Tensor:
     return tdbn_lif(x, weight, bias, training=True, surrogate="atan", backend=backend)
+
+
+def _sliding_psn(
+    x: Tensor, weight: Tensor, bias: Tensor, before: Tensor, *, backend: str | None = None
+) -> tuple[Tensor, Tensor]:
+    return sliding_psn(x, weight, bias, before, return_state=True, backend=backend)
+
+
+def _mixed_steps(steps: int, *row: int) -> tuple[Draw, ...]:
+    return Draw((steps, *row)), Draw((steps, steps), parameter=True), Draw((steps,), parameter=True)
+
+
+def _slid(steps: int, *row: int) -> tuple[Draw, ...]:
+    return Draw((steps, *row)), Draw((3,), parameter=True), Draw((), parameter=True), Draw((2, *row))
 
 
 NORM = "tdbn_moments", "tdbn_normalise"
@@ -219,6 +157,8 @@ CALLS = (
         (0, 1, 2, 3), ("lif",), (Draw((4, 8, 3, 8000)), Draw((8, 3, 8000), parameter=True), _tau(3), _tau(3)),
         any_threads=False,
     ),
+    Call("psn", psn, _mixed_steps(2, 3, 5), (0, 1, 2), ("psn",), _mixed_steps(4, 100_001)),
+    Call("sliding_psn", _sliding_psn, _slid(4, 2, 3, 5), (0, 1, 2, 3), ("psn",), _slid(4, 100_001)),
     Call(
         "tdbn", _tdbn, (Draw((4, 2, 3, 5, 2)), _positive(3), Draw((3,), parameter=True)), (0, 1, 2), NORM,
         (Draw((4, 2, 3, 100, 90)), _positive(3), Draw((3,), parameter=True)), any_threads=False,
@@ -287,6 +227,17 @@ VARIANTS = (
         Call(f"tdbn-{axis}", _tdbn, (Draw(shape), _positive(3), _positive(3)), (0, 1, 2), NORM)
         for axis, shape in ((2, (4, 2, 3, 5, 2)), (1, (4, 3, 5, 2)))
     ),
+    *(
+        Call(
+            f"psn-{band}",
+            lambda *given, backend, band=band: psn(*given, band=band, backend=backend),
+            _mixed_steps(4, 2, 3, 5),
+            leaves,
+            ("psn",),
+        )
+        for band, leaves in ((None, (0, 1, 2)), (2, (0,)))
+    ),
+    Call("sliding_psn-variant", sliding_psn, _slid(4, 2, 3, 5), (1, 2), ("psn",)),
     *(_tdbn_lif_variant(*case) for case in itertools.product(OUTPUTS, (None, 3), (False, True))),
     *_image_variants(),
 )
@@ -376,6 +327,10 @@ def _normed() -> nn.Module:
 
 NETWORKS = (
     Network("lif", Neurons, (Draw((4, 6, 20)),), (0,), ("lif",), exact=True),
+    Network(
+        "psn", lambda: nn.Sequential(MaskedPSN(2, 4, lambda_init=0.5), SlidingPSN(3), PSN(4)), (Draw((4, 6, 20)),),
+        (0,), ("psn",), exact=True,
+    ),
     *(
         Network(
             f"tdbn, {'training' if training else 'evaluation'}", _normed, (Draw((4, 2, 3, 6, 5)),), (0,),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OPERATIONS = ("lif", "tdbn", "degradation", "ssim", "conv", "consensus")
+OPERATIONS = ("lif", "psn", "tdbn", "degradation", "ssim", "conv", "consensus")
 FUSED = {("tdbn", "lif")}  # the norm and the neuron in one kernel
 FILES = ("__init__", "functional", "reference", "op")
 LONGEST = 420  # lines of a file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -25,3 +26,9 @@ STATE = {
 def compiled_dtype(dtype: torch.dtype) -> Any:
     """The extension's member for a dtype."""
     return getattr(backends.extension().DType, str(dtype).removeprefix("torch."))
+
+
+def no_autocast(device: str) -> AbstractContextManager:
+    """Keeps the dtypes of the products and convolutions within it as they are."""
+    available = torch.amp.is_autocast_available(device)  # not for meta tensors
+    return torch.autocast(device, enabled=False) if available else nullcontext()

@@ -15,7 +15,7 @@ from deal_kernels import backend as backends
 from deal_kernels import surrogate as surrogates
 from deal_kernels._common.checks import is_integer, number, one_of
 from deal_kernels._common.types import Number
-from deal_kernels.surrogate import Surrogate, Window
+from deal_kernels.surrogate import Surrogate, SurrogateLike, Window
 
 DECAYS = {"tau": 2.0, "rate": 0.5, "beta": 1.0}  # of which one is given, with a number in place of a tensor
 CHARGES = ("decay_input", "decay", "beta")
@@ -24,11 +24,6 @@ RESETS = ("hard", "soft", "none", "next_hard", "next_soft", "twice_soft")
 HARD, SOFT = ("hard", "next_hard"), ("soft", "next_soft", "twice_soft")
 MOST_LEVELS = 1 << 22  # beyond this float32 no longer rounds to whole numbers by addition
 
-SurrogateLike = (
-    Literal["sigmoid", "atan", "triangle", "rectangle", "fast_sigmoid", "erf", "exponential"]
-    | Surrogate
-    | Callable[..., Tensor]
-)
 Reset = Literal["auto", "hard", "soft", "none", "next_hard", "next_soft", "twice_soft"]
 Fire = Literal["ge", "gt"]
 
@@ -167,7 +162,7 @@ def lif_neuron(
         raise ValueError(f"levels must be an integer from 1 to {MOST_LEVELS}; got {levels!r}")
     if levels > 1 and threshold <= 0:
         raise ValueError(f"v_threshold must be positive with levels > 1; got {threshold}")
-    slope = checked_surrogate(surrogate)
+    slope = surrogates.checked(surrogate)
     if levels > 1 and not isinstance(slope, Window):
         slope = Window(0.0, float(levels))
     return Neuron(
@@ -192,17 +187,6 @@ def _charge_and_decay(
     if number("tau", tau) < 1:
         raise ValueError(f"tau must be at least 1; got {tau}")
     return of_tau, float(tau)
-
-
-def checked_surrogate(surrogate: SurrogateLike) -> Surrogate | Callable[[Tensor], Tensor]:
-    if isinstance(surrogate, str) and surrogate in surrogates.DEFAULTS:
-        return surrogates.DEFAULTS[surrogate]
-    if callable(surrogate) and not isinstance(surrogate, type):
-        return surrogate
-    raise ValueError(
-        f"surrogate must be one of {', '.join(map(repr, surrogates.DEFAULTS))}, an object of deal_kernels.surrogate "
-        f"such as ATan(alpha=3.0), or a function of u; got {surrogate!r}"
-    )
 
 
 _known = functools.lru_cache(maxsize=1024, typed=True)(lif_neuron)

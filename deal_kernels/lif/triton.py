@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from deal_kernels._common.layout import inner_of, period
+from deal_kernels._common.triton_surrogate import number
 from deal_kernels.lif.reference import Inputs
 from deal_kernels.lif.triton_neuron import (
     advance,
@@ -18,7 +19,6 @@ from deal_kernels.lif.triton_neuron import (
     fire,
     input_share,
     normalised,
-    number,
     spike_slope,
     state_gradient,
     state_share,

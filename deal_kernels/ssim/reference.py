@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import functools
 import math
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from deal_kernels._common.types import STATE
+from deal_kernels._common.types import STATE, no_autocast
 
 WINDOW = 11
 REACH = WINDOW // 2
@@ -53,14 +52,9 @@ def taps() -> tuple[float, ...]:
 def filtered(images: Tensor, padding: int) -> Tensor:
     """Images [N, H, W] filtered by the window, padded with zeros."""
     window = images.new_tensor(taps())
-    with _no_autocast(images.device.type):
+    with no_autocast(images.device.type):
         down = conv2d(images[:, None], window.reshape(1, 1, WINDOW, 1), padding=(padding, 0))
         return conv2d(down, window.reshape(1, 1, 1, WINDOW), padding=(0, padding))[:, 0]
-
-
-def _no_autocast(device: str) -> AbstractContextManager:
-    available = torch.amp.is_autocast_available(device)  # not for meta tensors
-    return torch.autocast(device, enabled=False) if available else nullcontext()
 
 
 def similarity(a: Tensor, b: Tensor, c1: float, c2: float, padding: int) -> Tensor:

@@ -73,6 +73,14 @@ DEAL_INLINE Pair<V> at_most(scalar_t<Pair<V>> bound, const Pair<V>& x) {
   return {at_most(bound, x.a), at_most(bound, x.b)};
 }
 template <class V>
+DEAL_INLINE Pair<V> fused(const Pair<V>& a, const Pair<V>& b, const Pair<V>& c) {
+  return {fused(a.a, b.a, c.a), fused(a.b, b.b, c.b)};
+}
+template <class V>
+DEAL_INLINE Pair<V> fused(scalar_t<Pair<V>> a, const Pair<V>& b, const Pair<V>& c) {
+  return {fused(a, b.a, c.a), fused(a, b.b, c.b)};
+}
+template <class V>
 DEAL_INLINE Pair<V> scaled(const Pair<V>& x, const Pair<V>& shifted) {
   return {scaled(x.a, shifted.a), scaled(x.b, shifted.b)};
 }

@@ -101,6 +101,32 @@ DEAL_INLINE Pack<double> absolute(Pack<double> a) {
   return {(vector<double>)((vector<uint64_t>)a.v & 0x7fffffffffffffffu)};
 }
 
+// a * b + c, rounded once. A processor without the instruction calls the C library for each lane.
+DEAL_INLINE Pack<float> fused(Pack<float> a, Pack<float> b, Pack<float> c) {
+#if defined(__AVX512F__)
+  return {(vector_f)_mm512_fmadd_ps((__m512)a.v, (__m512)b.v, (__m512)c.v)};
+#elif defined(__AVX2__)
+  return {(vector_f)_mm256_fmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v)};
+#else
+  for (int i = 0; i < Pack<float>::lanes; ++i) c.v[i] = __builtin_fmaf(a.v[i], b.v[i], c.v[i]);
+  return c;
+#endif
+}
+DEAL_INLINE Pack<double> fused(Pack<double> a, Pack<double> b, Pack<double> c) {
+#if defined(__AVX512F__)
+  return {(vector<double>)_mm512_fmadd_pd((__m512d)a.v, (__m512d)b.v, (__m512d)c.v)};
+#elif defined(__AVX2__)
+  return {(vector<double>)_mm256_fmadd_pd((__m256d)a.v, (__m256d)b.v, (__m256d)c.v)};
+#else
+  for (int i = 0; i < Pack<double>::lanes; ++i) c.v[i] = __builtin_fma(a.v[i], b.v[i], c.v[i]);
+  return c;
+#endif
+}
+template <class S>
+DEAL_INLINE Pack<S> fused(S a, Pack<S> b, Pack<S> c) {
+  return fused(Pack<S>{a - vector<S>{}}, b, c);
+}
+
 // The larger and the smaller of a and the bound; NaN stays NaN. Compilers do not find the single instruction.
 DEAL_INLINE Pack<float> at_least(float bound, Pack<float> a) {
   const vector_f all = bound - vector_f{};

@@ -2,6 +2,7 @@
 #pragma once
 #include <type_traits>
 
+#include "../common/unrolled.h"
 #include "tile.h"
 
 namespace deal {
@@ -10,14 +11,6 @@ namespace {
 
 constexpr int kWide = 2 * Pack<float>::lanes;  // columns of a block of the result
 constexpr int kTiles = 6;                      // rows of a block of the result, where rows are tiles
-
-template <int i, int end, class Body>
-DEAL_INLINE void unrolled(const Body& body) {
-  if constexpr (i < end) {
-    body(i);
-    unrolled<i + 1, end>(body);
-  }
-}
 
 // The two factors of a product: a, whose rows are `row` apart and whose columns `next`, and rows of b. After `first`
 // columns of a, `left_out` ones are skipped and `second` ones follow.
@@ -41,7 +34,7 @@ __attribute__((noinline)) void product(const Factors& s, float* to, int64_t row,
     for (; count > 0; --count, a += a_next, b += b_next) {
       const vector_f one = load(b).v, other = load(b + kWide / 2).v;
       __builtin_prefetch(b + b_ahead);
-      unrolled<0, rows>([&](int i) DEAL_FLAT {
+      unrolled<rows>([&](int i) DEAL_FLAT {
         const vector_f factor = a[i * a_row] - vector_f{};
         left[i] += factor * one;
         right[i] += factor * other;
@@ -50,7 +43,7 @@ __attribute__((noinline)) void product(const Factors& s, float* to, int64_t row,
     a += s.left_out * s.next;
     count = s.second;
   }
-  unrolled<0, rows>([&](int i) DEAL_FLAT {
+  unrolled<rows>([&](int i) DEAL_FLAT {
     if (base) {
       left[i] = load(base + i * row).v + sign * left[i];
       right[i] = load(base + i * row + kWide / 2).v + sign * right[i];

@@ -2,6 +2,7 @@
 // rows with one element of each channel. A span is small enough to be read twice from the nearest cache.
 #pragma once
 #include "../../types.h"
+#include "../common/dtype.h"
 #include "../common/parallel.h"
 
 namespace deal {
@@ -87,17 +88,6 @@ template <bool columns, class S>
 DEAL_INLINE Pack<S> values(const void* of, int64_t channel, int64_t at, int64_t count) {
   const S* const p = static_cast<const S*>(of);
   return columns ? load_some(p + at, count) : Pack<S>{} + p[channel];
-}
-
-// Calls run(T{}) with the type of the elements.
-template <class Run>
-void with_type(DType dtype, const Run& run) {
-  switch (dtype) {
-    case DType::float32: return run(float{});
-    case DType::float16: return run(Half{});
-    case DType::bfloat16: return run(BFloat{});
-    case DType::float64: return run(double{});
-  }
 }
 
 }  // namespace

@@ -69,6 +69,11 @@ template <int L>
 __device__ __forceinline__ Lanes<L> exponential2(Lanes<L> z) {
   DEAL_LANEWISE(Lanes, exp2f(z.at[i]))
 }
+// a * b + c, rounded once.
+template <int L>
+DEAL_INLINE Lanes<L> fused(float a, Lanes<L> b, Lanes<L> c) {
+  DEAL_LANEWISE(Lanes, fmaf(a, b.at[i], c.at[i]))
+}
 template <int L>
 DEAL_INLINE Lanes<L> filled(float value) {
   DEAL_LANEWISE(Lanes, value)

@@ -1,0 +1,48 @@
+// Spikes of a tile at a time: x is read once and the spikes are written once.
+#include "../../types.h"
+
+#include "../common/dtype.h"
+#include "../common/kernels.h"
+#include "mix.h"
+
+namespace deal {
+namespace DEAL_ISA {
+namespace {
+
+// O is the type of the result.
+template <class T, class O>
+void forward(const PsnForward& a, int threads) {
+  using S = compute_t<T>;
+  const bool streaming = streams(a.out, a.neurons * int64_t(sizeof(O)), a.steps - a.skipped);
+  const int useful = useful_threads(a.neurons * a.steps, kElementsWorthAThread, threads);
+  parallel_for(a.neurons, tile_width(a), useful, [&](int64_t begin, int64_t end, int) {
+    const Buffer<S> x(a.steps * tile_width(a), Fill::none);
+    each_tile(a, begin, end, [&](const Tile& tile) DEAL_FLAT {
+      const T* const source = static_cast<const T*>(a.x);
+      read_steps(source, a.time_stride, a.steps, tile, x.get());
+      O* const out = static_cast<O*>(a.out) + tile.first;
+      mix_inputs(a, x.get(), tile, [&](int64_t t, const S* sums) DEAL_FLAT {
+        const S bias = bias_of_step<S>(a, t);
+        prefetch_next(source + t * a.time_stride, tile);
+        O* const to = out + (t - a.skipped) * a.neurons;
+        if (a.membranes) write_step(to, sums, tile, streaming, [&](auto sum) DEAL_FLAT { return sum + bias; });
+        else
+          write_step(to, sums, tile, streaming,
+                     [&](auto sum) DEAL_FLAT { return select(sum + bias >= S(0), S(1), S(0)); });
+      });
+    });
+    if (streaming) stream_fence();
+  });
+}
+
+}  // namespace
+
+void psn_forward(const PsnForward& a, int threads) {
+  with_type(a.dtype, [&](auto type) {
+    using T = decltype(type);
+    a.membranes ? forward<T, compute_t<T>>(a, threads) : forward<T, T>(a, threads);
+  });
+}
+
+}  // namespace DEAL_ISA
+}  // namespace deal

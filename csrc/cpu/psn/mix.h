@@ -1,0 +1,117 @@
+// A tile: some neurons at all steps, in memory that the first-level cache holds, and the weighted sums over its steps.
+#pragma once
+#include "../../math/psn.h"
+#include "../common/buffer.h"
+#include "../common/pair.h"
+#include "../common/parallel.h"
+#include "../common/rows.h"
+#include "../common/unrolled.h"
+
+namespace deal {
+namespace DEAL_ISA {
+namespace {
+
+constexpr int kValues = 4096;              // of a tile, unless it has its fewest neurons
+constexpr int kFewest = 64, kMost = 512;   // neurons of a tile
+constexpr int64_t kElementsWorthAThread = 32768;
+
+struct Tile {
+  int64_t first;
+  int neurons;
+  int width;  // neurons in memory, a whole number of the widest vectors: those past the last are zero
+};
+
+// Neurons of all tiles but the last.
+inline int tile_width(const PsnInput& a) {
+  const int64_t width = kValues / a.steps / kFewest * kFewest;
+  return width < kFewest ? kFewest : width > kMost ? kMost : int(width);
+}
+
+// Calls body(tile) for the neurons from begin to end.
+template <class Body>
+DEAL_INLINE void each_tile(const PsnInput& a, int64_t begin, int64_t end, const Body& body) {
+  const int most = tile_width(a);
+  for (int64_t n = begin; n < end; n += most) {
+    const int neurons = int(end - n < most ? end - n : most);
+    body(Tile{n, neurons, (neurons + kFewest - 1) / kFewest * kFewest});
+  }
+}
+
+// Reads steps that are `stride` elements apart.
+template <class T, class S>
+void read_steps(const T* from, int64_t stride, int64_t steps, const Tile& tile, S* to) {
+  constexpr int lanes = Pack<S>::lanes;
+  from += tile.first;
+  for (int64_t t = 0; t < steps; ++t, from += stride, to += tile.width) {
+    read_row(from, to, tile.neurons);
+    clear(to, (tile.neurons + lanes - 1) / lanes * lanes, tile.width);
+  }
+}
+
+// Prefetches a step of the next tile into the second-level cache. Called between the sums, it lets memory and
+// computation work at the same time.
+template <class T>
+DEAL_INLINE void prefetch_next(const T* step, const Tile& tile) {
+  constexpr int line = 64 / int(sizeof(T)), second_level = 2;
+  for (int i = tile.width; i < 2 * tile.width; i += line) __builtin_prefetch(step + tile.first + i, 0, second_level);
+}
+
+// Writes value_of(sums) of the neurons of a tile.
+template <class T, class S, class ValueOf>
+DEAL_INLINE void write_step(T* to, const S* sums, const Tile& tile, bool streaming, const ValueOf& value_of) {
+  using V = Wide<S>;
+  int i = 0;
+  for (; i + V::lanes <= tile.neurons; i += V::lanes) {
+    const V values = value_of(read<V>(sums + i));
+    if (streaming) stream(to + i, values);
+    else store(to + i, values);
+  }
+  if (i == tile.neurons) return;
+  T some[V::lanes];
+  store(some, value_of(read<V>(sums + i)));
+  __builtin_memcpy(to + i, some, sizeof(T) * size_t(tile.neurons - i));
+}
+
+// Writes the sums of R steps, [R, width], the first of which has the weights `row` and the others those `across` further
+// on, of the same inputs. The order of the additions is part of the definition, because it decides the bits.
+template <int R, class V, class S>
+__attribute__((noinline)) void mix_steps(const PsnRow<S>& row, int64_t across, const S* in, const Tile& tile, S* to) {
+  for (int i = 0; i < tile.width; i += V::lanes) {
+    V sums[R] = {};
+    const S* weight = &row(row.begin);
+    const S* x = in + row.begin * tile.width + i;
+    for (int64_t s = row.begin; s < row.end; ++s, weight += row.stride, x += tile.width) {
+      const V input = read<V>(x);
+      unrolled<R>([&](int r) DEAL_FLAT { sums[r] = fused(weight[r * across], input, sums[r]); });
+    }
+    unrolled<R>([&](int r) DEAL_FLAT { store(to + r * tile.width + i, sums[r]); });
+  }
+}
+
+// Calls take(step, sums) for all steps from the first on. Steps with the same inputs are summed together, which loads
+// each input once for four of them.
+template <class S, class RowOf, class Take>
+DEAL_INLINE void mix(const PsnInput& a, const RowOf& row_of, int64_t first, const S* in, const Tile& tile,
+                     const Take& take) {
+  alignas(64) S sums[4 * kMost];
+  int64_t t = first;
+  for (; a.band == 0 && t + 4 <= a.steps; t += 4) {
+    const PsnRow<S> row = row_of(t);
+    mix_steps<4, Pair<Pack<S>>>(row, row_of(t + 1).first - row.first, in, tile, sums);
+    for (int r = 0; r < 4; ++r) take(t + r, sums + r * tile.width);
+  }
+  for (; t < a.steps; ++t) {
+    mix_steps<1, Pair<Pair<Pack<S>>>>(row_of(t), 0, in, tile, sums);
+    take(t, sums);
+  }
+}
+
+// Calls take(step, sums) for all steps with an output, where h is the sum plus the bias of the step.
+template <class S, class Take>
+DEAL_INLINE void mix_inputs(const PsnInput& a, const S* x, const Tile& tile, const Take& take) {
+  mix(a, [&](int64_t t) DEAL_FLAT { return inputs_of_step<S>(a, t); }, a.skipped, x, tile, take);
+}
+
+}  // namespace
+}  // namespace DEAL_ISA
+}  // namespace deal

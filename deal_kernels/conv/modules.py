@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deal_kernels._common.checks import one_of
+from deal_kernels._common.tracing import leaf
 from deal_kernels.conv import reference
 from deal_kernels.conv.functional import Activation, Pair, conv2d
 from deal_kernels.conv.reference import MODES
@@ -53,6 +54,7 @@ class Conv2d(nn.Conv2d):
         """Whether `conv2d` can run this layer."""
         return self.stride == (1, 1) and self.groups == 1 and self.padding_mode in MODES
 
+    @leaf
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """input [B, C, H, W] or [C, H, W]; the residual, like the result, is added before the activation."""
         return self._conv_forward(input, self.weight, self.bias, residual)

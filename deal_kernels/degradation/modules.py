@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from deal_kernels._common.tracing import leaf
 from deal_kernels.degradation.arguments import Params, check_image, check_names, prepared_weights
 from deal_kernels.degradation.functional import mixture
 from deal_kernels.degradation.names import DEAL_OPS
@@ -29,6 +30,7 @@ class Mixture(nn.Module):
         self.ops = check_names(ops)
         self.straight_through, self.checkpoint, self.backend = straight_through, checkpoint, backend
 
+    @leaf
     def forward(self, x: Tensor, weights: Tensor, params: Params | None = None) -> Tensor:
         """Of [B, C, H, W] and [B, S, N]."""
         if params is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from deal_kernels._common.tracing import leaf
 from deal_kernels.ssim.functional import Padding, l1_ssim
 
 
@@ -23,6 +24,7 @@ class L1SSIM(nn.Module):
         self.alpha, self.beta, self.data_range = alpha, beta, data_range
         self.padding, self.backend = padding, backend
 
+    @leaf
     def forward(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """The loss, a scalar, of images [B, C, H, W] or [C, H, W]."""
         return l1_ssim(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from deal_kernels._common.checks import number, one_of
+from deal_kernels._common.tracing import leaf
 from deal_kernels.lif.functional import Reduce, lif
 from deal_kernels.lif.modules import LIF, LayerArguments, LayerSettings
 from deal_kernels.lif.neuron import lif_neuron, refuse_unknown, shows
@@ -80,6 +81,7 @@ class TDBatchNorm2d(_NormBase):
         shift = -self.running_mean * scale
         return scale, shift if self.bias is None else shift + self.bias
 
+    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """The normalised x: [T, B, C, H, W], [T, B, C] or [N, C, H, W]."""
         return tdbn(
@@ -114,6 +116,7 @@ class TDBNLIF(LIF):
         super().__init__(**layer)
         self.norm = TDBatchNorm2d(num_features, eps, momentum, affine, track_running_stats, alpha=alpha, group=group)
 
+    @leaf
     def forward(  # type: ignore[override]
         self, x: Tensor, shortcut: Tensor | None = None, v0: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
@@ -166,6 +169,7 @@ class SpikingConv(nn.Module):
             out_channels, eps, momentum, alpha=alpha, v_threshold=norm_threshold, group=group
         )
 
+    @leaf
     def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
         """x [T, B, C, H, W], or with ``steps`` one image [B, C, H, W] for every step."""
         if self.training and self.norm is not None:

@@ -224,6 +224,11 @@ def _reduced(shares: Tensor | None, parameter: Tensor | None) -> Tensor | None:
 
 
 def plain_forward(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
+    if isinstance(i.length, torch.SymInt):
+        raise NotImplementedError(
+            "in plain torch, as for ONNX, every time step is written out, so that their number has to be fixed: export "
+            "with a static time axis"
+        )
     spikes, v = reference.forward(i, output)
     return spikes, v if state else None
 
@@ -320,7 +325,7 @@ def of_schema(i: Inputs) -> Inputs | None:
     """
     if i.neuron.has_kernels:
         return i
-    if torch.compiler.is_compiling() or dispatch.unobserved(i.x):
+    if torch.compiler.is_dynamo_compiling() or dispatch.unobserved(i.x):
         return None
     return i._replace(neuron=i.neuron._replace(surrogate=StraightThrough()))
 

@@ -15,9 +15,11 @@ def leaf(forward: Forward) -> Forward:
     """A decorator of a module's forward: `torch.fx.symbolic_trace` keeps a call of the module as one node."""
 
     @functools.wraps(forward)
-    def recorded(self: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(x, Proxy):
-            return x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x, *args), kwargs)  # type: ignore[attr-defined]
-        return forward(self, x, *args, **kwargs)
+    def recorded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        for each in (*args, *kwargs.values()):
+            if isinstance(each, Proxy):
+                tracer: Any = each.tracer
+                return tracer.create_proxy("call_module", tracer.path_of_module(self), args, kwargs)
+        return forward(self, *args, **kwargs)
 
     return cast(Forward, recorded)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from deal_kernels._common.checks import check_integer, is_integer, number
-from deal_kernels._common.tracing import leaf
+from deal_kernels._common.tracing import as_node
 from deal_kernels._common.types import Number
 from deal_kernels.lif.functional import Output, Reduce, lif
 from deal_kernels.lif.neuron import DEFAULTS, NeuronSettings, lif_neuron, refuse_unknown, shows
@@ -144,9 +145,10 @@ class LIF(nn.Module):
         self._warned = False
         self.v = None
 
-    @leaf
     def forward(self, x: Tensor, v0: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Spikes of x [T, B, C, ...], with the final state if ``return_state``."""
+        if isinstance(x, Proxy):
+            return as_node(self, x, v0)
         return self.run(lif, x, v0)
 
     def run(self, function: Callable[..., Any], x: Tensor, v0: Tensor | None, **arguments: Any) -> Any:

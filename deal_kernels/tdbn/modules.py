@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.modules.batchnorm import _NormBase
 
 from deal_kernels._common.checks import number, one_of
-from deal_kernels._common.tracing import leaf
+from deal_kernels._common.tracing import as_node
 from deal_kernels.lif.functional import Reduce, lif
 from deal_kernels.lif.modules import LIF, LayerArguments, LayerSettings
 from deal_kernels.lif.neuron import lif_neuron, refuse_unknown, shows
@@ -81,9 +82,10 @@ class TDBatchNorm2d(_NormBase):
         shift = -self.running_mean * scale
         return scale, shift if self.bias is None else shift + self.bias
 
-    @leaf
     def forward(self, x: Tensor) -> Tensor:
         """The normalised x: [T, B, C, H, W], [T, B, C] or [N, C, H, W]."""
+        if isinstance(x, Proxy):
+            return as_node(self, x)
         return tdbn(
             x, self.weight, self.bias, v_threshold=self.v_threshold, backend=self.backend, **self.call_arguments()
         )
@@ -116,11 +118,12 @@ class TDBNLIF(LIF):
         super().__init__(**layer)
         self.norm = TDBatchNorm2d(num_features, eps, momentum, affine, track_running_stats, alpha=alpha, group=group)
 
-    @leaf
     def forward(  # type: ignore[override]
         self, x: Tensor, shortcut: Tensor | None = None, v0: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Spikes of the normalised x [T, B, C, ...] plus the shortcut."""
+        if isinstance(x, Proxy):
+            return as_node(self, x, shortcut, v0)
         norm = self.norm
         return self.run(tdbn_lif, x, v0, weight=norm.weight, bias=norm.bias, shortcut=shortcut, **norm.call_arguments())
 
@@ -169,9 +172,10 @@ class SpikingConv(nn.Module):
             out_channels, eps, momentum, alpha=alpha, v_threshold=norm_threshold, group=group
         )
 
-    @leaf
     def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
         """x [T, B, C, H, W], or with ``steps`` one image [B, C, H, W] for every step."""
+        if isinstance(x, Proxy):
+            return as_node(self, x, steps)
         if self.training and self.norm is not None:
             y = self.norm(self._each_step(x, steps, self.conv.weight, self.conv.bias))
             return y if self.reduce is None else y.mean(0)

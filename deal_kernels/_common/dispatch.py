@@ -16,7 +16,9 @@ library = torch.library.Library("deal_kernels", "FRAGMENT")
 # The private counter of dispatch modes. A torch without it takes the dispatcher at every call: slower, and as correct.
 _modes = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 1)
 _transforms = torch._C._are_functorch_transforms_active  # those of torch.func
-_tracing = torch._C._get_tracing_state  # of torch.jit.trace, and of the ONNX exporter that is based on it
+_tracing = torch._C._is_tracing  # of torch.jit.trace, and of the ONNX exporter that is based on it
+# Without the attributes of torch.compiler, as `unobserved` is a part of the smallest calls.
+_compiling = torch.compiler.is_dynamo_compiling
 
 Results = Tensor | Sequence[Tensor | None]
 
@@ -25,7 +27,7 @@ def unobserved(x: Tensor) -> bool:
     """Whether nothing traces, transforms, records or intercepts calls on x, so that the dispatcher may be skipped."""
     return (
         type(x) is Tensor
-        and not torch.compiler.is_dynamo_compiling()  # what else compiles is a mode
+        and not _compiling()  # what else compiles is a mode
         and not (_modes() or _transforms() or _tracing())
         and forward_ad._current_level < 0
         and not profiler._is_profiler_enabled
@@ -34,7 +36,7 @@ def unobserved(x: Tensor) -> bool:
 
 def transformed() -> bool:
     """Whether torch.func or forward-mode differentiation is at work, which differentiate torch operations only."""
-    return not torch.compiler.is_dynamo_compiling() and (_transforms() or forward_ad._current_level >= 0)
+    return not _compiling() and (_transforms() or forward_ad._current_level >= 0)
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from deal_kernels._common.checks import number, one_of, positive
 
@@ -57,6 +58,9 @@ class Surrogate(abc.ABC):
 
 def with_slope(spikes: Tensor, u: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
     """The spikes, with slope(u) as their derivative by u. Its own derivatives are those of the function `slope`."""
+    if torch.compiler.is_dynamo_compiling() and forward_ad._current_level >= 0:
+        # The compiler would drop the tangents. It runs a frame that raises without compiling it.
+        raise NotImplementedError("torch.compile does not differentiate spikes in forward mode")
     return _Spike.apply(u, spikes, slope)  # type: ignore[no-any-return]
 
 

@@ -221,6 +221,32 @@ def test_gradients_of_many_results_at_once():
     torch.testing.assert_close(mapped, expected)
 
 
+def test_compiled_transforms():
+    """They are compiled, or run as they are where the compiler would lose the tangents."""
+    torch._dynamo.reset()
+    x = torch.randn(3, 4, 5)
+
+    def loss(x):
+        return (lif(x, surrogate="atan") * x).sum()
+
+    for transformed in (
+        torch.func.grad(loss), torch.func.vmap(loss), lambda x: torch.func.jvp(loss, (x,), (x.cos(),)),
+    ):  # fmt: skip
+        torch.testing.assert_close(torch.compile(transformed, backend="aot_eager")(x), transformed(x))
+    compiled = torch.compile(loss, backend="aot_eager")
+    compiled(x)  # outside of a transform first
+    torch.testing.assert_close(torch.func.grad(compiled)(x), torch.func.grad(loss)(x))
+    with forward_ad.dual_level():
+        one, other = (forward_ad.unpack_dual(each(forward_ad.make_dual(x, x.cos()))) for each in (compiled, loss))
+        torch.testing.assert_close(one.tangent, other.tangent)
+
+
+def test_out_is_refused():
+    x, out = torch.randn(3, 4, 5), torch.empty(4, 5)
+    with pytest.raises(ValueError, match="out= has no place in torch.func"):
+        torch.func.vmap(lambda x: lif(x, out=out))(x)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_torch_func_of_norm_and_neuron(training):
     leaves = [doubles(4, 2, 3, 5, 2).detach(), doubles(3, low=0.5, high=1.5).detach(), doubles(3, seed=1).detach()]

@@ -36,7 +36,16 @@ def unobserved(x: Tensor) -> bool:
 
 def transformed() -> bool:
     """Whether torch.func or forward-mode differentiation is at work, which differentiate torch operations only."""
-    return not _compiling() and (_transforms() or forward_ad._current_level >= 0)
+    return forward_ad._current_level >= 0 or _has_transforms()
+
+
+def _has_transforms() -> bool:
+    return _transforms()
+
+
+# torch.compile is to ask while it traces. This is what torch.compiler.assume_constant_result sets, without the second
+# that its import takes.
+_has_transforms._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
@@ -90,12 +99,7 @@ class Op:
         if unobserved(x):
             return self.launch(*arguments)
         flat = self.flat(*arguments)
-        if (
-            self.plain is not None
-            and not torch.compiler.is_compiling()
-            and _tracing()
-            and torch.onnx.is_in_onnx_export()
-        ):
+        if self.plain is not None and not _compiling() and _tracing() and torch.onnx.is_in_onnx_export():
             return self.plain(*flat)
         return self.overload(*flat)
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from deal_kernels._common.checks import number, one_of, positive
 
@@ -52,24 +53,39 @@ class Surrogate(abc.ABC):
         tensor([0., 1.], grad_fn=<_SpikeBackward>)
         """
         one_of("fire", fire, ("ge", "gt"))
-        spikes = (u >= 0 if fire == "ge" else u > 0).to(u.dtype)
-        with torch.no_grad():
-            slope = self(u)
-        return _Spike.apply(u, spikes, slope)  # type: ignore[no-any-return]
+        return with_slope((u >= 0 if fire == "ge" else u > 0).to(u.dtype), u, self)
+
+
+def with_slope(spikes: Tensor, u: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
+    """The spikes, with slope(u) as their derivative by u. Its own derivatives are those of the function `slope`."""
+    if torch.compiler.is_dynamo_compiling() and forward_ad._current_level >= 0:
+        # The compiler would drop the tangents. It runs a frame that raises without compiling it.
+        raise NotImplementedError("torch.compile does not differentiate spikes in forward mode")
+    return _Spike.apply(u, spikes, slope)  # type: ignore[no-any-return]
 
 
 class _Spike(torch.autograd.Function):
-    """The spikes as they are, with a given derivative by u."""
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, spikes: Tensor, slope: Tensor) -> Tensor:
-        ctx.save_for_backward(slope)
+    def forward(u: Tensor, spikes: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
         return spikes.clone()
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        u, _, ctx.slope = inputs
+        ctx.save_for_backward(u)
+        ctx.save_for_forward(u)
+
+    @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (slope,) = ctx.saved_tensors
-        return grad * slope, None, None
+        (u,) = ctx.saved_tensors
+        return grad * ctx.slope(u), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+        (u,) = ctx.saved_tensors
+        return tangent * ctx.slope(u)  # type: ignore[no-any-return]
 
 
 @dataclasses.dataclass(frozen=True)

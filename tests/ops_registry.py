@@ -151,22 +151,23 @@ def _rows(batch: int, rows: int, columns: int) -> tuple[Draw, ...]:
 
 
 CALLS = (
-    Call("lif", _lif, (Draw((4, 2, 3, 5)),), (0,), ("lif",), (Draw((3, 300_001)),)),
+    Call("lif", _lif, (Draw((4, 2, 3, 5)),), (0,), ("lif",), (Draw((3, 300_001)),), second_derivatives=True),
     Call(
         "lif, learnt", _learnt_lif, (Draw((4, 2, 3, 5)), Draw((2, 3, 5), parameter=True), _tau(3), _tau(3)),
         (0, 1, 2, 3), ("lif",), (Draw((4, 8, 3, 8000)), Draw((8, 3, 8000), parameter=True), _tau(3), _tau(3)),
-        any_threads=False,
+        any_threads=False, second_derivatives=True,
     ),
     Call("psn", psn, _mixed_steps(2, 3, 5), (0, 1, 2), ("psn",), _mixed_steps(4, 100_001)),
     Call("sliding_psn", _sliding_psn, _slid(4, 2, 3, 5), (0, 1, 2, 3), ("psn",), _slid(4, 100_001)),
     Call(
         "tdbn", _tdbn, (Draw((4, 2, 3, 5, 2)), _positive(3), Draw((3,), parameter=True)), (0, 1, 2), NORM,
         (Draw((4, 2, 3, 100, 90)), _positive(3), Draw((3,), parameter=True)), any_threads=False,
+        second_derivatives=True,
     ),
     Call(
         "tdbn_lif", _tdbn_lif, (Draw((4, 2, 3, 5, 2)), _positive(3), Draw((3,), parameter=True)), (0, 1, 2),
         ("tdbn_moments", "tdbn_lif"), (Draw((4, 2, 3, 100, 90)), _positive(3), Draw((3,), parameter=True)),
-        any_threads=False,
+        any_threads=False, second_derivatives=True,
     ),
     Call(
         "mixture", _mixture, _mixed(2, 3, 9, 11), (0, 1), ("degradation",), _mixed(2, 1, 150, 170),

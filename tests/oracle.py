@@ -83,7 +83,7 @@ def cleared(h, s, back, levels):
 def lif(
     x, v0=None, *, tau=2.0, rate=None, beta=None, decay_input=True, v_threshold=1.0, v_reset=0.0, v_rest=None,
     reset="auto", reset_by=None, detach_reset=False, carry_gradient=True, surrogate="sigmoid", fire="ge", levels=1,
-    scale=1.0, steps=None, output="spikes", reduce=None,
+    scale=1.0, steps=None, output="spikes", reduce=None, second_derivatives=False,
 ):  # fmt: skip
     """The output and the final state. tau, rate, beta and v_threshold broadcast against one step."""
     if reset == "auto":
@@ -106,7 +106,7 @@ def lif(
             s = Levels.apply(h / v_threshold, levels, surrogate)
         else:
             u = h - v_threshold
-            s = Spike.apply(u, slope(surrogate, u.detach()), fire)
+            s = Spike.apply(u, slope(surrogate, u if second_derivatives else u.detach()), fire)
         r = s.detach() if detach_reset else s
         v = h
         if reset == "hard":

@@ -78,15 +78,6 @@ def test_detach_keeps_the_state():
     assert torch.equal(layer.v, before) and before.requires_grad and not layer.v.requires_grad
 
 
-def test_another_batch_size_needs_a_reset():
-    layer = LIF(stateful=True)
-    layer(torch.randn(4, 8, 5))
-    with pytest.raises(ValueError, match="v0 must have the shape of one step"):
-        layer(torch.randn(4, 3, 5))
-    layer.reset()
-    assert layer(torch.randn(4, 3, 5)).shape == (4, 3, 5)
-
-
 def test_repr_shows_the_neuron():
     assert repr(LIF(tau=3.0, surrogate="atan")) == "LIF(tau=3.0, v_threshold=1.0, surrogate=atan)"
     assert repr(LIF(beta=0.5)) == "LIF(beta=0.5, v_threshold=1.0)"
@@ -135,6 +126,6 @@ def test_signatures_name_every_argument(function):
     of_function, of_layer = (inspect.signature(each).parameters for each in (function, layer.__init__))
     assert all(each.kind is not inspect.Parameter.VAR_KEYWORD for each in (*of_function.values(), *of_layer.values()))
     tensors = {"x", "v0", "out", "weight", "bias", "running_mean", "running_var", "training", "shortcut"}
-    of_module = {"self", "stateful", "detach_state", "num_features", "affine", "track_running_stats"}
+    of_module = {"self", "stateful", "detach_state", "step_dims", "num_features", "affine", "track_running_stats"}
     assert set(of_function) - tensors == set(of_layer) - of_module
     assert {"tau", "v_threshold", "surrogate"} < set(of_function)

@@ -47,6 +47,11 @@ def one_of(name: str, value: object, accepted: Sequence[object]) -> None:
 
 def check_tensor(name: str, x: Tensor) -> None:
     """Checks that x is a dense tensor of a dtype that kernels take."""
+    if isinstance(x, torch.fx.Proxy):
+        raise TypeError(
+            f"{name} is a torch.fx.Proxy, and torch.fx does not trace through this function: write torch.fx.wrap with "
+            "the function's name at the top of the module that calls it, or use its layer"
+        )
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor; got {type(x).__name__}")
     if x.dtype not in STATE:

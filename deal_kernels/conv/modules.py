@@ -6,8 +6,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from deal_kernels._common.checks import one_of
+from deal_kernels._common.tracing import as_node
 from deal_kernels.conv import reference
 from deal_kernels.conv.functional import Activation, Pair, conv2d
 from deal_kernels.conv.reference import MODES
@@ -55,6 +57,8 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         """input [B, C, H, W] or [C, H, W]; the residual, like the result, is added before the activation."""
+        if isinstance(input, Proxy):
+            return as_node(self, input, residual)
         return self._conv_forward(input, self.weight, self.bias, residual)
 
     def _conv_forward(

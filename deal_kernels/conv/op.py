@@ -222,6 +222,7 @@ FORWARD = Op(
     structured=lambda x, weight, bias, residual, padding, mode, dilation, *rest: (
         x, weight, bias, residual, Geometry(padding, mode, dilation), *rest
     ),
+    plain=lambda *arguments: reference.conv2d(*arguments[:-1]),
 )  # fmt: skip
 BACKWARD = Op(
     f"conv2d_backward(Tensor grad, Tensor? x, Tensor weight, Tensor? y, {_GEOMETRY}, bool channels_last, bool keep, "

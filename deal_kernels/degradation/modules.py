@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
+from torch.fx import Proxy
 
+from deal_kernels._common.tracing import as_node
 from deal_kernels.degradation.arguments import Params, check_image, check_names, prepared_weights
 from deal_kernels.degradation.functional import mixture
 from deal_kernels.degradation.names import DEAL_OPS
@@ -31,6 +33,8 @@ class Mixture(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor, params: Params | None = None) -> Tensor:
         """Of [B, C, H, W] and [B, S, N]."""
+        if isinstance(x, Proxy):
+            return as_node(self, x, weights, params)
         if params is None:
             check_image(x, self.ops)
             params = sample_params(self.ops, x, prepared_weights(x, weights, self.ops).shape[1])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from deal_kernels._common.checks import refuse_gradient
+from deal_kernels._common.dispatch import transformed
 from deal_kernels._common.layout import dense, in_memory_order, same_layout
 from deal_kernels.lif import op, reference
 from deal_kernels.lif.arguments import check_input, floating, output_of, state_and_parameters
@@ -166,6 +167,8 @@ def unpack(packed: Tensor, like: Tensor | Sequence[int]) -> Tensor:
 
 def _check_out(inputs: Inputs, output: str, out: Tensor) -> None:
     refuse_gradient("out=", inputs.x, inputs.v0, inputs.decay, inputs.threshold)
+    if transformed():
+        raise ValueError("out= has no place in torch.func and forward mode: leave it out there")
     shape, strides, dtype = op.result_layout(inputs._replace(x=dense(inputs.x, inputs.steps is None)), output)
     if tuple(out.shape) != shape or out.dtype != dtype or out.device != inputs.x.device:
         raise ValueError(

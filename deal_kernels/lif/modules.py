@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
-from deal_kernels._common.checks import is_integer, number
+from deal_kernels._common.checks import check_integer, is_integer, number
+from deal_kernels._common.tracing import as_node
 from deal_kernels._common.types import Number
 from deal_kernels.lif.functional import Output, Reduce, lif
 from deal_kernels.lif.neuron import DEFAULTS, NeuronSettings, lif_neuron, refuse_unknown, shows
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 PARAMETERS = ("tau", "rate", "beta", "v_threshold")  # which may be tensors
+_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.6 does not have it
 _USUAL = {**DEFAULTS, "steps": None, "output": "spikes", "reduce": None, "pack": False, "backend": None}
 
 
@@ -52,6 +56,20 @@ class Learned:
         return f"Learned({self.start:g})" if self.channels is None else f"Learned({self.start:g}, {self.channels})"
 
 
+def _refuse_lost_state() -> None:
+    """Raises where a module would lose its state, or move on from it twice."""
+    if _exporting() or torch.jit.is_tracing():
+        raise RuntimeError(
+            "a module with stateful=True cannot be exported or traced, because its state is not part of the graph: set "
+            "stateful=False, and where the state matters also return_state=True, with the state as v0 at every call"
+        )
+    if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+        raise RuntimeError(
+            "a module with stateful=True was run again in the backward pass, as torch.utils.checkpoint does, but its "
+            "state has moved on since: set stateful=False and return_state=True, and give the state as v0 at every call"
+        )
+
+
 class LayerSettings(NeuronSettings, total=False):
     """The arguments that say what the neurons of a layer are."""
 
@@ -71,6 +89,7 @@ class LayerArguments(LayerSettings, total=False):
     stateful: bool
     detach_state: bool
     return_state: bool
+    step_dims: int | None
 
 
 class LIF(nn.Module):
@@ -78,10 +97,12 @@ class LIF(nn.Module):
 
     Args:
         steps, output, reduce, pack, backend: as in `lif`.
-        stateful: starts each call from the state that the last call left, until `reset`. The state is not part of the
-            state_dict, and a copy of the module starts at rest.
+        stateful: starts each call from the state that the last call left, until `reset`, or until the shape of a step
+            changes. The state is not part of the state_dict, and a copy of the module starts at rest.
         detach_state: cuts the gradient between calls.
         return_state: returns (spikes, v).
+        step_dims: the number of dimensions of one step, such as 2 for [B, C] or 4 for [B, C, H, W]. If it is given, an
+            input that has another number of dimensions, such as one without a time axis, is warned of once.
         settings: of the neuron, as in `lif`. tau, rate and beta may be `Learned`, which training keeps in its range. A
             Parameter, also as v_threshold, is learnt as it is.
 
@@ -98,10 +119,12 @@ class LIF(nn.Module):
     def __init__(
         self, *, steps: int | None = None, output: Output = "spikes", reduce: Reduce = None, pack: bool = False,
         backend: str | None = None, stateful: bool = False, detach_state: bool = False, return_state: bool = False,
-        **settings: Unpack[LayerSettings],
+        step_dims: int | None = None, **settings: Unpack[LayerSettings],
     ) -> None:  # fmt: skip
         super().__init__()
         refuse_unknown(type(self).__name__, settings)
+        if step_dims is not None:
+            check_integer("step_dims", step_dims, 1)
         decays = [settings.get("rate"), settings.get("beta")]
         start = {**dict.fromkeys(PARAMETERS), "tau": 2.0 if decays == [None, None] else None, "v_threshold": 1.0}
         for name in PARAMETERS:
@@ -118,22 +141,48 @@ class LIF(nn.Module):
         self.stateful = stateful
         self.detach_state = detach_state
         self.return_state = return_state
+        self.step_dims = step_dims
+        self._warned = False
         self.v = None
 
     def forward(self, x: Tensor, v0: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         """Spikes of x [T, B, C, ...], with the final state if ``return_state``."""
+        if isinstance(x, Proxy):
+            return as_node(self, x, v0)
         return self.run(lif, x, v0)
 
     def run(self, function: Callable[..., Any], x: Tensor, v0: Tensor | None, **arguments: Any) -> Any:
         """Calls a function with the arguments of `lif` for this neuron, from its state, and keeps the new state."""
-        if v0 is None and self.stateful:
-            v0 = self.v.detach() if self.detach_state and self.v is not None else self.v
+        neuron = {**self.neuron, **arguments}
+        self._check_dims(x, neuron["steps"])
+        if self.stateful:
+            _refuse_lost_state()
+            v0 = self._kept(x, neuron["steps"]) if v0 is None else v0
         wanted = self.return_state or self.stateful
         parameters = {name: self._value(name) for name in PARAMETERS}
-        result = function(x, v0=v0, **parameters, **{**self.neuron, **arguments}, return_state=wanted)
+        result = function(x, v0=v0, **parameters, **neuron, return_state=wanted)
         if self.stateful:
             self.v = result[1]
         return result[0] if wanted and not self.return_state else result
+
+    def _kept(self, x: Tensor, steps: int | None) -> Tensor | None:
+        """The state to start from: none where it is that of another shape."""
+        v = self.v
+        if v is None or v.shape != (x.shape[1:] if steps is None else x.shape):
+            return None
+        return v.detach() if self.detach_state else v
+
+    def _check_dims(self, x: Tensor, steps: int | None) -> None:
+        """Warns once of an x that has another number of dimensions than the module was told."""
+        if self.step_dims is None or self._warned or x.dim() == (dims := self.step_dims + (steps is None)):
+            return
+        self._warned = True
+        axes = "time and a step" if steps is None else "a step"
+        warnings.warn(
+            f"{type(self).__name__} with step_dims={self.step_dims} takes {dims} dimensions, those of {axes}; got x of "
+            f"shape {tuple(x.shape)}" + (", whose first axis it takes as time" if steps is None else ""),
+            stacklevel=7,
+        )
 
     def _value(self, name: str) -> Any:
         """A parameter of the neuron, computed from w where it is learnt."""

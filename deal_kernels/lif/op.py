@@ -14,13 +14,15 @@ from torch import Tensor
 
 from deal_kernels import backend as backends
 from deal_kernels._common import dispatch
+from deal_kernels._common.derivatives import differentiable_gradients, differentiates_gradients
 from deal_kernels._common.dispatch import Op, address, needs_gradient, wanted_only
-from deal_kernels._common.layout import arranged, by_neuron, dense, empty, in_memory_order, inner_of, period
+from deal_kernels._common.layout import arranged, by_neuron, dense, empty, inner_of, period
 from deal_kernels._common.types import STATE, compiled_dtype
 from deal_kernels.lif import neuron as neurons
 from deal_kernels.lif import reference
 from deal_kernels.lif.neuron import Neuron
 from deal_kernels.lif.reference import Inputs
+from deal_kernels.surrogate import StraightThrough
 
 SMALL = 1 << 16  # elements of a result that torch may as well allocate
 
@@ -41,7 +43,8 @@ def result_layout(i: Inputs, output: str) -> tuple[tuple[int, ...], tuple[int, .
 
 def spikes_like(i: Inputs, output: str) -> Tensor:
     """An empty result for dense inputs."""
-    if output == "spikes" and i.steps is None and i.x.is_contiguous() and i.x.numel() < SMALL:
+    # The size of another type of tensor may be symbolic, and is not to be compared.
+    if output == "spikes" and i.steps is None and type(i.x) is Tensor and i.x.is_contiguous() and i.x.numel() < SMALL:
         return torch.empty_like(i.x)
     shape, strides, dtype = result_layout(i, output)
     return empty(shape, strides, i.x, dtype)
@@ -134,15 +137,10 @@ def launch_forward(
 
 
 def _reference_forward(i: Inputs, output: str, out: Tensor, v_out: Tensor | None) -> None:
-    steps, scale = reference.run(i), i.neuron.scale
+    result, v = reference.forward(i, output)
+    out.copy_(result)
     if v_out is not None:
-        v_out.copy_(steps.states[-1])
-    if output == "mean":
-        out.copy_(reference.mean(steps.spikes) * scale)
-    elif output == "packed":
-        out.copy_(reference.pack(in_memory_order(steps.spikes, i.row.stride())))
-    else:
-        out.copy_(steps.spikes * scale if output == "spikes" else getattr(steps, output))
+        v_out.copy_(v)
 
 
 def launch_backward(
@@ -225,6 +223,16 @@ def _reduced(shares: Tensor | None, parameter: Tensor | None) -> Tensor | None:
     return shares.sum_to_size(parameter.shape)
 
 
+def plain_forward(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
+    if isinstance(i.length, torch.SymInt):
+        raise NotImplementedError(
+            "in plain torch, as for ONNX, every time step is written out, so that their number has to be fixed: export "
+            "with a static time axis"
+        )
+    spikes, v = reference.forward(i, output)
+    return spikes, v if state else None
+
+
 def fake_forward(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
     i = i._replace(x=dense(i.x, time=i.steps is None))
     return spikes_like(i, output), state_like(i) if state else None
@@ -263,7 +271,7 @@ _INPUTS = f"Tensor x, Tensor? v0, Tensor? decay_tensor, Tensor? threshold_tensor
 
 FORWARD = Op(
     f"lif({_INPUTS}, str output, SymInt? steps, bool state, str? backend) -> (Tensor, Tensor)",
-    launch=launch_forward, fake=fake_forward, flat=_flat_forward, structured=_structured_forward,
+    launch=launch_forward, fake=fake_forward, flat=_flat_forward, structured=_structured_forward, plain=plain_forward,
 )  # fmt: skip
 BACKWARD = Op(
     f"lif_backward(Tensor grad, Tensor? grad_v, {_INPUTS}, str output, SymInt? steps, bool[3] wanted, str? backend) "
@@ -282,24 +290,54 @@ class LIFFunction(torch.autograd.Function):
         return run_forward(Inputs(neuron, x, v0, decay, threshold, steps), output, state, backend)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad, grad_v):
-        x, v0, decay, threshold = ctx.saved_tensors
         neuron, output, steps, state, backend = ctx.arguments
-        i = Inputs(neuron, x, v0, decay, threshold, steps)
-        if grad is None:
-            grad = torch.zeros_like(spikes_like(i, output))
-        wanted = ctx.needs_input_grad[1:4]
-        arguments = i, grad, grad_v if state else None, output, wanted, backend
-        grad_x, *grads = BACKWARD(x, *arguments) if neuron.has_kernels else launch_backward(*arguments)[:4]
-        return grad_x, *wanted_only(grads, wanted), *[None] * 5
+        tensors, wanted = ctx.saved_tensors, ctx.needs_input_grad[:4]
+        grads = grad, grad_v if state else None
+
+        def by_kernels():
+            return _gradients(Inputs(neuron, *tensors, steps), *grads, output, wanted, backend)
+
+        def plain(*tensors):
+            return reference.forward(Inputs(neuron, *tensors, steps), output, differentiable=True)
+
+        if differentiates_gradients(grads):
+            return *differentiable_gradients(plain, tensors, grads, wanted, by_kernels), *[None] * 5
+        return *by_kernels(), *[None] * 5
+
+
+def _gradients(
+    i: Inputs, grad: Tensor | None, grad_v: Tensor | None, output: str, wanted: Sequence[bool], backend: str | None
+) -> list[Tensor | None]:
+    """Those of x, v0, decay and threshold, as far as they are wanted."""
+    if grad is None:
+        grad = torch.zeros_like(spikes_like(i, output))
+    arguments = i, grad, grad_v, output, wanted[1:], backend
+    found = BACKWARD(i.x, *arguments) if i.neuron.has_kernels else launch_backward(*arguments)[:4]
+    return wanted_only(found, wanted)
+
+
+def of_schema(i: Inputs) -> Inputs | None:
+    """Inputs for the forward operation; None where torch is not to see it as an operation.
+
+    A surrogate that is a function fits no schema. The forward pass does not need it, so that another one takes its
+    place where something observes the call; but torch.compile takes it as it is, for the backward pass.
+    """
+    if i.neuron.has_kernels:
+        return i
+    if torch.compiler.is_dynamo_compiling() or dispatch.unobserved(i.x):
+        return None
+    return i._replace(neuron=i.neuron._replace(surrogate=StraightThrough()))
 
 
 def run_forward(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
     """The operation without autograd."""
-    if i.neuron.has_kernels:
-        return FORWARD(i.x, i, output, state, backend)
-    # A surrogate that is a function fits no schema: no dispatcher, and a tensor in every place for torch.compile.
+    known = of_schema(i)
+    return FORWARD(i.x, known, output, state, backend) if known else launch_alone(i, output, state, backend)
+
+
+def launch_alone(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor]:
+    """`launch_forward` with a tensor in every place, for torch.compile."""
     spikes, v = launch_forward(i, output, state, backend)
     return spikes, i.x.new_empty(0) if v is None else v
 
@@ -307,6 +345,8 @@ def run_forward(i: Inputs, output: str, state: bool, backend: str | None) -> tup
 def lif(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
     """The operation, through autograd where a gradient is needed."""
     n, x, v0, decay, threshold, steps, _ = i
+    if dispatch.transformed():
+        return reference.forward(i, output, differentiable=True)
     if needs_gradient(x, v0, decay, threshold):
         return LIFFunction.apply(x, v0, decay, threshold, n, output, steps, state, backend)
     return run_forward(i, output, state, backend)

@@ -12,8 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from deal_kernels._common.layout import in_memory_order
 from deal_kernels._common.types import STATE
 from deal_kernels.lif.neuron import Neuron
+from deal_kernels.surrogate import with_slope
 
 RESET_NOW = ("hard", "soft", "twice_soft")
 SUBTRACT_FIRST = ("next_soft", "twice_soft")
@@ -104,6 +106,15 @@ def _reset(n: Neuron, v: Tensor, h: Tensor, s: Tensor, threshold: Tensor) -> Ten
     return h
 
 
+def _differentiable_reset(n: Neuron, v: Tensor, h: Tensor, s: Tensor, threshold: Tensor) -> Tensor:
+    """The state after a step, also as a function of s."""
+    after = _reset(n, v, h, s, threshold)
+    if n.reset != "hard" or n.levels > 1:
+        return after
+    nothing = s - s.detach()  # with the derivative 1; an infinite h times it is to stay nothing, too
+    return after + nothing * (n.reset_to - h).nan_to_num()
+
+
 def spike_slopes(n: Neuron, h: Tensor, threshold: Tensor) -> Tensor:
     """The surrogate derivative of the spikes by h, one step or all of them."""
     if n.levels > 1:
@@ -156,15 +167,25 @@ def _currents(i: Inputs) -> Tensor:
     return x.expand(i.length, *i.row.shape)
 
 
-def run(i: Inputs) -> Steps:
-    """All steps, in the type of the state."""
+def run(i: Inputs, differentiable: bool = False) -> Steps:
+    """All steps, in the type of the state.
+
+    Args:
+        differentiable: whether torch is to differentiate the steps, with the surrogate as the spikes' derivative. To
+            any order, and forward and backward: this is what the derivatives of the operation are.
+    """
     n, (decay, threshold) = i.neuron, _parameters(i)
     v = _start(i)
     spikes, states, membranes = [], [], []
     for x in _currents(i):
+        v = v if n.carries or not differentiable else v.detach()
         h = _charge(n, v, x, decay, threshold)
         s = _fire(n, h, threshold)
-        v = _reset(n, v, h, s, threshold)
+        if differentiable:
+            s = with_slope(s, h / threshold if n.levels > 1 else h - threshold, n.surrogate)
+            v = _differentiable_reset(n, v, h, s.detach() if n.detach_reset else s, threshold)
+        else:
+            v = _reset(n, v, h, s, threshold)
         spikes.append(s)
         states.append(v)
         membranes.append(h)
@@ -219,6 +240,18 @@ def backward(
     return total.to(i.x.dtype), gv, grad_decay, grad_threshold
 
 
+def forward(i: Inputs, output: str, differentiable: bool = False) -> tuple[Tensor, Tensor]:
+    """The result of the operation, in its own type, and the final state."""
+    steps, scale = run(i, differentiable), i.neuron.scale
+    v = steps.states[-1]
+    if output == "packed":
+        return pack(in_memory_order(steps.spikes, i.row.stride())), v
+    if output in ("states", "membranes"):
+        return getattr(steps, output), v
+    spikes = mean(steps.spikes) if output == "mean" else steps.spikes
+    return (spikes * scale).to(i.x.dtype), v
+
+
 def mean(spikes: Tensor) -> Tensor:
     """The mean over time, [T, ...] -> [...]: a count, then one true division."""
     count = spikes.sum(0)
@@ -227,11 +260,10 @@ def mean(spikes: Tensor) -> Tensor:
 
 def pack(spikes: Tensor) -> Tensor:
     """Bits of [T, N] spikes, [T, ceil(N / 8)] bytes, the first neuron in the lowest bit."""
-    steps, neurons = spikes.shape
-    bits = torch.zeros(steps, (neurons + 7) // 8 * 8, dtype=torch.uint8, device=spikes.device)
-    bits[:, :neurons] = spikes != 0
-    weights = 2 ** torch.arange(8, dtype=torch.uint8, device=spikes.device)
-    return (bits.view(steps, -1, 8) * weights).sum(2, dtype=torch.uint8)
+    neurons = spikes.shape[1]
+    bits = torch.nn.functional.pad((spikes != 0).int(), (0, -neurons % 8)).unflatten(1, (-1, 8))
+    weights = 2 ** torch.arange(8, dtype=torch.int32, device=spikes.device)
+    return (bits * weights).sum(2).to(torch.uint8)
 
 
 def unpack(packed: Tensor, neurons: int) -> Tensor:

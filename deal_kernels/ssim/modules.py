@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.fx import Proxy
 
+from deal_kernels._common.tracing import as_node
 from deal_kernels.ssim.functional import Padding, l1_ssim
 
 
@@ -25,6 +27,8 @@ class L1SSIM(nn.Module):
 
     def forward(self, y_hat: Tensor, y: Tensor) -> Tensor:
         """The loss, a scalar, of images [B, C, H, W] or [C, H, W]."""
+        if isinstance(y_hat, Proxy):
+            return as_node(self, y_hat, y)
         return l1_ssim(
             y_hat, y, self.alpha, self.beta, data_range=self.data_range, padding=self.padding, backend=self.backend
         )

@@ -131,8 +131,8 @@ def tdbn_lif(
         x, axis, weight, bias, running_mean, running_var, training, momentum, eps, alpha,
         neuron.threshold if threshold is None else threshold, group, backend,
     )  # fmt: skip
-    tensors = x, weight, bias, mean, inverse, shortcut, v0, decay, threshold
-    spikes, v = op.lif(*tensors, norm, neuron, kept, steps, return_state)
+    tensors = x, weight, bias, shortcut, v0, decay, threshold
+    spikes, v = op.lif(tensors, mean, inverse, norm, neuron, kept, steps, return_state)
     return (spikes, v) if return_state else spikes  # type: ignore[return-value]
 
 
@@ -164,7 +164,7 @@ def _normalisation(
     if running_mean is not None and running_var is not None and not training:
         inverse = torch.rsqrt(running_var.detach().to(dtype) + eps)
         mean = running_mean.detach().to(dtype).contiguous()
-        return weight, bias, mean, inverse, op.Settings(axis, None, group, backend)
+        return weight, bias, mean, inverse, op.Settings(axis, None, group, backend, eps)
     with torch.no_grad():
         mean, variance, count = op.statistics(x, axis, group, backend)
         if count < 2:
@@ -172,7 +172,7 @@ def _normalisation(
         if running_mean is not None and running_var is not None:
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), momentum)
-    return weight, bias, mean, torch.rsqrt(variance + eps), op.Settings(axis, count, group, backend)
+    return weight, bias, mean, torch.rsqrt(variance + eps), op.Settings(axis, count, group, backend, eps)
 
 
 def _with_factor(weight: Tensor | None, alpha: float | None, v_threshold: Number, x: Tensor, axis: int) -> Tensor:

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.modules.batchnorm import _NormBase
 
 from deal_kernels._common.checks import number, one_of
+from deal_kernels._common.tracing import as_node
 from deal_kernels.lif.functional import Reduce, lif
 from deal_kernels.lif.modules import LIF, LayerArguments, LayerSettings
 from deal_kernels.lif.neuron import lif_neuron, refuse_unknown, shows
@@ -82,6 +84,8 @@ class TDBatchNorm2d(_NormBase):
 
     def forward(self, x: Tensor) -> Tensor:
         """The normalised x: [T, B, C, H, W], [T, B, C] or [N, C, H, W]."""
+        if isinstance(x, Proxy):
+            return as_node(self, x)
         return tdbn(
             x, self.weight, self.bias, v_threshold=self.v_threshold, backend=self.backend, **self.call_arguments()
         )
@@ -118,6 +122,8 @@ class TDBNLIF(LIF):
         self, x: Tensor, shortcut: Tensor | None = None, v0: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Spikes of the normalised x [T, B, C, ...] plus the shortcut."""
+        if isinstance(x, Proxy):
+            return as_node(self, x, shortcut, v0)
         norm = self.norm
         return self.run(tdbn_lif, x, v0, weight=norm.weight, bias=norm.bias, shortcut=shortcut, **norm.call_arguments())
 
@@ -168,6 +174,8 @@ class SpikingConv(nn.Module):
 
     def forward(self, x: Tensor, steps: int | None = None) -> Tensor:
         """x [T, B, C, H, W], or with ``steps`` one image [B, C, H, W] for every step."""
+        if isinstance(x, Proxy):
+            return as_node(self, x, steps)
         if self.training and self.norm is not None:
             y = self.norm(self._each_step(x, steps, self.conv.weight, self.conv.bias))
             return y if self.reduce is None else y.mean(0)

@@ -13,17 +13,20 @@ import torch
 from torch import Tensor
 
 from deal_kernels import backend as backends
-from deal_kernels._common.dispatch import Op, chosen_backend, needs_gradient, run_compiled, wanted_only
+from deal_kernels._common.derivatives import differentiable_gradients, differentiates_gradients
+from deal_kernels._common.dispatch import Op, chosen_backend, needs_gradient, run_compiled, transformed, wanted_only
 from deal_kernels._common.layout import ChannelLayout, arranged, dense, empty
 from deal_kernels._common.types import STATE, compiled_dtype
 from deal_kernels.lif import neuron as neurons
 from deal_kernels.lif import op as lif_op
+from deal_kernels.lif import reference as neuron_reference
 from deal_kernels.lif.neuron import Neuron
 from deal_kernels.lif.reference import Inputs, Norm
 from deal_kernels.tdbn import processes, reference
 from deal_kernels.tdbn.processes import Group
 
 Factors = tuple[Tensor, Tensor, Tensor]
+Tensors = Sequence[Any]  # x, weight, bias, shortcut, v0, decay, threshold; those that may be absent are None
 
 
 class Settings(NamedTuple):
@@ -33,6 +36,7 @@ class Settings(NamedTuple):
     values: int | None  # of a channel in all processes, where the statistics are those of the batch itself
     group: Group
     backend: str | None
+    eps: float  # that the variance of the batch was increased by
 
 
 def _prepared(x: Tensor, axis: int) -> Tensor:
@@ -82,6 +86,10 @@ def fake_moments(x: Tensor, axis: int, backend: str | None) -> tuple[Tensor, Ten
     return _by_channel(x, axis), _by_channel(x, axis)
 
 
+def plain_moments(x: Tensor, axis: int, backend: str | None) -> tuple[Tensor, Tensor]:
+    return reference.moments(x, axis)
+
+
 def launch_normalise(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, axis: int, backend: str | None) -> Tensor:
     x, backend = _prepared(x, axis), chosen_backend(backend, x)
     out = _like(x, axis)
@@ -93,6 +101,10 @@ def launch_normalise(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, axis
 
 def fake_normalise(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, axis: int, backend: str | None) -> Tensor:
     return _like(_prepared(x, axis), axis)
+
+
+def plain_normalise(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, axis: int, backend: str | None) -> Tensor:
+    return reference.normalise(x, mean, scale, shift, axis)
 
 
 def launch_gradient_sums(grad: Tensor, x: Tensor, mean: Tensor, axis: int, backend: str | None) -> Tensor:
@@ -178,11 +190,11 @@ _LIF_INPUTS = (
 
 MOMENTS = Op(
     "tdbn_moments(Tensor x, int axis, str? backend) -> (Tensor, Tensor)",
-    launch=launch_moments, fake=fake_moments, flat=_as_they_are, structured=_as_they_are,
+    launch=launch_moments, fake=fake_moments, flat=_as_they_are, structured=_as_they_are, plain=plain_moments,
 )  # fmt: skip
 NORMALISE = Op(
     "tdbn_normalise(Tensor x, Tensor mean, Tensor scale, Tensor shift, int axis, str? backend) -> Tensor",
-    launch=launch_normalise, fake=fake_normalise, flat=_as_they_are, structured=_as_they_are,
+    launch=launch_normalise, fake=fake_normalise, flat=_as_they_are, structured=_as_they_are, plain=plain_normalise,
 )  # fmt: skip
 GRADIENT_SUMS = Op(
     "tdbn_gradient_sums(Tensor grad, Tensor x, Tensor mean, int axis, str? backend) -> Tensor",
@@ -196,6 +208,7 @@ GRADIENT = Op(
 LIF_FORWARD = Op(
     f"tdbn_lif({_LIF_INPUTS}, str output, SymInt? steps, bool state, str? backend) -> (Tensor, Tensor)",
     launch=lif_op.launch_forward, fake=lif_op.fake_forward, flat=_flat_lif, structured=_structured_lif,
+    plain=lif_op.plain_forward,
 )  # fmt: skip
 LIF_BACKWARD = Op(
     f"tdbn_lif_backward(Tensor grad, Tensor? grad_v, {_LIF_INPUTS}, str output, SymInt? steps, bool[3] wanted, "
@@ -223,10 +236,10 @@ def _factors(s: Settings, weight: Tensor, inverse: Tensor, sums: Tensor) -> Fact
 
 
 def _gradients(
-    ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor, sums: Tensor, reuse: bool
-) -> list[Tensor | None]:
-    """The gradients of x, weight and bias, from that of the normalised x and its sums."""
-    s, wanted = ctx.settings, ctx.needs_input_grad[:3]
+    s: Settings, wanted: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor,
+    sums: Tensor, reuse: bool,
+) -> list[Tensor | None]:  # fmt: skip
+    """The gradients of x, weight and bias as far as they are wanted, from that of the normalised x and its sums."""
     factors = _factors(s, weight, inverse, sums)  # in every process, as they have to meet
     grad_x = GRADIENT(x, grad, x, mean, factors, s.axis, s.backend, reuse) if wanted[0] else None
     return wanted_only([grad_x, sums[1] * inverse, sums[0]], wanted)
@@ -235,47 +248,103 @@ def _gradients(
 class NormFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, mean, inverse, s):
-        ctx.save_for_backward(x, weight, mean, inverse)
+        ctx.save_for_backward(x, weight, bias, mean, inverse)
         ctx.settings = s
         return run_norm(x, weight, bias, mean, inverse, s)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        x, weight, mean, inverse = ctx.saved_tensors
-        s = ctx.settings
-        sums = GRADIENT_SUMS(x, grad, x, mean, s.axis, s.backend)
-        return *_gradients(ctx, grad, x, weight, mean, inverse, sums, reuse=False), None, None, None
+        *tensors, mean, inverse = ctx.saved_tensors
+        s, wanted = ctx.settings, ctx.needs_input_grad[:3]
+
+        def by_kernels():
+            x, weight, _ = tensors
+            sums = GRADIENT_SUMS(x, grad, x, mean, s.axis, s.backend)
+            return _gradients(s, wanted, grad, x, weight, mean, inverse, sums, reuse=False)
+
+        def plain(*tensors):
+            return [plain_norm(*tensors, mean, inverse, s)]
+
+        if differentiates_gradients((grad,)):
+            return *differentiable_gradients(plain, tensors, (grad,), wanted, by_kernels), None, None, None
+        return *by_kernels(), None, None, None
 
 
 class NormLIFFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, mean, inverse, shortcut, v0, decay, threshold, s, neuron, output, steps, state):
-        ctx.save_for_backward(x, weight, bias, mean, inverse, shortcut, v0, decay, threshold)
-        ctx.settings = s
-        ctx.arguments = neuron, output, steps, state
+    def forward(ctx, x, weight, bias, shortcut, v0, decay, threshold, mean, inverse, s, neuron, output, steps, state):
+        tensors = x, weight, bias, shortcut, v0, decay, threshold
+        ctx.save_for_backward(*tensors, mean, inverse)
+        ctx.arguments = s, neuron, output, steps, state
         ctx.set_materialize_grads(False)
-        norm = Norm(mean, *scale_and_shift(weight, bias, inverse), shortcut)
-        return run_lif(Inputs(neuron, x, v0, decay, threshold, steps, norm), output, state, s.backend)
+        return run_lif(_inputs(tensors, mean, inverse, neuron, steps), output, state, s.backend)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, grad, grad_v):
-        x, weight, bias, mean, inverse, shortcut, v0, decay, threshold = ctx.saved_tensors
-        neuron, output, steps, state = ctx.arguments
-        norm = Norm(mean, *scale_and_shift(weight, bias, inverse), shortcut)
-        i = Inputs(neuron, x, v0, decay, threshold, steps, norm)
-        if grad is None:
-            grad = torch.zeros_like(lif_op.spikes_like(i, output))
-        wanted = ctx.needs_input_grad[6:9]
-        arguments = i, grad, grad_v if state else None, output, wanted, ctx.settings.backend
-        grad_y, *others, sums = (
-            LIF_BACKWARD(x, *arguments) if neuron.has_kernels else lif_op.launch_backward(*arguments)
+        *tensors, mean, inverse = ctx.saved_tensors
+        s, neuron, output, steps, state = ctx.arguments
+        wanted, grads = ctx.needs_input_grad[:7], (grad, grad_v if state else None)
+
+        def by_kernels():
+            return _lif_gradients(
+                _inputs(tensors, mean, inverse, neuron, steps), *grads, output, wanted, s, tensors[1], inverse
+            )
+
+        def plain(*tensors):
+            return plain_lif(tensors, mean, inverse, s, neuron, output, steps)
+
+        if differentiates_gradients(grads):
+            return *differentiable_gradients(plain, tensors, grads, wanted, by_kernels), *[None] * 7
+        return *by_kernels(), *[None] * 7
+
+
+def _lif_gradients(
+    i: Inputs, grad: Tensor | None, grad_v: Tensor | None, output: str, wanted: Sequence[bool], s: Settings,
+    weight: Tensor, inverse: Tensor,
+) -> list[Tensor | None]:  # fmt: skip
+    """Those of x, weight, bias, shortcut, v0, decay and threshold, as far as they are wanted."""
+    assert i.norm is not None
+    if grad is None:
+        grad = torch.zeros_like(lif_op.spikes_like(i, output))
+    arguments = i, grad, grad_v, output, wanted[4:], s.backend
+    found: Any = LIF_BACKWARD(i.x, *arguments) if i.neuron.has_kernels else lif_op.launch_backward(*arguments)
+    grad_y, *others, sums = found
+    of_norm = _gradients(s, wanted[:3], grad_y, i.x, weight, i.norm.mean, inverse, sums, reuse=not wanted[3])
+    return [*of_norm, *wanted_only([grad_y, *others], wanted[3:])]
+
+
+def _inputs(tensors: Tensors, mean: Tensor, inverse: Tensor, neuron: Neuron, steps: int | None) -> Inputs:
+    x, weight, bias, shortcut, v0, decay, threshold = tensors
+    norm = Norm(mean, *scale_and_shift(weight, bias, inverse), shortcut)
+    return Inputs(neuron, x, v0, decay, threshold, steps, norm)
+
+
+def _differentiable_statistics(x: Tensor, mean: Tensor, inverse: Tensor, s: Settings) -> tuple[Tensor, Tensor]:
+    """Mean and inverse as they are, as functions of x where they are those of the batch."""
+    if s.values is None:
+        return mean, inverse
+    if processes.many(s.group):
+        raise NotImplementedError(
+            "a batch norm over several processes has first derivatives only, by backward() or torch.autograd.grad; "
+            "group=False takes the statistics of this process alone"
         )
-        by_shortcut = ctx.needs_input_grad[5]
-        of_norm = _gradients(ctx, grad_y, x, weight, mean, inverse, sums, reuse=not by_shortcut)
-        of_neuron = wanted_only(others, wanted)
-        return *of_norm, None, None, grad_y if by_shortcut else None, *of_neuron, *[None] * 5
+    of_x, variance = reference.moments(x, s.axis)
+    inverse_of_x = torch.rsqrt(variance + s.eps)
+    return mean.detach() + (of_x - of_x.detach()), inverse.detach() + (inverse_of_x - inverse_of_x.detach())
+
+
+def plain_norm(x: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor, inverse: Tensor, s: Settings) -> Tensor:
+    """The normalised x in plain torch, which has all derivatives."""
+    mean, inverse = _differentiable_statistics(x, mean, inverse, s)
+    return reference.normalise(x, mean, *scale_and_shift(weight, bias, inverse), s.axis)
+
+
+def plain_lif(
+    tensors: Tensors, mean: Tensor, inverse: Tensor, s: Settings, neuron: Neuron, output: str, steps: int | None
+) -> tuple[Tensor, Tensor]:
+    """The neuron of a normalised input in plain torch, which has all derivatives."""
+    mean, inverse = _differentiable_statistics(tensors[0], mean, inverse, s)
+    return neuron_reference.forward(_inputs(tensors, mean, inverse, neuron, steps), output, differentiable=True)
 
 
 def run_norm(x: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor, inverse: Tensor, s: Settings) -> Tensor:
@@ -285,6 +354,8 @@ def run_norm(x: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor, inver
 
 def norm(x: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor, inverse: Tensor, s: Settings) -> Tensor:
     """The normalised x, through autograd where a gradient is needed."""
+    if transformed():
+        return plain_norm(x, weight, bias, mean, inverse, s)
     if needs_gradient(x, weight, bias):
         return NormFunction.apply(x, weight, bias, mean, inverse, s)
     return run_norm(x, weight, bias, mean, inverse, s)
@@ -292,22 +363,24 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor, inverse: 
 
 def run_lif(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
     """The neuron of a normalised input, without autograd."""
-    if i.neuron.has_kernels:
-        return LIF_FORWARD(i.x, i, output, state, backend)
-    return lif_op.run_forward(i, output, state, backend)
+    known = lif_op.of_schema(i)
+    return LIF_FORWARD(i.x, known, output, state, backend) if known else lif_op.launch_alone(i, output, state, backend)
 
 
 def lif(
-    x: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor, inverse: Tensor, shortcut: Tensor | None,
-    v0: Tensor | None, decay: Tensor | None, threshold: Tensor | None, s: Settings, neuron: Neuron, output: str,
-    steps: int | None, state: bool,
+    tensors: Tensors, mean: Tensor, inverse: Tensor, s: Settings, neuron: Neuron, output: str, steps: int | None,
+    state: bool,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """The neuron of a normalised input, through autograd where a gradient is needed."""
-    if needs_gradient(x, weight, bias, shortcut, v0, decay, threshold):
-        tensors = x, weight, bias, mean, inverse, shortcut, v0, decay, threshold
-        return NormLIFFunction.apply(*tensors, s, neuron, output, steps, state)
-    norm = Norm(mean, *scale_and_shift(weight, bias, inverse), shortcut)
-    return run_lif(Inputs(neuron, x, v0, decay, threshold, steps, norm), output, state, s.backend)
+    """The neuron of a normalised input, through autograd where a gradient is needed.
+
+    Args:
+        tensors: x, weight, bias, shortcut, v0, decay and threshold.
+    """
+    if transformed():
+        return plain_lif(tensors, mean, inverse, s, neuron, output, steps)
+    if needs_gradient(*tensors):
+        return NormLIFFunction.apply(*tensors, mean, inverse, s, neuron, output, steps, state)
+    return run_lif(_inputs(tensors, mean, inverse, neuron, steps), output, state, s.backend)
 
 
 def statistics(x: Tensor, axis: int, group: Group, backend: str | None) -> tuple[Tensor, Tensor, int]:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from deal_kernels.compat.steps import (
     State,
     Timed,
+    differs_by_step,
     first_step,
     is_timed,
     run_module,
@@ -26,6 +27,13 @@ from deal_kernels.compat.tracing import Attribute, Plan, changes_in_place, neuro
 SHARED = {
     "size", "dim", "ndimension", "numel", "nelement", "element_size", "is_floating_point", "is_complex", "shape",
     "dtype", "device", "ndim", "layout", "is_cuda", "requires_grad",
+}  # fmt: skip
+
+
+# Functions that draw a mask, which every step has its own of.
+MASKS = {
+    "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "feature_dropout",
+    "rrelu",
 }  # fmt: skip
 
 
@@ -82,13 +90,28 @@ class Execution:
             return args[0][args[1]]
         args, kwargs = pytree.tree_map(lambda each: each.record if isinstance(each, State) else each, (args, kwargs))
         if node.op == "call_module":
-            module = self.module.get_submodule(str(node.target))
-            return run_module(module, args, kwargs, self.exact) if is_timed(args, kwargs) else module(*args, **kwargs)
+            return self.layer(self.module.get_submodule(str(node.target)), args, kwargs)
         return self.function(node, args, kwargs)
+
+    def layer(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not is_timed(args, kwargs):
+            if not differs_by_step(module):
+                return module(*args, **kwargs)
+            args, kwargs = self.timed(args, kwargs)
+        return run_module(module, args, kwargs, self.exact)
+
+    def timed(self, args: Any, kwargs: Any) -> Any:
+        """The arguments with tensors that all steps share as values over time."""
+        return pytree.tree_map(
+            lambda each: Timed(each.expand(self.length, *each.shape)) if isinstance(each, Tensor) else each,
+            (args, kwargs),
+        )
 
     def function(self, node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         target: Any = node.target
         function: Callable[..., Any] = _method(target) if node.op == "call_method" else target
+        if getattr(target, "__name__", "") in MASKS and not is_timed(args, kwargs):
+            args, kwargs = self.timed(args, kwargs)
         if not is_timed(args, kwargs) or (target is getattr and not isinstance(args[0], Timed)):
             return function(*args, **kwargs)
         if (args[1] if target is getattr else target) in SHARED:

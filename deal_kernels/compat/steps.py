@@ -9,6 +9,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from deal_kernels.compat.fused import Fused, Run
 from deal_kernels.lif import LIF
@@ -56,10 +57,10 @@ def module_refusal(module: nn.Module) -> str | None:
     if isinstance(module, LIF):
         plain = module.neuron["steps"] is module.neuron["reduce"] is None and not module.neuron["pack"]
         return None if plain and not module.return_state else "it returns no plain spikes over time"
-    if isinstance(module, (*LAYERS, _NormBase)):
-        return None
     if kind.__module__.startswith("spikingjelly") and getattr(module, "step_mode", "s") != "s":
         return "step_mode='m' takes all steps by itself; over_time needs step_mode='s'"
+    if isinstance(module, (*LAYERS, _NormBase)) or has_memory(module):
+        return None
     if _of_torch(kind) is None:
         return "it is not known to compute every sample by itself"
     return None
@@ -73,6 +74,11 @@ def _of_torch(kind: type[nn.Module]) -> type[nn.Module] | None:
     return kind if known else None
 
 
+def has_memory(module: nn.Module) -> bool:
+    """Whether a module other than a neuron is one of SpikingJelly with a state, such as the mask of its dropout."""
+    return type(module).__module__.startswith("spikingjelly") and hasattr(module, "reset")
+
+
 def has_hooks(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
@@ -83,7 +89,7 @@ def run_module(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any],
     """A module that is no neuron, on values over time."""
     if isinstance(module, LAYERS):
         return Timed(module(args[0].every))
-    one_by_one = has_hooks(module) or (isinstance(module, _NormBase) and _takes_statistics(module))
+    one_by_one = has_hooks(module) or has_memory(module) or takes_statistics(module)
     if getattr(module, "inplace", False) and not one_by_one:
         return _at_once(module, args, kwargs)
     if exact or one_by_one:
@@ -91,9 +97,15 @@ def run_module(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any],
     return _at_once(module, args, kwargs)
 
 
-def _takes_statistics(norm: _NormBase) -> bool:
+def takes_statistics(module: nn.Module) -> bool:
     """Whether a norm uses or updates the statistics of the batch, which every step has its own of."""
-    return norm.training or norm.running_mean is None
+    return isinstance(module, _NormBase) and (module.training or module.running_mean is None)
+
+
+def differs_by_step(module: nn.Module) -> bool:
+    """Whether a call with the same input in every step does not do the same each time."""
+    random = isinstance(module, (_DropoutNd, nn.RReLU)) and module.training
+    return random or has_memory(module) or takes_statistics(module) or has_hooks(module)
 
 
 def _at_once(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -11,10 +11,11 @@ import torch
 from torch import fx, nn
 
 from deal_kernels.compat.fused import Fused
+from deal_kernels.compat.handwritten import Handwritten
 from deal_kernels.compat.steps import LAYERS, has_hooks, module_refusal
 from deal_kernels.compat.swapping import adapter
 
-FUNCTIONS = ("torch.", "_operator.", "math.", "builtins.getattr")  # the beginnings of their names
+FUNCTIONS = ("torch.", "_operator.", "math.", "getattr")  # the beginnings of their names
 RANDOM = {
     "bernoulli", "multinomial", "normal", "poisson", "rand", "rand_like", "randint", "randint_like", "randn",
     "randn_like", "randperm",
@@ -59,6 +60,15 @@ class Plan(NamedTuple):
 def is_neuron(module: nn.Module, own: tuple[type[nn.Module], ...]) -> bool:
     """Whether a module is a neuron of a library, or of one of the caller's own classes."""
     return type(module) in own or isinstance(module, Fused) or adapter(type(module)) != (None, None)
+
+
+def takes_all_steps(neuron: nn.Module) -> bool:
+    """Whether a neuron of SpikingJelly or Norse, or of a public network, is one that takes [T, ...]."""
+    names = {(base.__module__.split(".")[0], base.__name__) for base in type(neuron).__mro__}
+    sequence = {("norse", "SNN"), ("norse", "SNNRecurrent")} & names
+    multi_step = any(library == "spikingjelly" and name.startswith("MultiStep") for library, name in names)
+    own = isinstance(neuron, Handwritten)
+    return own or bool(sequence) or multi_step or getattr(neuron, "step_mode", "s") != "s"
 
 
 class _Tracer(fx.Tracer):
@@ -152,8 +162,11 @@ class Planner:
 
     def neuron_call(self, node: fx.Node) -> NeuronCall:
         neuron = self.module.get_submodule(node.target)  # type: ignore[arg-type]
-        if getattr(neuron, "step_mode", "s") != "s":
-            raise ValueError(f"the neuron {node.target} has step_mode='m'; over_time needs step_mode='s'")
+        if takes_all_steps(neuron):
+            raise ValueError(
+                f"the neuron {node.target} takes all steps by itself; over_time needs one that takes a step, with "
+                "step_mode='s' in SpikingJelly, a Cell in Norse"
+            )
         _, *given = neuron_arguments(neuron, node.args, node.kwargs)
         items = {user.args[1]: user for user in node.users if user.target is operator.getitem}
         states = [self.source(node, each, items.get(k)) for k, each in enumerate(given, 1)]
@@ -232,8 +245,8 @@ def changes_in_place(node: fx.Node) -> bool:
     if node.op == "call_method":
         return str(node.target).endswith("_") and not str(node.target).endswith("__")
     name = getattr(node.target, "__name__", "")
-    augmented = getattr(node.target, "__module__", "") == "_operator" and name in INPLACE_OPERATORS
-    return augmented or bool(node.kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__"))
+    augmented: bool = getattr(node.target, "__module__", "") == "_operator" and name in INPLACE_OPERATORS
+    return augmented or node.kwargs.get("inplace") is True or (name.endswith("_") and not name.endswith("__"))
 
 
 def _argument(value: Any) -> fx.Node | None:

@@ -178,7 +178,7 @@ class Lapicque(Neuron):
     def kernel(self, x: Tensor, states: dict[str, Tensor | None], **arguments: Any) -> Any:
         mem = states["mem"]
         if arguments["reset"] == "next_hard" and mem is not None:
-            x = x * (1 - self.mem_reset(mem))  # type: ignore[operator]  # its reset clears the new input, too
+            x = x * (1 - self.mem_reset(mem))  # type: ignore[attr-defined]  # its reset clears the new input, too
         return super().kernel(x, states, **arguments)
 
     def records(self, settings: dict[str, Any], record: bool) -> bool:

@@ -217,7 +217,7 @@ class Planner:
         """
         if user.target is not operator.getitem:
             return not (passed_on and all(passed_on))
-        k = user.args[1]
+        k: Any = user.args[1]
         last_is_enough = isinstance(k, int) and 0 < k <= len(passed_on) and passed_on[k - 1]
         return k != 0 and any(each.op != "output" or not last_is_enough for each in user.users)
 
@@ -246,7 +246,7 @@ def changes_in_place(node: fx.Node) -> bool:
         return str(node.target).endswith("_") and not str(node.target).endswith("__")
     name = getattr(node.target, "__name__", "")
     augmented: bool = getattr(node.target, "__module__", "") == "_operator" and name in INPLACE_OPERATORS
-    return augmented or node.kwargs.get("inplace") is True or (name.endswith("_") and not name.endswith("__"))
+    return augmented or bool(node.kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__"))
 
 
 def _argument(value: Any) -> fx.Node | None:

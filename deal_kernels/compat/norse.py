@@ -19,17 +19,21 @@ METHODS = ("heaviside", "super", "triangle", "tanh", "circ", "heavi_erfc")
 class Neuron(Fused):
     """A neuron that gets its state with each call."""
 
-    home: str  # the module of norse.torch.functional that has its state
-    state: str  # the class of its state
+    home: str  # the module of norse.torch.functional that has its step and its state
+    step: str
+    state: str
     # Attributes of the library's class.
     p: Any
     dt: float
+    activation: Any
     state_fallback: Any
 
     @classmethod
     def refusal(cls, module: Any) -> str | None:
         if module.p.method not in METHODS:
             return f"method={module.p.method!r} has no fused form"
+        if module.activation is not getattr(functional(cls.home), cls.step):
+            return f"it computes {module.activation.__name__}"
         return None if one_number(module.p.v_reset) is not None else "v_reset is learnt or has several values"
 
     def parameters_of(self) -> dict[str, Any]:
@@ -56,6 +60,10 @@ class Neuron(Fused):
             return None
         return {**found, **self.reset(), **self.firing()}
 
+    def entering(self, x: Tensor, state: Any) -> Tensor:
+        """The input in the dtype in which the library computes with it."""
+        return x if x.is_floating_point() or not isinstance(state.v, Tensor) else x.to(state.v.dtype)
+
     def firing(self) -> dict[str, Any]:
         """The settings of the spike function."""
         method, alpha = self.p.method, self.p.alpha
@@ -71,7 +79,7 @@ class Neuron(Fused):
         if x.layout is not torch.strided:
             return None
         state = self.state_fallback(x[0] if steps is None else x) if state is None else state
-        x = x if x.is_floating_point() or not isinstance(state[0], Tensor) else x.to(state[0].dtype)
+        x = self.entering(x, state)
         row = x[0] if steps is None else x
         current, states = self.current(x), broadcast(state, row)
         settings = self.settings(row)
@@ -114,7 +122,7 @@ class Sequence(Neuron):
 
 
 class LIFBoxCell(Cell):
-    home, state = "lif_box", "LIFBoxFeedForwardState"
+    home, step, state = "lif_box", "lif_box_feed_forward_step", "LIFBoxFeedForwardState"
 
     @classmethod
     def refusal(cls, module: Any) -> str | None:
@@ -135,7 +143,7 @@ class LIFBoxCell(Cell):
 
 
 class _Integrator(Neuron):
-    home, state = "iaf", "IAFFeedForwardState"
+    home, step, state = "iaf", "iaf_feed_forward_step", "IAFFeedForwardState"
 
     def parameters_of(self) -> dict[str, Any]:
         return {}

@@ -15,6 +15,7 @@ from deal_kernels.compat.steps import (
     Timed,
     differs_by_step,
     first_step,
+    has_hooks,
     is_timed,
     run_module,
     run_neuron,
@@ -22,6 +23,7 @@ from deal_kernels.compat.steps import (
     vectorised,
 )
 from deal_kernels.compat.tracing import Attribute, Plan, changes_in_place, neuron_arguments
+from deal_kernels.lif import LIF, lif
 
 # Methods and attributes of a tensor whose value all steps share.
 SHARED = {
@@ -95,6 +97,8 @@ class Execution:
 
     def layer(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not is_timed(args, kwargs):
+            if type(module) is LIF and not has_hooks(module):
+                return Timed(module.run(lif, args[0], None, steps=self.length))
             if not differs_by_step(module):
                 return module(*args, **kwargs)
             args, kwargs = self.timed(args, kwargs)

@@ -88,7 +88,8 @@ def has_hooks(module: nn.Module) -> bool:
 def run_module(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], exact: bool) -> Any:
     """A module that is no neuron, on values over time."""
     if isinstance(module, LAYERS):
-        return Timed(module(args[0].every))
+        args, kwargs = pytree.tree_map(lambda each: each.every if isinstance(each, Timed) else each, (args, kwargs))
+        return Timed(module(*args, **kwargs))
     one_by_one = has_hooks(module) or has_memory(module) or takes_statistics(module)
     if getattr(module, "inplace", False) and not one_by_one:
         return _at_once(module, args, kwargs)
@@ -103,9 +104,10 @@ def takes_statistics(module: nn.Module) -> bool:
 
 
 def differs_by_step(module: nn.Module) -> bool:
-    """Whether a call with the same input in every step does not do the same each time."""
+    """Whether calls with the same input do not give the same each time, or change something."""
     random = isinstance(module, (_DropoutNd, nn.RReLU)) and module.training
-    return random or has_memory(module) or takes_statistics(module) or has_hooks(module)
+    stateful = isinstance(module, LAYERS) or has_memory(module) or takes_statistics(module)
+    return random or stateful or has_hooks(module)
 
 
 def _at_once(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,6 +1,7 @@
 """`swap` on neurons like snnTorch's; and on snnTorch's own, which tests/peers/install puts into a folder."""
 
 import itertools
+import math
 import os
 import pickle
 import subprocess
@@ -286,6 +287,29 @@ def test_a_reset_that_also_clears_the_input_runs_step_by_step():
     x = torch.randn(T, B, N) * 4
     assert torch.equal(fast(x), run(network[0], x, False)[0])
     assert torch.equal(fast(x[0], steps=T), run(network[0], x[:1].expand(T, B, N), False)[0])
+
+
+def atan(alpha):
+    """A spike function as snnTorch makes it."""
+
+    def inner(u):
+        return Step.apply(u, lambda u: alpha / 2 / (1 + (math.pi / 2 * alpha * u) ** 2))
+
+    inner.__qualname__, inner.__module__ = "atan.<locals>.inner", "snntorch.surrogate"
+    return inner
+
+
+def test_a_known_spike_function_has_the_gradients_of_the_library():
+    neuron, other = pair(Leaky, 0.9, spike_grad=atan(3.0), learnt=True)
+    assert other.firing()["surrogate"] == ATan(3.0)
+    agree(neuron, other, torch.randn(T, B, N), passed=True)
+
+
+def test_a_step_compiles_as_one_graph():
+    neuron, other = pair(Leaky, 0.9, spike_grad=atan(2.0), learnt=True)
+    found = torch.compile(other, fullgraph=True, backend="eager")(torch.ones(B, N))
+    for mine, theirs in zip(found, neuron(torch.ones(B, N)), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_it_can_be_pickled():

@@ -31,6 +31,9 @@ class Fused:
         """What the report says of this neuron, if there is more to say than that it was replaced."""
         return ""
 
+    def prepare(self) -> None:
+        """What can be found once, when the neuron has become a fused one."""
+
     def all_steps(
         self, x: Tensor, states: tuple[Any, ...], *, steps: int | None, threaded: bool, record: bool
     ) -> Run | None:

@@ -84,6 +84,7 @@ def _swap_known(name: str, module: nn.Module, report: Report, dry_run: bool) -> 
         report.replaced.append(Layer(name, kind.__name__, fused.note(module)))
         if not dry_run:
             module.__class__ = fused_class(fused, kind)
+            module.prepare()  # type: ignore[operator]
     elif reason is not None:
         report.left.append(Layer(name, kind.__name__, reason))
 

@@ -134,6 +134,9 @@ class Neuron(Fused):
         states = {name: getattr(self, name) for name in self.names}
         return {name: state if state.shape == row.shape else None for name, state in states.items()}
 
+    def prepare(self) -> None:
+        self.firing()  # torch.compile cannot read the closure that a spike function is
+
     def firing(self) -> dict[str, Any]:
         """The settings of the spike function, found once for each function."""
         if self.surrogate_disable:

@@ -12,12 +12,13 @@ from typing import Any
 
 from torch import nn
 
-from deal_kernels.compat import handwritten
+from deal_kernels.compat import handwritten, norse
 from deal_kernels.compat.fused import Fused, fused_class
 from deal_kernels.compat.report import Layer, Report
+from deal_kernels.compat.snntorch import swap as snntorch
 from deal_kernels.compat.spikingjelly import swap as spikingjelly
 
-LIBRARIES = (spikingjelly,)
+LIBRARIES = (spikingjelly, snntorch, norse)
 ADAPTERS: dict[str, type[Fused]] = {name: fused for library in LIBRARIES for name, fused in library.ADAPTERS.items()}
 NEURONS = tuple(name for library in LIBRARIES for name in library.NEURONS)
 # What a subclass may have of its own, and still be the same neuron.
@@ -35,9 +36,14 @@ def swap(
     """Replaces the neurons of a network by fused ones that give the same bits, in place.
 
     It knows the neurons of SpikingJelly (LIF, IF, ParametricLIF, ILIF, HalfThresholdIF, SLTT and OTTT of 2.0; IF, LIF
-    and ParametricLIF of `activation_based` 0.0.0.0.14 and `clock_driven` 0.0.0.0.12), their subclasses that override
-    nothing but ``__init__``, and the neurons that MS-ResNet, EMS-YOLO, SpikeYOLO and TET wrote themselves, by their
-    source. Parameters, state_dict, hooks and state stay, and so do the library's functions, such as ``reset_net``.
+    and ParametricLIF of `activation_based` 0.0.0.0.14 and `clock_driven` 0.0.0.0.12), of snnTorch 1.0.0 (Leaky,
+    Lapicque) and of Norse 1.1.0 (LIFBoxCell, IAF, IAFCell), their subclasses that override nothing but ``__init__``,
+    and the neurons that MS-ResNet, EMS-YOLO, SpikeYOLO and TET wrote themselves, by their source. Parameters,
+    state_dict, hooks and state stay, and so do the library's functions, such as ``reset_net``. A neuron whose settings
+    no kernel has is left, and the report says why; for inputs that no kernel takes, such as half precision in some
+    neurons, a neuron runs the library's own step.
+
+    A neuron that its network calls in a loop over time gains little: see `over_time`.
 
     Args:
         model: a network, or a single neuron.
@@ -78,18 +84,20 @@ def _swap_known(name: str, module: nn.Module, report: Report, dry_run: bool) -> 
         report.replaced.append(Layer(name, kind.__name__, fused.note(module)))
         if not dry_run:
             module.__class__ = fused_class(fused, kind)
+            module.prepare()  # type: ignore[operator]
     elif reason is not None:
         report.left.append(Layer(name, kind.__name__, reason))
 
 
 def adapter(kind: type[nn.Module]) -> tuple[type[Fused] | None, str | None]:
     """The fused form of a class of neurons. If there is none, why; None and None if it is no neuron."""
-    known: type[nn.Module] = next((base for base in kind.__mro__ if base.__module__.startswith(NEURONS)), nn.Module)
+    known: type[nn.Module] = next(
+        (base for base in kind.__mro__ if _name(base) in ADAPTERS or base.__module__.startswith(NEURONS)), nn.Module
+    )
     if known is nn.Module:
         (fused, reason), allowed = handwritten.form(kind), HARMLESS | {"forward"}
     else:
-        fused, reason = ADAPTERS.get(f"{known.__module__}.{known.__qualname__}"), f"{known.__name__} has no fused form"
-        allowed = HARMLESS
+        fused, reason, allowed = ADAPTERS.get(_name(known)), f"{known.__name__} has no fused form", HARMLESS
     if fused is None:
         return None, reason
     own = {name: base for base in kind.__mro__[: kind.__mro__.index(known)] for name in vars(base)}
@@ -97,6 +105,10 @@ def adapter(kind: type[nn.Module]) -> tuple[type[Fused] | None, str | None]:
     if overridden:
         return None, f"{own[overridden[0]].__name__} overrides {', '.join(overridden)}"
     return fused, None
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _put(made: Mapping[nn.Module, nn.Module], model: nn.Module) -> None:

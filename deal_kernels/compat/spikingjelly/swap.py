@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deal_kernels.compat.fused import Fused
+from deal_kernels.compat.fused import Fused, Run
 from deal_kernels.compat.spikingjelly.standin.neurons import States, decays_by_tau, decays_by_weight
 from deal_kernels.compat.spikingjelly.surrogates import refusal, spike_settings
 from deal_kernels.lif import lif
@@ -74,6 +74,13 @@ class Node(Fused):
         if record:
             self.v_seq = States(x, v, settings)
         return spikes
+
+    def all_steps(
+        self, x: Tensor, states: tuple[Any, ...], *, steps: int | None, threaded: bool, record: bool
+    ) -> Run | None:
+        if states or getattr(self, "store_v_seq", False) or not self.runs_fused():
+            return None
+        return Run(self.run_from_state(x if steps is None else x.expand(steps, *x.shape), record=False), ())
 
     @property
     def v_seq(self) -> Tensor | None:
@@ -155,6 +162,9 @@ class OnlineNode2(Node2):
 
     def step_settings(self) -> dict[str, Any]:
         return self.settings() if self.training else {**self.settings(), "surrogate": LeakyReLU(0.0, 0.0)}
+
+    def all_steps(self, *_: Any, **__: Any) -> Run | None:
+        return None
 
     def single_step_functional_forward(self, inputs: Any, states: Any, **named: Any) -> Any:
         if not self.fuses(inputs[0]):

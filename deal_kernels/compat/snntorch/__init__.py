@@ -1,0 +1,1 @@
+"""The fused forms of snnTorch's neurons: Leaky and Lapicque."""

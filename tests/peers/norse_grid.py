@@ -1,0 +1,122 @@
+"""Compares Norse's neurons with what `swap` makes of them, over a grid of parameters.
+
+PYTHONPATH=FOLDER/norse-1.1.0 python tests/peers/norse_grid.py
+
+Spikes and states have the same bits in every step, and their types are the same. Gradients of the input differ by less
+than 3e-6 of the largest; those of parameters, whose terms cancel, are compared in float64.
+"""
+
+import itertools
+
+import torch
+from norse.torch.functional.iaf import IAFParameters
+from norse.torch.functional.lif_box import LIFBoxParameters
+from norse.torch.functional.reset import reset_subtract, reset_value
+from norse.torch.module.iaf import IAF, IAFCell
+from norse.torch.module.lif_box import LIFBoxCell
+from norse.torch.module.snn import SNN, SNNCell
+from torch import nn
+
+from deal_kernels.compat import swap
+from deal_kernels.compat.fused import Fused
+
+T, B, N = 9, 3, 7
+OWN = {"steps": 0}
+
+
+def count_own_steps(kind):
+    forward = kind.forward
+
+    def counted(self, *args, **kwargs):
+        OWN["steps"] += isinstance(self, Fused)
+        return forward(self, *args, **kwargs)
+
+    kind.forward = counted
+
+
+def grid():
+    for method, alpha, shape, v_reset, learnt, starts in itertools.product(
+        ("super", "triangle", "tanh", "circ", "heavi_erfc", "heaviside"), (100.0, 2.0), ((), (N,), (B, N)), (0.0, -0.2),
+        (False, True), (False, True),
+    ):  # fmt: skip
+        common = {"method": method, "alpha": torch.tensor(alpha), "v_reset": torch.tensor(v_reset)}
+        for kind in (IAF, IAFCell):
+            yield kind, IAFParameters, {"v_th": drawn(shape, 0.5, 2.0)}, common, learnt, starts, False
+        yield IAF, IAFParameters, {"v_th": drawn(shape, 0.5, 2.0)}, common, learnt, starts, True
+        for reset in (reset_value, reset_subtract):
+            tensors = {
+                "v_th": drawn(shape, 0.4, 1.0), "tau_mem_inv": drawn(shape, 100.0, 300.0),
+                "v_leak": drawn(shape, -0.3, 0.3),
+            }  # fmt: skip
+            yield LIFBoxCell, LIFBoxParameters, tensors, common | {"reset_method": reset}, learnt, starts, False
+
+
+def drawn(shape, low, high):
+    return torch.rand(shape) * (high - low) + low
+
+
+def run(neuron, x, state):
+    """Spikes, and the state after every step that the neuron tells."""
+    if isinstance(neuron, SNN):
+        return neuron(x, state)
+    results = []
+    for step in x:
+        z, state = neuron(step, state)
+        results.append((z, state.v.expand(step.shape)))
+    spikes, states = (torch.stack(each) for each in zip(*results, strict=True))
+    return spikes, type(state)(states)
+
+
+def compared(neuron, x, v, parameters):
+    """What the neuron returns, the gradient of its input and those of its parameters."""
+    x = x.clone().requires_grad_()
+    state = None if v is None else type(neuron.state_fallback(x[0]))(v)
+    z, after = run(neuron, x, state)
+    total = (z * torch.linspace(-1, 1, z.numel()).view(z.shape)).sum() + after.v.sin().sum()
+    of_x, *others = torch.autograd.grad(total, [x, *parameters], allow_unused=True)
+    return z, after, of_x, [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, others, strict=True)]
+
+
+def check(kind, of, tensors, common, learnt, starts, records):
+    for dtype in (torch.float32, torch.float64):
+        typed = {name: p.to(dtype) for name, p in tensors.items()}
+        typed = {name: nn.Parameter(p) for name, p in typed.items()} if learnt else typed
+        parameters = list(typed.values()) if learnt else []
+        x = torch.randn(T, B, N, generator=torch.Generator().manual_seed(1)).to(dtype) * (
+            1.0 if of is IAFParameters else 4.0
+        )
+        v = x[0] * 0.3 if starts else None
+        found = []
+        for swapped in (False, True):
+            p = of(**typed, **{name: each.clone() if name == "v_reset" else each for name, each in common.items()})
+            neuron = kind(p)
+            neuron.record_states = records
+            assert not swapped or len(swap(neuron).replaced) == 1
+            found.append(compared(neuron, x, v, parameters))
+        (z, after, of_x, others), (our_z, ours, our_of_x, our_others) = found
+        assert our_z.dtype == z.dtype and torch.equal(our_z, z)
+        assert type(ours) is type(after) and ours.v.dtype == after.v.dtype and torch.equal(ours.v, after.v)
+        assert (our_of_x - of_x).abs().max() <= 3e-6 * of_x.abs().max()
+        if dtype == torch.float64:
+            for mine, theirs in zip(our_others, others, strict=True):
+                assert (mine - theirs).abs().max() <= 1e-9 * theirs.abs().max().clamp(min=0.05)
+
+
+def main():
+    for kind in (SNN, SNNCell):
+        count_own_steps(kind)
+    torch.manual_seed(0)
+    done = 0
+    for each in grid():
+        try:
+            check(*each)
+        except AssertionError:
+            print("differs:", *each)
+            raise
+        done += 1
+    print(f"{done} neurons agree; {OWN['steps']} steps were the library's own")
+    assert OWN["steps"] == 0
+
+
+if __name__ == "__main__":
+    main()

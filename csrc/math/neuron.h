@@ -1,4 +1,4 @@
-// The spiking neuron: charge, fire, reset, and their derivatives. deal_kernels/lif/reference.py is the same in Python.
+// The spiking neuron: charge, fire, reset, and their derivatives. deal_kernels/_common/cell.py is the same in Python.
 // The order of operations and the true division are part of the definition, because they decide the bits.
 #pragma once
 #include "surrogate.h"

@@ -9,9 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from deal_kernels._common.layout import inner_of, period
-from deal_kernels.lif.reference import Inputs
-from deal_kernels.lif.triton_neuron import (
+from deal_kernels._common.layout import inner_of
+from deal_kernels._common.parameters import period
+from deal_kernels._common.triton_neuron import (
     advance,
     charge_gradient,
     decay_gradient,
@@ -24,6 +24,7 @@ from deal_kernels.lif.triton_neuron import (
     state_share,
     threshold_gradient,
 )
+from deal_kernels.lif.reference import Inputs
 
 FORWARD_BLOCK = {torch.float32: 512, torch.float16: 1024, torch.bfloat16: 1024}  # 16 bytes of x a thread
 FORWARD_WARPS = 4

@@ -3,6 +3,7 @@
 #include "conv.h"
 #include "degradation.h"
 #include "lif.h"
+#include "multistate.h"
 #include "ssim.h"
 #include "tdbn.h"
 
@@ -16,6 +17,7 @@ PYBIND11_MODULE(_C, m) {
 #endif
   define_dtype(m);
   define_lif(m);
+  define_multistate(m);
   define_tdbn(m);
   define_degradation(m);
   define_ssim(m);
@@ -24,6 +26,7 @@ PYBIND11_MODULE(_C, m) {
 
   py::module_ cpu = m.def_submodule("cpu");
   define_lif_cpu(cpu);
+  define_multistate_cpu(cpu);
   define_tdbn_cpu(cpu);
   define_degradation_cpu(cpu);
   define_ssim_cpu(cpu);
@@ -34,6 +37,7 @@ PYBIND11_MODULE(_C, m) {
   m.attr("cuda_architectures") = DEAL_CUDA;
   py::module_ cuda = m.def_submodule("cuda");
   define_lif_cuda(cuda);
+  define_multistate_cuda(cuda);
   define_tdbn_cuda(cuda);
   define_degradation_cuda(cuda);
   define_ssim_cuda(cuda);

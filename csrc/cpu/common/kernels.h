@@ -6,6 +6,8 @@
 #define DEAL_EACH_KERNEL(of_each)                     \
   of_each(lif_forward, LifForward)                    \
   of_each(lif_backward, LifBackward)                  \
+  of_each(multistate_forward, MultistateForward)      \
+  of_each(multistate_backward, MultistateBackward)    \
   of_each(tdbn_moments, TdbnMoments)            \
   of_each(tdbn_normalise, TdbnNormalise)        \
   of_each(tdbn_gradient_sums, TdbnGradientSums) \

@@ -1,7 +1,5 @@
 """Independent neurons with several states: plain loops with torch's autograd behind them, and the cases to try."""
 
-import itertools
-
 import oracle
 import torch
 
@@ -33,13 +31,14 @@ OPTIONS = {
     "lsnn": [*RESETS.values(), {"v_rest": 0.2, "window": (-0.2, 1.5)}],
     "clif": [{}],
 }
+# Every model with every reset; those that share their spiking part with others in one of two ways to fire.
 CASES = {}
-for name in MODELS:
+for at, name in enumerate(MODELS):
     kind = name.split(",")[0]
     for number, options in enumerate(OPTIONS[kind]):
-        for fire, detach in (("ge", False), ("gt", True))[: 1 if kind == "clif" else 2]:
-            chosen = {**options, "fire": fire} if kind == "clif" else {**options, "fire": fire, "detach_reset": detach}
-            CASES[f"{name}, {number}, {fire}"] = name, chosen
+        for way in (0, 1) if kind == "lsnn" else (0,) if kind == "clif" else ((at + number) % 2,):
+            fire = {"fire": "gt", "detach_reset": True} if way else {"fire": "ge"}
+            CASES[f"{name}, {number}, {fire['fire']}"] = name, {**options, **fire}
 
 
 def ours(name):
@@ -181,7 +180,3 @@ def draws(*shapes, dtype=torch.float64, device="cpu", seed=0, scale=1.0):
     return [
         (torch.randn(shape, generator=generator, dtype=torch.float64) * scale).to(device, dtype) for shape in shapes
     ]
-
-
-def combinations(*ranges):
-    return list(itertools.product(*ranges))

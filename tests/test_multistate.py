@@ -4,7 +4,7 @@ import multistate_oracle as oracle
 import pytest
 import torch
 from lif_kinds import FIRES
-from multistate_oracle import CASES, MODELS, combinations, count, drawn, draws, ours, shapes, wide
+from multistate_oracle import CASES, MODELS, count, drawn, draws, ours, shapes, wide
 from oracle import close
 
 ROW = 2, 4, 8
@@ -132,11 +132,9 @@ def test_a_surrogate_of_the_caller(backend, device, name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(("steps", "neurons"), combinations((1, 2, 16, 17, 40), (1, 31, 32, 65, 513, 700)))
+@pytest.mark.parametrize(("steps", "neurons"), [(1, 1), (2, 31), (16, 32), (17, 65), (40, 513), (3, 700)])
 def test_sizes(backend, device, name, steps, neurons):
     """Every tail of a vector, a tile and a segment."""
-    if backend == "triton" and steps * neurons > 9000:
-        pytest.skip("the interpreter is slow")
     x, states, parameters = leaves(name, steps, (), torch.float32, device, row=(neurons,))
     result, last = ours(name)(x, *states, **parameters, surrogate="atan", return_state=True, backend=backend)
     expected, expected_last = oracle.run(name, x, *states, parameters=parameters, surrogate="atan")

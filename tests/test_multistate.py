@@ -7,6 +7,8 @@ from lif_kinds import FIRES
 from multistate_oracle import CASES, MODELS, count, drawn, draws, ours, shapes, wide
 from oracle import close
 
+from deal_kernels.surrogate import Sigmoid
+
 ROW = 2, 4, 8
 SURROGATES = {name: kind for name, kind in FIRES.items() if "levels" not in kind}
 EXACT = [name for name in MODELS if name != "clif"]  # whose states have the same bits on every device
@@ -34,6 +36,12 @@ def leaves(name, steps, shape, dtype, device, row=ROW):
     return x, states, parameters
 
 
+def gradients(results, leaves, grads):
+    """Zero for a leaf that has no part in the results."""
+    found = torch.autograd.grad(results, leaves, grads, allow_unused=True)
+    return [torch.zeros_like(leaf) if grad is None else grad for leaf, grad in zip(leaves, found, strict=True)]
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("output", ["spikes", "v"])
 def test_oracle(backend, device, case, output):
@@ -41,19 +49,23 @@ def test_oracle(backend, device, case, output):
     name, options = CASES[case]
     for steps, shape in ((19, (4,)), (3, ())):
         x, states, parameters = leaves(name, steps, shape, torch.float32, device)
-        broadcast = {key: wide(p) for key, p in parameters.items()}
         result, last = ours(name)(
             x, *states, **parameters, **options, output=output, return_state=True, backend=backend
         )
-        expected, expected_last = oracle.run(name, x, *states, parameters=broadcast, output=output, **options)
+        # The oracle has parameters for each neuron. Their gradients are the terms of the sums that ours are.
+        each = {key: wide(p).detach().expand(ROW).clone().requires_grad_() for key, p in parameters.items()}
+        expected, expected_last = oracle.run(name, x, *states, parameters=each, output=output, **options)
         for found, other in zip((result, *last), (expected, *expected_last), strict=True):
             assert found.dtype == torch.float32 and same(found, other, name, backend)
-        everything = [x, *states, *parameters.values()]
-        g = draws(*(each.shape for each in (result, *last)), dtype=torch.float32, device=device, seed=1)
-        grads = torch.autograd.grad([result, *last], everything, g)
-        others = torch.autograd.grad([expected, *expected_last], everything, g, allow_unused=True)
-        for grad, other in zip(grads, others, strict=True):
-            assert close(grad, torch.zeros_like(grad) if other is None else other, 2e-5 if grad.dim() < 2 else 3e-6)
+        g = draws(*(t.shape for t in (result, *last)), dtype=torch.float32, device=device, seed=1)
+        grads = torch.autograd.grad([result, *last], [x, *states, *parameters.values()], g)
+        others = gradients([expected, *expected_last], [x, *states, *each.values()], g)
+        sums = len(parameters)
+        for grad, other in zip(grads[:-sums], others[:-sums], strict=True):
+            assert close(grad, other, 3e-6)
+        for p, grad, terms in zip(parameters.values(), grads[-sums:], others[-sums:], strict=True):
+            total, size = (t.sum_to_size(wide(p).shape).reshape(p.shape) for t in (terms, terms.abs()))
+            assert grad.shape == p.shape and ((grad - total).abs() <= 3e-6 * size).all()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -72,9 +84,8 @@ def test_double(case, backend):
         everything = [x, *states, *parameters.values()]
         g = draws(*(each.shape for each in (result, *last)), seed=1)
         grads = torch.autograd.grad([result, *last], everything, g)
-        others = torch.autograd.grad([expected, *expected_last], everything, g, allow_unused=True)
-        for grad, other in zip(grads, others, strict=True):
-            assert close(grad, torch.zeros_like(grad) if other is None else other, 1e-9)
+        for grad, other in zip(grads, gradients([expected, *expected_last], everything, g), strict=True):
+            assert close(grad, other, 1e-9)
 
 
 @pytest.mark.parametrize("kind", SURROGATES)
@@ -117,8 +128,6 @@ def test_a_surrogate_of_the_caller(backend, device, name):
 
     def tanh_slope(u):
         return 0.5 * (1 - torch.tanh(u).square())
-
-    from deal_kernels.surrogate import Sigmoid
 
     for output in ("spikes", "v"):
         options = {**parameters, "output": output, "return_state": True, "backend": backend}

@@ -7,6 +7,7 @@ import torch
 
 from deal_kernels.degradation import mixture, sample_params
 from deal_kernels.lif import lif
+from deal_kernels.multistate import alif, clif, cuba, lsnn
 from deal_kernels.tdbn import tdbn_lif
 
 CHARGES = ({"tau": 3.0}, {"tau": 2.0, "decay_input": False}, {"beta": 0.7})
@@ -43,6 +44,11 @@ def digest() -> str:
         statistics = torch.randn(77, generator=generator), torch.rand(77, generator=generator) + 0.5
         spikes, v = tdbn_lif(x, None, None, *statistics, training=False, **charge, **reset, **fire, return_state=True)
         add(spikes, v, *torch.autograd.grad([spikes, v], x, [torch.ones_like(spikes), torch.ones_like(v)]))
+    for function, dtype in itertools.product((cuba, alif, lsnn, clif), DTYPES):
+        x = torch.randn(19, 3, 77, generator=generator, dtype=torch.float64).mul(2).to(dtype).requires_grad_()
+        threshold = torch.rand(77, generator=generator).add(0.5)
+        spikes, states = function(x, v_threshold=threshold, surrogate="sigmoid", return_state=True)
+        add(spikes, *states, *torch.autograd.grad([spikes, *states], x, [*map(torch.ones_like, (spikes, *states))]))
     for channels, dtype in itertools.product((1, 3), DTYPES):
         x = torch.rand(2, channels, 11, 37, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
         weights = torch.rand(2, 3, len(DEGRADATIONS), generator=generator).mul(0.2)

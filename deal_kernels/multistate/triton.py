@@ -272,10 +272,11 @@ def _named(name: str, values: Sequence[Any], count: int) -> dict[str, Any]:
 
 def _launch(kernel: Any, i: Inputs, output: str, **arguments: Any) -> None:
     x, row = i.x, i.row
-    cell = i.neuron.cell if i.parameters[1] is not None else i.neuron.cell.with_reciprocal()
+    parameters: list[Tensor | None] = list(i.parameters)
+    cell = i.neuron.cell if parameters[1] is not None else i.neuron.cell.with_reciprocal()
     numbers = cell.threshold, cell.decay, *i.neuron.numbers
     for k in range(MOST_PARAMETERS):
-        p = i.parameters[k] if k < len(i.parameters) else None
+        p = parameters[k] if k < len(parameters) else None
         channels, inner = (1, 1) if p is None else period(p, row)
         value = p if p is not None else numbers[k] if k < len(numbers) else 0.0
         arguments |= {f"p_{k}": value, f"channels_{k}": channels, f"inner_{k}": inner, f"KIND_{k}": kind_of(p)}

@@ -28,11 +28,12 @@ SIZES = (
 @triton.jit
 def load_states(a, b, c, first, lane, inside, p, rest, MODEL: tl.constexpr, BLOCK: tl.constexpr):
     """The initial states: those that are given, and where neurons start."""
-    states = (load_state(a, 0, first, lane, inside, p, rest, MODEL, BLOCK),)
-    states += (load_state(b, 1, first, lane, inside, p, rest, MODEL, BLOCK),)
+    one = load_state(a, 0, first, lane, inside, p, rest, MODEL, BLOCK)
+    other = load_state(b, 1, first, lane, inside, p, rest, MODEL, BLOCK)
     if MODEL == "lsnn":
-        states += (load_state(c, 2, first, lane, inside, p, rest, MODEL, BLOCK),)
-    return states
+        return one, other, load_state(c, 2, first, lane, inside, p, rest, MODEL, BLOCK)
+    else:
+        return one, other
 
 
 @triton.jit
@@ -46,6 +47,16 @@ def load_state(given, k: tl.constexpr, first, lane, inside, p, rest, MODEL: tl.c
 @triton.jit
 def load_gradient(given, first, lane, inside, BLOCK: tl.constexpr):
     return tl.zeros([BLOCK], tl.float32) if given is None else tl.load(given + first + lane, mask=inside)
+
+
+@triton.jit
+def load_gradients(a, b, c, first, lane, inside, MODEL: tl.constexpr, BLOCK: tl.constexpr):
+    one = load_gradient(a, first, lane, inside, BLOCK)
+    other = load_gradient(b, first, lane, inside, BLOCK)
+    if MODEL == "lsnn":
+        return one, other, load_gradient(c, first, lane, inside, BLOCK)
+    else:
+        return one, other
 
 
 @triton.jit
@@ -150,10 +161,7 @@ def backward_kernel(
         tl.debug_barrier()
 
     zero = tl.zeros([BLOCK], tl.float32)
-    grads = (load_gradient(grad_last_0, first, lane, inside, BLOCK),)
-    grads += (load_gradient(grad_last_1, first, lane, inside, BLOCK),)
-    if MODEL == "lsnn":
-        grads += (load_gradient(grad_last_2, first, lane, inside, BLOCK),)
+    grads = load_gradients(grad_last_0, grad_last_1, grad_last_2, first, lane, inside, MODEL, BLOCK)
     shares = repeated(zero, PARAMETERS)
     for later in range(segments):
         begin = (segments - 1 - later) * SEGMENT

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from deal_kernels import backend as backends
 from deal_kernels._common import dispatch
+from deal_kernels._common.neuron import lif_neuron
 from deal_kernels.lif import lif, op
-from deal_kernels.lif.neuron import lif_neuron
 from deal_kernels.lif.reference import Inputs
 
 BACKENDS = [b for b in ("cpp", "cuda", "triton") if backends.unavailable(b, DEVICE) is None]

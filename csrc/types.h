@@ -111,6 +111,39 @@ struct PsnBackward : PsnInput {
   void* grad_h;                   // on a GPU: [T - skipped, N] of the state type, of which they are sums
 };
 
+// multistate: neurons with several states, numbered as those of lif.
+
+enum class Model : int { cuba, alif, lsnn, clif };
+constexpr int kMostStates = 3, kMostParameters = 5;
+
+struct MultistateInput {
+  Model model;
+  Neuron neuron;     // what spikes: its threshold is that of a step
+  bool windowed;     // the surrogate derivative is 0 unless low < h < high
+  double low, high;
+  DType dtype;
+  Output output;     // spikes, or states: the first of them
+  int64_t steps, neurons;
+  int64_t time_stride;
+  const void* x;
+  const void* starts[kMostStates];        // [N] each: the initial states; null: where neurons start
+  Parameter parameters[kMostParameters];  // the threshold, the decay, and then those of the model
+  double numbers[kMostParameters];        // in place of parameters without data
+};
+
+struct MultistateForward : MultistateInput {
+  void* out;                  // [T, N]
+  void* states[kMostStates];  // [N] each: the final states
+};
+
+struct MultistateBackward : MultistateInput {
+  const void* grad;                        // like the output
+  const void* grad_states[kMostStates];    // [N] each: gradients of the final states
+  void* grad_x;
+  void* grad_starts[kMostStates];          // [N] each
+  void* grad_parameters[kMostParameters];  // [N] each: every neuron's contribution
+};
+
 // tdbn: a tensor is [steps, neurons] in memory order; neuron n belongs to channel (n / inner) % channels. Values per
 // channel are of the state type.
 

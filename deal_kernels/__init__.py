@@ -1,8 +1,8 @@
 """Fused kernels for spiking networks and image restoration, as torch operations.
 
-Each operation has a package of its own: `lif` is the spiking neuron, `tdbn` the batch norm in front of it,
-`degradation` a mixture of image degradations, `ssim` structural similarity, `conv` convolution with large kernels,
-`consensus` a robust mean. `surrogate` has the surrogate derivatives.
+Each operation has a package of its own: `lif` is the spiking neuron, `multistate` those with several state variables,
+`tdbn` the batch norm in front of a neuron, `degradation` a mixture of image degradations, `ssim` structural similarity,
+`conv` convolution with large kernels, `consensus` a robust mean. `surrogate` has the surrogate derivatives.
 """
 
 from deal_kernels.backend import info

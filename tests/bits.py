@@ -7,6 +7,7 @@ import torch
 
 from deal_kernels.degradation import mixture, sample_params
 from deal_kernels.lif import lif
+from deal_kernels.multistate import alif, clif, cuba, lsnn
 from deal_kernels.psn import psn, sliding_psn
 from deal_kernels.tdbn import tdbn_lif
 
@@ -49,6 +50,11 @@ def digest() -> str:
         shape = ((19, 19), (19,)) if function is psn else ((4,), ())
         spikes = function(x, *(torch.randn(size, generator=generator) for size in shape))
         add(spikes, *torch.autograd.grad(spikes, x, torch.ones_like(spikes)))
+    for function, dtype in itertools.product((cuba, alif, lsnn, clif), DTYPES):
+        x = torch.randn(19, 3, 77, generator=generator, dtype=torch.float64).mul(2).to(dtype).requires_grad_()
+        threshold = torch.rand(77, generator=generator).add(0.5)
+        spikes, states = function(x, v_threshold=threshold, surrogate="sigmoid", return_state=True)
+        add(spikes, *states, *torch.autograd.grad([spikes, *states], x, [*map(torch.ones_like, (spikes, *states))]))
     for channels, dtype in itertools.product((1, 3), DTYPES):
         x = torch.rand(2, channels, 11, 37, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
         weights = torch.rand(2, 3, len(DEGRADATIONS), generator=generator).mul(0.2)

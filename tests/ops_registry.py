@@ -1,23 +1,21 @@
-"""Every operation of deal_kernels, as the tests that are the same for all of them call it.
-
-A `Call` is a function of tensors; a `Network` is a module with operations in it, for compilation, export and copies.
-"""
+"""Every operation of deal_kernels, as the tests that are the same for all of them call it."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from conftest import BACKENDS
-from op_calls import Call, Draw
+from ops_calls import Call, Draw, Network
 from torch import Tensor, nn
 
 from deal_kernels.consensus import consensus
 from deal_kernels.conv import Conv2d, conv2d
 from deal_kernels.degradation import Mixture, mixture
 from deal_kernels.lif import LIF, lif
+from deal_kernels.multistate import ALIF, CUBA, alif, clif, cuba, lsnn
 from deal_kernels.psn import PSN, MaskedPSN, SlidingPSN, psn, sliding_psn
 from deal_kernels.ssim import L1SSIM, l1_ssim, ssim, ssim_map
 from deal_kernels.tdbn import TDBNLIF, SpikingConv, TDBatchNorm2d, tdbn, tdbn_lif
@@ -60,6 +58,29 @@ def _lif_variant(output: str, steps: int | None, state: bool) -> Call:
         leaves,
         ("lif",),
     )
+
+
+def _share(channels: int) -> Draw:
+    return Draw((channels,), (0.2, 0.8), parameter=True)
+
+
+def _multistate(function: Callable[..., Any], *names: str, states: int) -> Call:
+    """A call with every state and parameter, of channels; all but the first parameter between 0.2 and 0.8."""
+
+    def run(x: Tensor, *given: Tensor, backend: str | None = None) -> tuple[Tensor, ...]:
+        parameters = dict(zip(names, given[states:], strict=True))
+        result, last = function(x, *given[:states], **parameters, return_state=True, backend=backend)
+        return result, *last
+
+    def draws(*row: int) -> tuple[Draw, ...]:
+        parameters = [_tau(3) if name == "tau" else _share(3) for name in names]
+        return Draw((4, *row)), *[Draw(row, parameter=True)] * states, *parameters
+
+    inputs = draws(2, 3, 5)
+    return Call(
+        function.__name__, run, inputs, tuple(range(len(inputs))), ("multistate",), draws(8, 3, 3000),
+        any_threads=False,
+    )  # fmt: skip
 
 
 def _tdbn(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None = None) -> Tensor:
@@ -159,6 +180,12 @@ CALLS = (
     ),
     Call("psn", psn, _mixed_steps(2, 3, 5), (0, 1, 2), ("psn",), _mixed_steps(4, 100_001)),
     Call("sliding_psn", _sliding_psn, _slid(4, 2, 3, 5), (0, 1, 2, 3), ("psn",), _slid(4, 100_001)),
+    _multistate(cuba, "alpha", "beta", "v_threshold", states=2),
+    _multistate(alif, "tau", "adaptation", "strength", "v_threshold", states=2),
+    _multistate(lsnn, "rate", "current_rate", "adaptation_rate", "strength", "v_threshold", states=3),
+    _multistate(clif, "tau", "v_threshold", states=2),
+    Call("cuba, numbers", lambda x, backend=None: cuba(x, backend=backend), (Draw((4, 2, 3, 5)),), (0,),
+         ("multistate",), (Draw((3, 300_001)),)),
     Call(
         "tdbn", _tdbn, (Draw((4, 2, 3, 5, 2)), _positive(3), Draw((3,), parameter=True)), (0, 1, 2), NORM,
         (Draw((4, 2, 3, 100, 90)), _positive(3), Draw((3,), parameter=True)), any_threads=False,
@@ -223,6 +250,7 @@ def _image_variants():
 
 
 VARIANTS = (
+    *(call for call in CALLS if call.operations == ("multistate",)),
     *(_lif_variant(*case) for case in itertools.product(OUTPUTS, (None, 3), (False, True))),
     *(
         Call(f"tdbn-{axis}", _tdbn, (Draw(shape), _positive(3), _positive(3)), (0, 1, 2), NORM)
@@ -252,6 +280,16 @@ class Neurons(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.neurons(torch.relu(x) * self.scale).sum(0)
+
+
+class TwoLayers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = CUBA(alpha=nn.Parameter(torch.full((6,), 0.6)), v_reset=None, surrogate="atan")
+        self.second = ALIF(adaptation=nn.Parameter(torch.tensor(0.8)), surrogate="atan")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(torch.relu(x)) * 2.0).sum(0)
 
 
 class Degraded(nn.Module):
@@ -286,40 +324,6 @@ class Convolutions(nn.Module):
         return self.third(self.second(y, y)).square().mean()
 
 
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A module with operations in it.
-
-    Args:
-        build: makes it.
-        inputs: the tensors it takes.
-        leaves: which of them get a gradient, beside the parameters.
-        operations: torch operations that are found in an exported program of it.
-        training: its mode.
-        exact: whether its compiled forward pass has the same bits.
-        rtol, atol: of the gradients of the compiled network; None for torch's own.
-    """
-
-    name: str
-    build: Callable[[], nn.Module]
-    inputs: tuple[Draw, ...]
-    leaves: tuple[int, ...]
-    operations: tuple[str, ...]
-    training: bool = True
-    exact: bool = False
-    rtol: float | None = None
-    atol: float | None = None
-
-    def module(self) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return self.build().train(self.training)
-
-    def tensors(self, seed: int = 0) -> list[Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        return [draw(generator, "cpu", torch.float32) for draw in self.inputs]
-
-
 def _normed() -> nn.Module:
     return nn.Sequential(
         TDBatchNorm2d(3), TDBNLIF(3, alpha=None, surrogate="atan"), SpikingConv(3, 4, 3, padding=1, reduce="mean")
@@ -332,6 +336,7 @@ NETWORKS = (
         "psn", lambda: nn.Sequential(MaskedPSN(2, 4, lambda_init=0.5), SlidingPSN(3), PSN(4)), (Draw((4, 6, 20)),),
         (0,), ("psn",), exact=True,
     ),
+    Network("multistate", TwoLayers, (Draw((4, 3, 6, 20)),), (0,), ("multistate",), exact=True),
     *(
         Network(
             f"tdbn, {'training' if training else 'evaluation'}", _normed, (Draw((4, 2, 3, 6, 5)),), (0,),

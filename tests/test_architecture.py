@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OPERATIONS = ("lif", "psn", "tdbn", "degradation", "ssim", "conv", "consensus")
+OPERATIONS = ("lif", "multistate", "psn", "tdbn", "degradation", "ssim", "conv", "consensus")
 FUSED = {("tdbn", "lif")}  # the norm and the neuron in one kernel
 FILES = ("__init__", "functional", "reference", "op")
 LONGEST = 420  # lines of a file
@@ -213,6 +213,7 @@ ENUMS = {
     "Fire": "ge gt levels",
     "Reset": "hard soft none next_hard next_soft twice_soft",
     "Surrogate": "sigmoid atan triangle rectangle fast_sigmoid erf exponential sides window given",
+    "Model": "cuba alif lsnn clif",
     "Degradation": "identity contrast saturation sharpness gaussian_blur max_pool_resize average_pool_resize "
     "bicubic_resize posterize stripe row_stripe gain noise wide_blur row_gain tone dead pattern quantise clip",
     "Padding": "zeros reflect replicate",

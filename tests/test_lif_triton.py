@@ -17,9 +17,9 @@ from triton_testing import (
 )
 
 from deal_kernels import backend as backends
+from deal_kernels._common.neuron import CHARGES, RESETS, lif_neuron
 from deal_kernels.lif import lif, op
 from deal_kernels.lif import triton as room
-from deal_kernels.lif.neuron import CHARGES, RESETS, lif_neuron
 from deal_kernels.lif.reference import Inputs, Norm
 from deal_kernels.surrogate import (
     KINDS,

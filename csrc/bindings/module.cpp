@@ -4,6 +4,7 @@
 #include "degradation.h"
 #include "lif.h"
 #include "psn.h"
+#include "multistate.h"
 #include "ssim.h"
 #include "tdbn.h"
 
@@ -18,6 +19,7 @@ PYBIND11_MODULE(_C, m) {
   define_dtype(m);
   define_lif(m);
   define_psn(m);
+  define_multistate(m);
   define_tdbn(m);
   define_degradation(m);
   define_ssim(m);
@@ -27,6 +29,7 @@ PYBIND11_MODULE(_C, m) {
   py::module_ cpu = m.def_submodule("cpu");
   define_lif_cpu(cpu);
   define_psn_cpu(cpu);
+  define_multistate_cpu(cpu);
   define_tdbn_cpu(cpu);
   define_degradation_cpu(cpu);
   define_ssim_cpu(cpu);
@@ -38,6 +41,7 @@ PYBIND11_MODULE(_C, m) {
   py::module_ cuda = m.def_submodule("cuda");
   define_lif_cuda(cuda);
   define_psn_cuda(cuda);
+  define_multistate_cuda(cuda);
   define_tdbn_cuda(cuda);
   define_degradation_cuda(cuda);
   define_ssim_cuda(cuda);

@@ -1,4 +1,4 @@
-// The spiking neuron: charge, fire, reset, and their derivatives. deal_kernels/lif/reference.py is the same in Python.
+// The spiking neuron: charge, fire, reset, and their derivatives. deal_kernels/_common/cell.py is the same in Python.
 // The order of operations and the true division are part of the definition, because they decide the bits.
 #pragma once
 #include "surrogate.h"
@@ -91,6 +91,14 @@ struct Cell {
     return subtracts_first() ? grad - grad_h * fire(v) : grad;
   }
 
+  // What a soft reset subtracts.
+  DEAL_INLINE V amount() const { return kind.own_amount ? V{} + S(kind.amount) : threshold; }
+
+  // Whether the spike of the step before subtracts from the charged membrane.
+  DEAL_INLINE bool subtracts_first() const {
+    return kind.reset == Reset::next_soft || kind.reset == Reset::twice_soft;
+  }
+
  private:
   DEAL_INLINE V slope_at(V u) const {
     return surrogate_slope<V>(kind.surrogate, S(kind.alpha), S(kind.height), S(kind.outside), u);
@@ -111,14 +119,8 @@ struct Cell {
     return select(fires(h), V{} + S(kind.reset_to), h);
   }
 
-  DEAL_INLINE V amount() const { return kind.own_amount ? V{} + S(kind.amount) : threshold; }
-
   DEAL_INLINE bool resets_now() const {
     return kind.reset == Reset::hard || kind.reset == Reset::soft || kind.reset == Reset::twice_soft;
-  }
-
-  DEAL_INLINE bool subtracts_first() const {
-    return kind.reset == Reset::next_soft || kind.reset == Reset::twice_soft;
   }
 
   // dv/ds through the reset.

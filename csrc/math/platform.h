@@ -2,7 +2,8 @@
 //
 // The formulas are templates over a value type V: float or double for one value, Lanes for the few values of a CUDA
 // thread, a Pack or a Pair of Packs for the SIMD vectors of a CPU. Each has arithmetic, comparisons that return a mask,
-// select, absolute, and exponential2 (for arguments up to zero); each but Lanes has at_least and at_most.
+// select, absolute, and exponential2 (for arguments up to zero); each but Lanes has at_least, at_most, and logistic,
+// 1 / (1 + exp(-a)).
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -38,5 +39,7 @@ DEAL_INLINE float absolute(float a) { return fabsf(a); }
 DEAL_INLINE double absolute(double a) { return fabs(a); }
 DEAL_INLINE float exponential2(float z) { return exp2f(z); }
 DEAL_INLINE double exponential2(double z) { return exp2(z); }
+DEAL_INLINE float logistic(float a) { return 1.0f / (1.0f + expf(-a)); }
+DEAL_INLINE double logistic(double a) { return 1.0 / (1.0 + exp(-a)); }
 
 }  // namespace deal

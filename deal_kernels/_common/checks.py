@@ -60,6 +60,18 @@ def check_tensor(name: str, x: Tensor) -> None:
         raise TypeError(f"{name} must be a dense tensor; got the layout {x.layout}")
 
 
+def floating(x: Tensor) -> Tensor:
+    """x, or its numbers in the default dtype if they are integers or truth values."""
+    whole = isinstance(x, Tensor) and not (x.is_floating_point() or x.is_complex())
+    return x.to(torch.get_default_dtype()) if whole else x
+
+
+def check_steps(x: Tensor) -> None:
+    """Checks that x, time first, has a step."""
+    if x.dim() == 0 or x.shape[0] == 0:
+        raise ValueError(f"x must have at least one time step; got the shape {tuple(x.shape)}")
+
+
 def check_companion(name: str, tensor: Tensor, x: Tensor) -> None:
     """Checks a tensor that belongs to the input x."""
     if not isinstance(tensor, Tensor):

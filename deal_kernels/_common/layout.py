@@ -47,21 +47,6 @@ def inner_of(row: Tensor) -> int:
     return row.stride(1) if row.shape[1] > 1 else row.numel()
 
 
-def by_neuron(p: Tensor | None, row: Tensor) -> Tensor | None:
-    """A parameter with values per neuron in the memory order of a step. Others stay as they are."""
-    if p is None or p.numel() == 1 or p.dim() == 1 < row.dim():
-        return p
-    if p.dim() < row.dim() and not is_dense(row.shape[1:], row.stride()[1:]):
-        p = p.expand(row.shape)
-    return arranged(p, row.stride()[row.dim() - p.dim() :])
-
-
-def period(p: Tensor, row: Tensor) -> tuple[int, int]:
-    """channels and inner of a parameter: neuron n has the value (n / inner) % channels."""
-    by_channel = p.dim() == 1 < row.dim() and p.numel() > 1
-    return p.numel(), inner_of(row) if by_channel else 1
-
-
 class ChannelLayout(NamedTuple):
     """How a dense tensor lies in memory: steps of neurons, neuron n in channel (n / inner) % channels."""
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Literal, overload
 import torch
 from torch import Tensor
 
-from deal_kernels._common.checks import refuse_gradient
+from deal_kernels._common.checks import floating, refuse_gradient
 from deal_kernels._common.dispatch import transformed
 from deal_kernels._common.layout import dense, in_memory_order, same_layout
+from deal_kernels._common.neuron import NeuronSettings, lif_neuron, neuron_and_tensors, shows
 from deal_kernels.lif import op, reference
-from deal_kernels.lif.arguments import check_input, floating, output_of, state_and_parameters
-from deal_kernels.lif.neuron import NeuronSettings, lif_neuron, neuron_and_tensors, shows
+from deal_kernels.lif.arguments import check_input, output_of, state_and_parameters
 from deal_kernels.lif.reference import Inputs
 
 if TYPE_CHECKING:

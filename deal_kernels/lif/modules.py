@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from deal_kernels._common.checks import check_integer, is_integer, number
+from deal_kernels._common.neuron import DEFAULTS, NeuronSettings, lif_neuron, refuse_unknown, shows
 from deal_kernels._common.tracing import as_node
 from deal_kernels._common.types import Number
 from deal_kernels.lif.functional import Output, Reduce, lif
-from deal_kernels.lif.neuron import DEFAULTS, NeuronSettings, lif_neuron, refuse_unknown, shows
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

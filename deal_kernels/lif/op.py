@@ -14,13 +14,14 @@ from torch import Tensor
 
 from deal_kernels import backend as backends
 from deal_kernels._common import dispatch
+from deal_kernels._common import neuron as neurons
 from deal_kernels._common.derivatives import differentiable_gradients, differentiates_gradients
 from deal_kernels._common.dispatch import Op, address, needs_gradient, wanted_only
-from deal_kernels._common.layout import arranged, by_neuron, dense, empty, inner_of, period
+from deal_kernels._common.layout import arranged, dense, empty, inner_of
+from deal_kernels._common.neuron import Neuron
+from deal_kernels._common.parameters import by_neuron, period, reduced
 from deal_kernels._common.types import STATE, compiled_dtype
-from deal_kernels.lif import neuron as neurons
 from deal_kernels.lif import reference
-from deal_kernels.lif.neuron import Neuron
 from deal_kernels.lif.reference import Inputs
 from deal_kernels.surrogate import StraightThrough
 
@@ -176,16 +177,15 @@ def launch_backward(
         dispatch.run_compiled("lif_backward", call, i.x, backend)
     if sums is not None and sums.dim() > 2:
         sums = sums.sum([axis for axis in range(sums.dim()) if axis not in (0, 2)])
-    return grad_x, grad_v0, _reduced(grad_decay, decay), _reduced(grad_threshold, threshold), sums
+    return grad_x, grad_v0, reduced(grad_decay, decay), reduced(grad_threshold, threshold), sums
 
 
 def _given_slopes(i: Inputs, backend: str) -> Tensor | None:
     """The derivative of the spikes at all steps, [T, ...], where the caller's function computes it."""
-    n = i.neuron
-    if n.has_kernels:
+    if i.neuron.has_kernels:
         return None
     membranes, _ = launch_forward(i, "membranes", False, backend)
-    slopes = reference.spike_slopes(n, membranes, reference.parameter(i.threshold, n.threshold, i.row))
+    slopes = reference.cell_of(i).spike_slope(membranes)
     return arranged(slopes, membranes.stride())
 
 
@@ -210,17 +210,6 @@ def _reference_backward(i: Inputs, grad: Tensor, grad_v: Tensor | None, output: 
             result.copy_(value)
     if i.norm is not None and sums is not None:
         sums.copy_(reference.gradient_sums(results[0], i.x, i.norm.mean, axis=1 if i.steps is not None else 2))
-
-
-def _reduced(shares: Tensor | None, parameter: Tensor | None) -> Tensor | None:
-    """The sum of the neurons' shares [B, C, ...] of a parameter's gradient, in its shape."""
-    if shares is None or parameter is None:
-        return None
-    if parameter.numel() == 1:
-        return shares.sum().reshape(parameter.shape)
-    if parameter.dim() == 1 < shares.dim():
-        return shares.sum([axis for axis in range(shares.dim()) if axis != 1])
-    return shares.sum_to_size(parameter.shape)
 
 
 def plain_forward(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:

@@ -9,10 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from deal_kernels._common.layout import inner_of, period
-from deal_kernels._common.triton_surrogate import number
-from deal_kernels.lif.reference import Inputs
-from deal_kernels.lif.triton_neuron import (
+from deal_kernels._common.layout import inner_of
+from deal_kernels._common.parameters import period
+from deal_kernels._common.triton_block import block_lanes, inside_if, kind_of, parameter
+from deal_kernels._common.triton_neuron import (
     advance,
     charge_gradient,
     decay_gradient,
@@ -24,6 +24,8 @@ from deal_kernels.lif.triton_neuron import (
     state_share,
     threshold_gradient,
 )
+from deal_kernels._common.triton_surrogate import number
+from deal_kernels.lif.reference import Inputs
 
 FORWARD_BLOCK = {torch.float32: 512, torch.float16: 1024, torch.bfloat16: 1024}  # 16 bytes of x a thread
 FORWARD_WARPS = 4
@@ -36,20 +38,6 @@ SIZES = (
 
 
 @triton.jit
-def parameter(p, channels, inner, first, KIND: tl.constexpr, BLOCK: tl.constexpr):
-    """A parameter of a block of neurons. p is a number, or a pointer to one value or to one per channel."""
-    if KIND == "number":
-        return number(p)
-    elif KIND == "one":
-        return tl.load(p)
-    else:
-        # Slow 64-bit divisions are done once, for the first neuron of the block.
-        within = (first % inner).to(tl.uint32) + tl.arange(0, BLOCK).to(tl.uint32)
-        channel = (first // inner % channels).to(tl.uint32) + within // inner.to(tl.uint32)
-        return tl.load(p + channel % channels.to(tl.uint32))
-
-
-@triton.jit
 def initial_state(v0, rest, first, lane, inside, BLOCK: tl.constexpr):
     return tl.full([BLOCK], rest, tl.float32) if v0 is None else tl.load(v0 + first + lane, mask=inside)
 
@@ -59,20 +47,6 @@ def packed(s, inside, BLOCK: tl.constexpr):
     """Spikes as bytes [BLOCK / 8], the first neuron in the lowest bit."""
     bits = tl.reshape(((s != 0.0) & inside).to(tl.int32), [BLOCK // 8, 8])
     return tl.sum(bits << tl.arange(0, 8)[None, :], axis=1).to(tl.uint8)
-
-
-@triton.jit
-def block_lanes(neurons, UNIT: tl.constexpr, BLOCK: tl.constexpr):
-    """The block's first neuron, its lanes, and how many of them are neurons."""
-    first = tl.program_id(0).to(tl.int64) * BLOCK
-    # The hint keeps one layout for every access, even if only some rows are aligned.
-    return first, tl.max_contiguous(tl.arange(0, BLOCK), UNIT), tl.minimum(neurons - first, BLOCK).to(tl.int32)
-
-
-@triton.jit
-def inside_if(exists, lane, left):
-    """Which lanes of a row are neurons. A row that does not exist has none."""
-    return lane < tl.where(exists, left, 0)
 
 
 @triton.jit
@@ -361,13 +335,7 @@ def _launch(kernel: Any, i: Inputs, output: str, block: int, warps: int, **argum
             mean=mean, norm_scale=scale, shift=shift, shortcut=shortcut,
             steps=i.length, neurons=neurons // unit, time_stride=stride // unit,
             shortcut_stride=neurons // unit if steps is None else 0, channels=channels, inner=inner,
-            UNIT=unit, DECAY=_kind(decay), THRESHOLD=_kind(threshold), NORM=_kind(mean), CHARGE=n.charge, RATE=n.rate,
-            FIRE="levels" if n.levels > 1 else n.fire, RESET=n.reset, OWN_AMOUNT=n.amount is not None, OUTPUT=output,
-            BLOCK=block, num_warps=warps, enable_fp_fusion=False, **arguments,
+            UNIT=unit, DECAY=kind_of(decay), THRESHOLD=kind_of(threshold), NORM=kind_of(mean), CHARGE=n.charge,
+            RATE=n.rate, FIRE="levels" if n.levels > 1 else n.fire, RESET=n.reset, OWN_AMOUNT=n.amount is not None,
+            OUTPUT=output, BLOCK=block, num_warps=warps, enable_fp_fusion=False, **arguments,
         )  # fmt: skip
-
-
-def _kind(parameter: Tensor | None) -> str:
-    if parameter is None:
-        return "number"
-    return "one" if parameter.numel() == 1 else "channels"

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from deal_kernels._common.checks import check_companion, number, refuse_gradient
+from deal_kernels._common.neuron import NeuronSettings, lif_neuron, neuron_and_tensors, shows
 from deal_kernels._common.types import STATE, Number
 from deal_kernels.lif.arguments import check_input, output_of, state_and_parameters
 from deal_kernels.lif.functional import Output, Reduce
-from deal_kernels.lif.neuron import NeuronSettings, lif_neuron, neuron_and_tensors, shows
 from deal_kernels.tdbn import op
 from deal_kernels.tdbn.processes import Group
 

@@ -10,10 +10,10 @@ from torch.fx import Proxy
 from torch.nn.modules.batchnorm import _NormBase
 
 from deal_kernels._common.checks import number, one_of
+from deal_kernels._common.neuron import lif_neuron, refuse_unknown, shows
 from deal_kernels._common.tracing import as_node
 from deal_kernels.lif.functional import Reduce, lif
 from deal_kernels.lif.modules import LIF, LayerArguments, LayerSettings
-from deal_kernels.lif.neuron import lif_neuron, refuse_unknown, shows
 from deal_kernels.tdbn.functional import tdbn, tdbn_lif
 from deal_kernels.tdbn.processes import Group
 

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from deal_kernels import backend as backends
+from deal_kernels._common import neuron as neurons
 from deal_kernels._common.derivatives import differentiable_gradients, differentiates_gradients
 from deal_kernels._common.dispatch import Op, chosen_backend, needs_gradient, run_compiled, transformed, wanted_only
 from deal_kernels._common.layout import ChannelLayout, arranged, dense, empty
+from deal_kernels._common.neuron import Neuron
 from deal_kernels._common.types import STATE, compiled_dtype
-from deal_kernels.lif import neuron as neurons
 from deal_kernels.lif import op as lif_op
 from deal_kernels.lif import reference as neuron_reference
-from deal_kernels.lif.neuron import Neuron
 from deal_kernels.lif.reference import Inputs, Norm
 from deal_kernels.tdbn import processes, reference
 from deal_kernels.tdbn.processes import Group

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from deal_kernels._common.layout import ChannelLayout
-from deal_kernels.lif.triton_neuron import normalised
+from deal_kernels._common.triton_neuron import normalised
 
 TILE = 2048  # elements
 WARPS = 4

@@ -4,6 +4,7 @@
 #include "../../csrc/bindings/degradation.h"
 #include "../../csrc/bindings/lif.h"
 #include "../../csrc/bindings/psn.h"
+#include "../../csrc/bindings/multistate.h"
 #include "../../csrc/bindings/ssim.h"
 #include "../../csrc/bindings/tdbn.h"
 
@@ -18,12 +19,14 @@ PYBIND11_MODULE(emulated, m) {
   define_dtype(m);
   define_lif(m);
   define_psn(m);
+  define_multistate(m);
   define_tdbn(m);
   define_degradation(m);
   define_ssim(m);
   py::module_ cuda = m.def_submodule("cuda");
   define_lif_cuda(cuda);
   define_psn_cuda(cuda);
+  define_multistate_cuda(cuda);
   define_tdbn_cuda(cuda);
   define_degradation_cuda(cuda);
   define_ssim_cuda(cuda);

@@ -8,6 +8,8 @@
   of_each(lif_backward, LifBackward)                  \
   of_each(psn_forward, PsnForward)                    \
   of_each(psn_backward, PsnBackward)                  \
+  of_each(multistate_forward, MultistateForward)      \
+  of_each(multistate_backward, MultistateBackward)    \
   of_each(tdbn_moments, TdbnMoments)            \
   of_each(tdbn_normalise, TdbnNormalise)        \
   of_each(tdbn_gradient_sums, TdbnGradientSums) \

@@ -209,7 +209,7 @@ void backward_blocks(const LifBackward& a, bool streaming, int64_t begin, int64_
 template <class T, template <class> class Source>
 void backward_tail(const LifBackward& a, int64_t first, double* sums) {
   using S = compute_t<T>;
-  Tail<S> tail(first, a.neurons);
+  LifTail<S> tail(first, a.neurons);
   LifBackward part = tail.template inputs<T>(a);
   if (is_record(a)) part.grad = tail.template of<S>(a.grad, a.steps, a.neurons);
   else part.grad = tail.template of<T>(a.grad, a.output == Output::mean ? 1 : a.steps, a.neurons);

@@ -106,7 +106,7 @@ void forward_blocks(const LifForward& a, bool streaming, int64_t begin, int64_t 
 template <class T, template <class> class Source>
 void forward_tail(const LifForward& a, int64_t first) {
   using S = compute_t<T>;
-  Tail<S> tail(first, a.neurons);
+  LifTail<S> tail(first, a.neurons);
   LifForward part = tail.template inputs<T>(a);
   part.v = tail.template result<S>(a.v, 1, 0);
   if (a.output == Output::packed) part.out = tail.bits(a.out, a.steps, (a.neurons + 7) / 8);

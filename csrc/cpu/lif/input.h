@@ -7,32 +7,6 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-constexpr int kSegment = 16;  // steps that a tile is run for at once
-
-// A range of steps.
-struct Segment {
-  int64_t from;
-  int steps;
-
-  Segment(const LifInput& a, int64_t index)
-      : from(index * kSegment), steps(int(a.steps - from < kSegment ? a.steps - from : kSegment)) {}
-};
-
-inline int64_t segments(const LifInput& a) { return (a.steps - 1) / kSegment + 1; }
-
-// The input currents of neighbouring neurons at the steps of a segment. Rows are far apart in memory, so each read also
-// prefetches what this thread reads later: the next segment, or the neurons of the next tile.
-template <class T, class V>
-struct Currents {
-  const T* x;
-  int64_t stride, ahead;
-
-  DEAL_INLINE V operator()(int step) const {
-    prefetch<V>(x + step * stride + ahead);
-    return read<V>(x + step * stride);
-  }
-};
-
 template <class T, class V>
 struct NormalisedCurrents {
   Currents<T, V> x;

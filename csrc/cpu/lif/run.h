@@ -1,24 +1,11 @@
 // Runs neurons through time, for the forward and the backward pass.
 #pragma once
-#include "../common/parallel.h"
 #include "input.h"
 #include "tail.h"
 
 namespace deal {
 namespace DEAL_ISA {
 namespace {
-
-constexpr int64_t kElementsWorthAThread = 65536;
-
-// Whether loops are compiled separately for each kind of neuron. Not for double, which only serves gradient checks, nor
-// for x86 processors without AVX2.
-#if defined(__x86_64__) && !defined(__AVX2__)
-template <class S>
-constexpr bool kCopies = false;
-#else
-template <class S>
-constexpr bool kCopies = sizeof(S) == 4;
-#endif
 
 // What happens to a group of neurons at one step.
 template <class V>
@@ -58,15 +45,6 @@ DEAL_INLINE void run_tile(Tile<S>& tile, const S* start, const Source& source, i
       store(tile.v.at + i, v);
     });
   });
-}
-
-// Runs all whole groups on as many threads as are useful, then the remaining neurons.
-template <class T, class Blocks, class Last>
-DEAL_INLINE void each_neuron(const LifInput& a, int threads, const Blocks& blocks, const Last& last) {
-  const int64_t whole = a.neurons / kQuad<compute_t<T>> * kQuad<compute_t<T>>;
-  const int useful = useful_threads(a.neurons * a.steps, kElementsWorthAThread, threads);
-  if (whole > 0) parallel_for(whole, kTile, useful, blocks);
-  if (whole < a.neurons) last(whole);
 }
 
 }  // namespace

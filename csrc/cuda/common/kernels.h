@@ -9,6 +9,7 @@ namespace cuda {
 
 // The size in bytes of the workspace that a call needs in device memory. Its address is a multiple of 16.
 int64_t workspace_bytes(const LifBackward&);
+int64_t workspace_bytes(const MultistateBackward&);
 int64_t workspace_bytes(const TdbnMoments&);
 int64_t workspace_bytes(const TdbnGradientSums&);
 int64_t workspace_bytes(const DegradationForward&);
@@ -16,6 +17,7 @@ int64_t workspace_bytes(const DegradationBackward&);
 inline int64_t workspace_bytes(const LifForward&) { return 0; }
 inline int64_t workspace_bytes(const PsnForward&) { return 0; }
 inline int64_t workspace_bytes(const PsnBackward&) { return 0; }
+inline int64_t workspace_bytes(const MultistateForward&) { return 0; }
 inline int64_t workspace_bytes(const TdbnNormalise&) { return 0; }
 inline int64_t workspace_bytes(const TdbnGradient&) { return 0; }
 inline int64_t workspace_bytes(const Ssim&) { return 0; }
@@ -24,6 +26,8 @@ const char* lif_forward(const LifForward&, void* workspace, int device, CUstream
 const char* lif_backward(const LifBackward&, void* workspace, int device, CUstream_st*);
 const char* psn_forward(const PsnForward&, void* workspace, int device, CUstream_st*);
 const char* psn_backward(const PsnBackward&, void* workspace, int device, CUstream_st*);
+const char* multistate_forward(const MultistateForward&, void* workspace, int device, CUstream_st*);
+const char* multistate_backward(const MultistateBackward&, void* workspace, int device, CUstream_st*);
 const char* tdbn_moments(const TdbnMoments&, void* workspace, int device, CUstream_st*);
 const char* tdbn_normalise(const TdbnNormalise&, void* workspace, int device, CUstream_st*);
 const char* tdbn_gradient_sums(const TdbnGradientSums&, void* workspace, int device, CUstream_st*);

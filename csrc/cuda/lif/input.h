@@ -4,6 +4,7 @@
 #include "../../math/norm.h"
 #include "../common/channels.h"
 #include "../common/memory.h"
+#include "../common/numbers.h"
 
 namespace deal {
 namespace cuda {
@@ -16,16 +17,6 @@ inline bool is_usual(const Neuron& n) {
   return n.reset <= Reset::none && n.carries && !n.own_amount && n.scale == 1 && n.surrogate != Surrogate::given;
 }
 
-// The constants of a neuron in float32, so that threads need not convert them.
-struct Numbers {
-  float decay, threshold, rest, reset_to, amount, alpha, height, outside, levels, scale;
-};
-
-inline Numbers numbers_of(const Neuron& n) {
-  return {float(n.decay), float(n.threshold), float(n.rest),    float(n.reset_to), float(n.amount),
-          float(n.alpha), float(n.height),    float(n.outside), float(n.levels),   float(n.scale)};
-}
-
 template <int L>
 __device__ __forceinline__ Lanes<L> parameter(const Parameter& p, float number, int64_t first) {
   if (p.channels <= 1) return filled<L>(p.data ? *static_cast<const float*>(p.data) : number);
@@ -34,15 +25,7 @@ __device__ __forceinline__ Lanes<L> parameter(const Parameter& p, float number, 
 
 template <int L>
 __device__ __forceinline__ Cell<Lanes<L>> cell_of(const LifInput& a, const Numbers& numbers, int64_t first) {
-  Neuron kind = a.neuron;
-  kind.rest = numbers.rest;
-  kind.reset_to = numbers.reset_to;
-  kind.amount = numbers.amount;
-  kind.alpha = numbers.alpha;
-  kind.height = numbers.height;
-  kind.outside = numbers.outside;
-  kind.levels = numbers.levels;
-  kind.scale = numbers.scale;
+  Neuron kind = with_numbers(a.neuron, numbers);
   if (L == kWide) {  // what is_usual says, for the compiler
     kind.reset = kind.reset == Reset::hard ? Reset::hard : kind.reset == Reset::soft ? Reset::soft : Reset::none;
     kind.carries = true;

@@ -1,4 +1,7 @@
-"""How the tests that are the same for every operation describe a call."""
+"""What the tests that are the same for all operations know of one.
+
+A `Call` is a function of tensors; a `Network` is a module with operations in it, for compilation, export and copies.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import dataclasses
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,3 +88,37 @@ class Call:
         generator = torch.Generator().manual_seed(1)
         grads = [torch.randn(each.shape, generator=generator, dtype=torch.float64).to(each) for each in results]
         return list(torch.autograd.grad(results, [given[k] for k in self.leaves], grads, **options))
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A module with operations in it.
+
+    Args:
+        build: makes it.
+        inputs: the tensors it takes.
+        leaves: which of them get a gradient, beside the parameters.
+        operations: torch operations that are found in an exported program of it.
+        training: its mode.
+        exact: whether its compiled forward pass has the same bits.
+        rtol, atol: of the gradients of the compiled network; None for torch's own.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    inputs: tuple[Draw, ...]
+    leaves: tuple[int, ...]
+    operations: tuple[str, ...]
+    training: bool = True
+    exact: bool = False
+    rtol: float | None = None
+    atol: float | None = None
+
+    def module(self) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return self.build().train(self.training)
+
+    def tensors(self, seed: int = 0) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        return [draw(generator, "cpu", torch.float32) for draw in self.inputs]

@@ -1,4 +1,4 @@
-"""The mathematics of reference.py on a block of neurons.
+"""The mathematics of cell.py on a block of neurons.
 
 Order of operations and true division are those of csrc/math/neuron.h, so that float32 bits agree. State is float32.
 """

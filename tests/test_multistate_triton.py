@@ -11,7 +11,7 @@ from deal_kernels import multistate
 from deal_kernels.multistate import op
 from deal_kernels.multistate import triton as room
 
-PARTS = "triton and (oracle or sizes or half or step_by_step or caller)"
+PARTS = "triton and (spikes or half or step_by_step)"
 
 
 @interpreted(str(Path(__file__).with_name("test_multistate.py")), "-k", PARTS)

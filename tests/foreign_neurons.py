@@ -116,6 +116,27 @@ class Lapicque(Leaky):
         return h - fired * h
 
 
+class Synaptic(Leaky):
+    """The attributes and results of snnTorch's Synaptic."""
+
+    def __init__(self, alpha, beta, **named):
+        super().__init__(beta, **named)
+        self.register_buffer("alpha", torch.as_tensor(alpha))
+        self.register_buffer("syn", torch.zeros(0), persistent=False)
+
+    def _base_zero(self, x, fired):
+        h = self.charged(x, self.mem)
+        return h - h * fired
+
+    def forward(self, x, syn=None, mem=None):
+        self.syn = self.syn if syn is None else syn
+        if self.syn.shape != x.shape:
+            self.syn = torch.zeros_like(x)
+        self.syn = self.alpha.clamp(0, 1) * self.syn + x
+        spikes, mem = super().forward(self.syn, mem)
+        return spikes, self.syn, mem
+
+
 class IAFState(NamedTuple):
     v: torch.Tensor
 
@@ -124,14 +145,28 @@ class BoxState(NamedTuple):
     v: torch.Tensor
 
 
+class LIFState(NamedTuple):
+    v: torch.Tensor
+    i: torch.Tensor
+
+
+class LSNNState(NamedTuple):
+    v: torch.Tensor
+    i: torch.Tensor
+    b: torch.Tensor
+
+
 class Parameters(NamedTuple):
-    """Of both neurons of Norse."""
+    """Of all neurons of Norse."""
 
     v_th: torch.Tensor = torch.tensor(1.0)
     v_reset: torch.Tensor = torch.tensor(0.0)
     method: str = "super"
     alpha: torch.Tensor = torch.tensor(100.0)
     tau_mem_inv: torch.Tensor = torch.tensor(300.0)
+    tau_syn_inv: torch.Tensor = torch.tensor(200.0)
+    tau_adapt_inv: torch.Tensor = torch.tensor(40.0)
+    beta: torch.Tensor = torch.tensor(1.8)
     v_leak: torch.Tensor = torch.tensor(0.0)
     reset_method: object = None
 
@@ -161,6 +196,21 @@ def lif_box_feed_forward_step(x, state, p, dt):
     return z, BoxState(p.reset_method(z, h, p.v_reset, p.v_th))
 
 
+def lif_feed_forward_step(x, state, p, dt):
+    jumped = state.i + x
+    h = state.v + dt * p.tau_mem_inv * (p.v_leak - state.v + jumped)
+    z = threshold(h - p.v_th, p.method, p.alpha)
+    return z, LIFState(reset_value(z, h, p.v_reset, p.v_th), jumped + -dt * p.tau_syn_inv * jumped)
+
+
+def lsnn_feed_forward_step(x, state, p, dt):
+    h = state.v + dt * p.tau_mem_inv * (p.v_leak - state.v + state.i)
+    i = state.i + -dt * p.tau_syn_inv * state.i
+    b = state.b + dt * p.tau_adapt_inv * (p.v_th - state.b)
+    z = threshold(h - b, p.method, p.alpha)
+    return z, LSNNState(reset_value(z, h, p.v_reset, p.v_th), i + x, b + z * p.beta)
+
+
 class Cell(nn.Module):
     """Norse's way of calling a step."""
 
@@ -185,6 +235,21 @@ class LIFBoxCell(Cell):
     step, State = staticmethod(lif_box_feed_forward_step), BoxState
 
 
+class LIFCell(Cell):
+    step, State = staticmethod(lif_feed_forward_step), LIFState
+
+    def initial_state(self, x):
+        return LIFState(self.p.v_leak.clone().requires_grad_(), torch.zeros(x.shape))
+
+
+class LSNNCell(Cell):
+    step, State = staticmethod(lsnn_feed_forward_step), LSNNState
+
+    def initial_state(self, x):
+        v = torch.full(x.shape, float(self.p.v_leak), dtype=x.dtype, requires_grad=True)
+        return LSNNState(v, torch.zeros_like(x), self.p.v_th.detach())
+
+
 class IAF(IAFCell):
     def forward(self, x, state=None):
         states, spikes = [self.state_fallback(x[0]) if state is None else state], []
@@ -202,6 +267,8 @@ FUNCTIONAL = {
     "lif_box": SimpleNamespace(
         lif_box_feed_forward_step=lif_box_feed_forward_step, LIFBoxFeedForwardState=BoxState
     ),
+    "lif": SimpleNamespace(lif_feed_forward_step=lif_feed_forward_step, LIFFeedForwardState=LIFState),
+    "lsnn": SimpleNamespace(lsnn_feed_forward_step=lsnn_feed_forward_step, LSNNFeedForwardState=LSNNState),
     "reset": SimpleNamespace(reset_value=reset_value, reset_subtract=reset_subtract),
     "threshold": SimpleNamespace(threshold=threshold),
 }  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import foreign_neurons
 import pytest
 import torch
-from foreign_neurons import FUNCTIONAL, IAF, BoxState, IAFCell, IAFState, LIFBoxCell, Parameters
+from foreign_neurons import FUNCTIONAL, IAF, BoxState, IAFCell, IAFState, LIFBoxCell, LIFCell, LSNNCell, Parameters
 from torch import nn
 
 from deal_kernels.compat import norse, over_time, swap, swapping
@@ -31,7 +31,7 @@ def test_grid():
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
     monkeypatch.setattr(norse, "functional", FUNCTIONAL.__getitem__)
-    for name in ("IAF", "IAFCell", "LIFBoxCell"):
+    for name in ("IAF", "IAFCell", "LIFBoxCell", "LIFCell", "LSNNCell"):
         monkeypatch.setitem(swapping.ADAPTERS, f"{foreign_neurons.__name__}.{name}", getattr(norse, name))
 
 
@@ -48,9 +48,9 @@ def run(neuron, x, state=None):
     results = []
     for step in x:
         z, state = neuron(step, state)
-        results.append((z, state.v.expand(step.shape)))
-    spikes, states = (torch.stack(each) for each in zip(*results, strict=True))
-    return spikes, type(state)(states)
+        results.append((z, *(each.expand(step.shape) for each in state)))
+    spikes, *states = (torch.stack(each) for each in zip(*results, strict=True))
+    return spikes, type(state)(*states)
 
 
 def agree(neuron, other, x, state=None, learnt=(), tolerance=3e-6):
@@ -60,13 +60,14 @@ def agree(neuron, other, x, state=None, learnt=(), tolerance=3e-6):
         if x.is_floating_point():
             inputs.requires_grad_()
         z, after = run(each, inputs, state)
-        total = (z * torch.linspace(-1, 1, z.numel()).view(z.shape)).sum() + after.v.sin().sum()
+        total = (z * torch.linspace(-1, 1, z.numel()).view(z.shape)).sum() + sum(each.sin().sum() for each in after)
         wanted = [inputs, *learnt] if x.is_floating_point() else [*learnt]
         found.append((z, after, torch.autograd.grad(total, wanted, allow_unused=True) if wanted else ()))
     (z, after, gradients), (our_z, ours, our_gradients) = found
     assert type(ours) is type(after)
     assert our_z.dtype == z.dtype and torch.equal(our_z, z) and our_z.requires_grad == z.requires_grad
-    assert ours.v.dtype == after.v.dtype and torch.equal(ours.v, after.v)
+    for mine, theirs in zip(ours, after, strict=True):
+        assert mine.dtype == theirs.dtype and torch.equal(mine, theirs)
     for mine, theirs in zip(our_gradients, gradients, strict=True):
         theirs = torch.zeros_like(mine) if theirs is None else theirs
         assert (mine - theirs).abs().max() <= tolerance * theirs.abs().max().clamp(min=1)
@@ -109,6 +110,22 @@ def test_box(method, shape, reset, learnt):
         neuron, other = pair(LIFBoxCell, p)
         agree(neuron, other, torch.randn(T, B, N) * 4, state, tensors if learnt else [])
         assert other.own_steps == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(), (N,), (B, N)])
+@pytest.mark.parametrize("kind", [LIFCell, LSNNCell])
+@pytest.mark.parametrize("learnt", [False, True])
+def test_current_based(method, shape, kind, learnt):
+    torch.manual_seed(0)
+    tensors = {"v_th": drawn(shape, 0.2, 0.5), "tau_mem_inv": drawn(shape, 100.0, 300.0)}
+    tensors |= {"tau_syn_inv": drawn(shape, 150.0, 350.0), "tau_adapt_inv": drawn(shape, 20.0, 50.0)}
+    tensors = {name: nn.Parameter(each) for name, each in tensors.items()} if learnt else tensors
+    settings = {"v_reset": torch.tensor(-0.2), "v_leak": torch.tensor(-0.1), "method": method}
+    neuron, other = pair(kind, Parameters(**tensors, **settings))
+    used = [tensors[name] for name in tensors if kind is LSNNCell or name != "tau_adapt_inv"] if learnt else []
+    agree(neuron, other, torch.randn(T, B, N) * 4, learnt=used)
+    assert other.own_steps == 0
 
 
 @pytest.mark.parametrize(("dtype", "own"), [(torch.float64, 0), (torch.int64, 0), (torch.float16, T)])

@@ -11,7 +11,7 @@ from pathlib import Path
 import foreign_neurons
 import pytest
 import torch
-from foreign_neurons import Lapicque, Leaky, Step, bell
+from foreign_neurons import Lapicque, Leaky, Step, Synaptic, bell
 from torch import nn
 
 from deal_kernels.compat import over_time, swap, swapping
@@ -35,7 +35,7 @@ def test_grid():
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
-    for name in ("Leaky", "Lapicque"):
+    for name in ("Leaky", "Lapicque", "Synaptic"):
         monkeypatch.setitem(swapping.ADAPTERS, f"{foreign_neurons.__name__}.{name}", getattr(snntorch, name))
 
 
@@ -48,11 +48,11 @@ def pair(kind, *arguments, **named):
 
 def run(neuron, inputs, passed):
     """What the neuron returns at all steps; with `passed`, its state goes through the caller's hands."""
-    results, mem = [], None
+    results, states = [], ()
     for x in inputs:
-        found = neuron(x, mem) if passed and mem is not None else neuron(x)
+        found = neuron(x, *states)
         found = found if isinstance(found, tuple) else (found,)
-        mem = found[-1]
+        states = found[1:] if passed else ()
         results.append(found)
     return [torch.stack(each) for each in zip(*results, strict=True)]
 
@@ -97,6 +97,19 @@ def test_lapicque(reset, R, C, time_step):
     neuron, other = pair(Lapicque, R, C, time_step, reset_mechanism=reset, threshold=0.4)
     agree(neuron, other, torch.randn(T, B, N) * 4, passed=True)
     assert other.own_steps == 0
+
+
+@pytest.mark.parametrize(("reset", "delay"), RESETS)
+@pytest.mark.parametrize("shape", [(), (N,), (B, N)])
+def test_synaptic(reset, delay, shape):
+    torch.manual_seed(0)
+    settings = {"reset_mechanism": reset, "reset_delay": delay, "learnt": True}
+    alpha, beta, threshold = torch.rand(shape), torch.rand(()), torch.rand(shape) + 0.5
+    neuron, other = pair(Synaptic, alpha, beta, threshold=threshold, **settings)
+    agree(neuron, other, torch.randn(T, B, N) * 1.5, passed=True)
+    assert other.own_steps == 0
+    other(torch.randn(B, N).half())
+    assert other.own_steps == 1  # its current stays in half precision
 
 
 @pytest.mark.parametrize("shape", [(), (6,), (2, 4, 4, 4), (2, 4, 3, 5)])

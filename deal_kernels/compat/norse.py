@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from deal_kernels._common.types import Number
 from deal_kernels.compat.fused import Derivative, Fused, Run, setting
 from deal_kernels.lif import lif
+from deal_kernels.multistate import cuba, lsnn
 from deal_kernels.surrogate import FastSigmoid, LeakyReLU
 
 METHODS = ("heaviside", "super", "triangle", "tanh", "circ", "heavi_erfc")
@@ -22,6 +23,7 @@ class Neuron(Fused):
     home: str  # the module of norse.torch.functional that has its step and its state
     step: str
     state: str
+    records = True  # whether the kernel has the states over time
     # Attributes of the library's class.
     p: Any
     dt: float
@@ -76,7 +78,7 @@ class Neuron(Fused):
 
     def run(self, x: Tensor, state: Any, steps: int | None, record: bool) -> Run | None:
         """Runs x from a state; None if it needs the library's own step."""
-        if x.layout is not torch.strided:
+        if x.layout is not torch.strided or (record and not self.records):
             return None
         state = self.state_fallback(x[0] if steps is None else x) if state is None else state
         x = self.entering(x, state)
@@ -160,6 +162,60 @@ class IAF(_Integrator, Sequence):
     pass
 
 
+class _CurrentBased(Neuron):
+    home, step, state, records = "lif", "lif_feed_forward_step", "LIFFeedForwardState", False
+
+    @classmethod
+    def refusal(cls, module: Any) -> str | None:
+        if one_number(module.p.v_leak) is None:
+            return "v_leak is learnt or has several values"
+        return super().refusal(module)
+
+    def parameters_of(self) -> dict[str, Any]:
+        return {"rate": self.dt * self.p.tau_mem_inv, "current_rate": self.dt * self.p.tau_syn_inv}
+
+    def reset(self) -> dict[str, Any]:
+        return {"v_reset": one_number(self.p.v_reset), "v_rest": one_number(self.p.v_leak)}
+
+    def entering(self, x: Tensor, state: Any) -> Tensor:
+        half = x.is_floating_point() and x.itemsize == 2
+        keeps = half and isinstance(state.i, Tensor) and state.i.dim() > 0 and state.i.dtype == torch.float32
+        return x.float() if keeps else super().entering(x, state)
+
+    def kernel(self, x: Tensor, states: tuple[Tensor, ...], steps: int | None, **settings: Any) -> Any:
+        return cuba(x if steps is None else x.expand(steps, *x.shape), *states, return_state=True, **settings)
+
+
+class LIFCell(_CurrentBased, Cell):
+    pass
+
+
+class LIF(_CurrentBased, Sequence):
+    pass
+
+
+class _Adaptive(_CurrentBased):
+    home, step, state = "lsnn", "lsnn_feed_forward_step", "LSNNFeedForwardState"
+
+    def parameters_of(self) -> dict[str, Any]:
+        adaptation = {"adaptation_rate": self.dt * self.p.tau_adapt_inv, "strength": self.p.beta}
+        return {**super().parameters_of(), **adaptation}
+
+    def entering(self, x: Tensor, state: Any) -> Tensor:
+        return Neuron.entering(self, x, state)
+
+    def kernel(self, x: Tensor, states: tuple[Tensor, ...], steps: int | None, **settings: Any) -> Any:
+        return lsnn(x if steps is None else x.expand(steps, *x.shape), *states, return_state=True, **settings)
+
+
+class LSNNCell(_Adaptive, Cell):
+    pass
+
+
+class LSNN(_Adaptive, Sequence):
+    pass
+
+
 def functional(name: str) -> Any:
     """A module of norse.torch.functional."""
     return importlib.import_module(f"norse.torch.functional.{name}")
@@ -194,4 +250,8 @@ ADAPTERS: dict[str, type[Fused]] = {
     "norse.torch.module.lif_box.LIFBoxCell": LIFBoxCell,
     "norse.torch.module.iaf.IAFCell": IAFCell,
     "norse.torch.module.iaf.IAF": IAF,
+    "norse.torch.module.lif.LIFCell": LIFCell,
+    "norse.torch.module.lif.LIF": LIF,
+    "norse.torch.module.lsnn.LSNNCell": LSNNCell,
+    "norse.torch.module.lsnn.LSNN": LSNN,
 }

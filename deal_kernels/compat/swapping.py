@@ -37,11 +37,11 @@ def swap(
 
     It knows the neurons of SpikingJelly (LIF, IF, ParametricLIF, ILIF, HalfThresholdIF, SLTT and OTTT of 2.0; IF, LIF
     and ParametricLIF of `activation_based` 0.0.0.0.14 and `clock_driven` 0.0.0.0.12), of snnTorch 1.0.0 (Leaky,
-    Lapicque) and of Norse 1.1.0 (LIFBoxCell, IAF, IAFCell), their subclasses that override nothing but ``__init__``,
-    and the neurons that MS-ResNet, EMS-YOLO, SpikeYOLO and TET wrote themselves, by their source. Parameters,
-    state_dict, hooks and state stay, and so do the library's functions, such as ``reset_net``. A neuron whose settings
-    no kernel has is left, and the report says why; for inputs that no kernel takes, such as half precision in some
-    neurons, a neuron runs the library's own step.
+    Lapicque, Synaptic) and of Norse 1.1.0 (LIF, LSNN, IAF, their cells, and LIFBoxCell), their subclasses that override
+    nothing but ``__init__``, and the neurons that MS-ResNet, EMS-YOLO, SpikeYOLO and TET wrote themselves, by their
+    source. Parameters, state_dict, hooks and state stay, and so do the library's functions, such as ``reset_net``. A
+    neuron whose settings no kernel has is left, and the report says why; for inputs that no kernel takes, such as half
+    precision in some neurons, a neuron runs the library's own step.
 
     A neuron that its network calls in a loop over time gains little: see `over_time`.
 

@@ -10,10 +10,14 @@ import itertools
 
 import torch
 from norse.torch.functional.iaf import IAFParameters
+from norse.torch.functional.lif import LIFParameters
 from norse.torch.functional.lif_box import LIFBoxParameters
+from norse.torch.functional.lsnn import LSNNParameters
 from norse.torch.functional.reset import reset_subtract, reset_value
 from norse.torch.module.iaf import IAF, IAFCell
+from norse.torch.module.lif import LIF, LIFCell
 from norse.torch.module.lif_box import LIFBoxCell
+from norse.torch.module.lsnn import LSNN, LSNNCell
 from norse.torch.module.snn import SNN, SNNCell
 from torch import nn
 
@@ -50,6 +54,18 @@ def grid():
             }  # fmt: skip
             yield LIFBoxCell, LIFBoxParameters, tensors, common | {"reset_method": reset}, learnt, starts, False
 
+        tensors = {
+            "v_th": drawn(shape, 0.2, 0.5), "tau_mem_inv": drawn(shape, 100.0, 300.0),
+            "tau_syn_inv": drawn(shape, 150.0, 350.0),
+        }  # fmt: skip
+        common["v_leak"] = torch.tensor(v_reset / 2)
+        for kind in (LIF, LIFCell):
+            yield kind, LIFParameters, tensors, common, learnt, starts, False
+        tensors = tensors | {"tau_adapt_inv": drawn(shape, 20.0, 50.0), "beta": drawn(shape, 0.4, 1.8)}
+        yield LSNNCell, LSNNParameters, tensors, common, learnt, starts, False
+        if not shape:  # LSNN takes no thresholds of several values
+            yield LSNN, LSNNParameters, tensors, common, learnt, starts, False
+
 
 def drawn(shape, low, high):
     return torch.rand(shape) * (high - low) + low
@@ -62,17 +78,18 @@ def run(neuron, x, state):
     results = []
     for step in x:
         z, state = neuron(step, state)
-        results.append((z, state.v.expand(step.shape)))
-    spikes, states = (torch.stack(each) for each in zip(*results, strict=True))
-    return spikes, type(state)(states)
+        results.append((z, *(each.expand(step.shape) for each in state)))
+    spikes, *states = (torch.stack(each) for each in zip(*results, strict=True))
+    return spikes, type(state)(*states)
 
 
 def compared(neuron, x, v, parameters):
     """What the neuron returns, the gradient of its input and those of its parameters."""
     x = x.clone().requires_grad_()
-    state = None if v is None else type(neuron.state_fallback(x[0]))(v)
+    kind = type(neuron.state_fallback(x[0]))
+    state = None if v is None else kind(*[v + 0.1 * k for k in range(len(kind._fields))])
     z, after = run(neuron, x, state)
-    total = (z * torch.linspace(-1, 1, z.numel()).view(z.shape)).sum() + after.v.sin().sum()
+    total = (z * torch.linspace(-1, 1, z.numel()).view(z.shape)).sum() + sum(each.sin().sum() for each in after)
     of_x, *others = torch.autograd.grad(total, [x, *parameters], allow_unused=True)
     return z, after, of_x, [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, others, strict=True)]
 
@@ -95,7 +112,9 @@ def check(kind, of, tensors, common, learnt, starts, records):
             found.append(compared(neuron, x, v, parameters))
         (z, after, of_x, others), (our_z, ours, our_of_x, our_others) = found
         assert our_z.dtype == z.dtype and torch.equal(our_z, z)
-        assert type(ours) is type(after) and ours.v.dtype == after.v.dtype and torch.equal(ours.v, after.v)
+        assert type(ours) is type(after)
+        for mine, theirs in zip(ours, after, strict=True):
+            assert mine.dtype == theirs.dtype and torch.equal(mine, theirs)
         assert (our_of_x - of_x).abs().max() <= 3e-6 * of_x.abs().max()
         if dtype == torch.float64:
             for mine, theirs in zip(our_others, others, strict=True):

@@ -11,7 +11,7 @@ import itertools
 import warnings
 
 import torch
-from snntorch import Lapicque, Leaky, surrogate
+from snntorch import Lapicque, Leaky, Synaptic, surrogate
 
 from deal_kernels.compat import swap
 from deal_kernels.compat.fused import Fused
@@ -78,6 +78,18 @@ def lapicque():
         }, form  # fmt: skip
 
 
+def synaptic():
+    for alpha, beta, threshold, reset, delay, learnt, form in itertools.product(
+        ("number", (N,), (B, N)), ("number", (N,)), ("number", (B, N)), ("subtract", "zero", "none"), (True, False),
+        (False, True), FORMS,
+    ):  # fmt: skip
+        if (reset, delay) != ("zero", False):
+            yield Synaptic, {
+                "alpha": value(alpha), "beta": value(beta), "threshold": value(threshold), "reset_mechanism": reset,
+                "reset_delay": delay, "learn_alpha": learnt, "learn_beta": learnt, "learn_threshold": learnt,
+            }, form  # fmt: skip
+
+
 def run(neuron, inputs, form):
     results, states = [], ()
     for x in inputs:
@@ -118,10 +130,10 @@ def check(kind, settings, form):
 
 def main():
     warnings.simplefilter("ignore")
-    for kind in (Leaky, Lapicque):
+    for kind in (Leaky, Lapicque, Synaptic):
         count_own_steps(kind)
     done = 0
-    for kind, settings, form in itertools.chain(leaky(), lapicque()):
+    for kind, settings, form in itertools.chain(leaky(), lapicque(), synaptic()):
         try:
             torch.manual_seed(done)
             check(kind, settings, form)

@@ -1,1 +1,1 @@
-"""The fused forms of snnTorch's neurons: Leaky and Lapicque."""
+"""The fused forms of snnTorch's neurons: Leaky, Lapicque and Synaptic."""

@@ -14,6 +14,7 @@ from deal_kernels._common.types import STATE
 from deal_kernels.compat.fused import Fused, Run, setting
 from deal_kernels.compat.snntorch.surrogates import refusal, spike_settings
 from deal_kernels.lif import lif
+from deal_kernels.multistate import cuba
 from deal_kernels.surrogate import LeakyReLU
 
 # The reset of `lif`, by the method that updates the state and by whether a reset waits for the next step.
@@ -188,6 +189,31 @@ class Lapicque(Neuron):
         return bool(settings["reset"] != "next_hard")
 
 
+class Synaptic(Neuron):
+    names = ("syn", "mem")
+    alpha: Tensor
+    beta: Tensor
+
+    def decays(self) -> dict[str, Tensor]:
+        return {"alpha": self.alpha.clamp(0, 1), "beta": self.beta.clamp(0, 1)}
+
+    def forward(  # type: ignore[override]
+        self, input_: Tensor, syn: Tensor | None = None, mem: Tensor | None = None
+    ) -> Any:
+        return self.step(input_, syn, mem)
+
+    def kernel(self, x: Tensor, states: dict[str, Tensor | None], steps: int | None = None, **arguments: Any) -> Any:
+        x = x if steps is None else x.expand(steps, *x.shape)
+        spikes, (v, i) = cuba(x, states["mem"], states["syn"], **arguments)
+        return spikes, (i, v)
+
+    def has_dtypes(self, x: Tensor, reset: str) -> bool:
+        return STATE.get(x.dtype) == x.dtype and super().has_dtypes(x, reset)
+
+    def records(self, settings: dict[str, Any], record: bool) -> bool:
+        return not record
+
+
 def reset_of(neuron: Any) -> str | None:
     """The reset of `lif`; None if it has none."""
     update, waits = neuron.state_function.__name__, getattr(neuron, "reset_delay", True)
@@ -204,4 +230,5 @@ NEURONS = ("snntorch._neurons",)  # the package with its neurons
 ADAPTERS: dict[str, type[Fused]] = {
     "snntorch._neurons.leaky.Leaky": Leaky,
     "snntorch._neurons.lapicque.Lapicque": Lapicque,
+    "snntorch._neurons.synaptic.Synaptic": Synaptic,
 }

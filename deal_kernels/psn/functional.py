@@ -9,6 +9,7 @@ from torch import Tensor
 
 from deal_kernels import surrogate as surrogates
 from deal_kernels._common.checks import check_companion, check_integer, check_tensor
+from deal_kernels._common.forked import one_thread_if_forked
 from deal_kernels._common.types import STATE
 from deal_kernels.psn import op
 from deal_kernels.psn.reference import Inputs
@@ -98,6 +99,8 @@ def sliding_psn(
         raise ValueError(f"weight must have the shape [k], k at least 1; got {tuple(weight.shape)}")
     _check_shape("bias", bias, x, ((), (1,)))
     k = weight.numel()
+    if before is not None or return_state:
+        one_thread_if_forked()  # for torch's copies
     if before is not None:
         _check_shape("before", before, x, ((k - 1, *x.shape[1:]),))
         x = torch.cat([before.to(x.dtype), x])

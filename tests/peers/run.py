@@ -7,23 +7,72 @@ from collections import Counter
 
 import pytest
 
+from deal_kernels import lif, multistate
 from deal_kernels.compat import swap
 from deal_kernels.compat.fused import Fused
 from deal_kernels.compat.swapping import ADAPTERS, LIBRARIES
 
-calls: dict[str, Counter[str]] = {"fused": Counter(), "fell back": Counter(), "left": Counter()}
+NAMES = {each.__name__.split(".")[2]: each for each in LIBRARIES}
+KERNELS = {getattr(room, name) for room in (lif, multistate) for name in ("lif", "cuba", "lsnn") if hasattr(room, name)}
 
 
-def known_classes(library):
-    """The classes of an installed library that have a fused form."""
+class Calls:
+    """The calls of neurons: how many ran fused, fell back to the library's own step, or were never swapped."""
+
+    def __init__(self, kinds):
+        self.kinds = tuple(kinds)
+        self.counts = {column: Counter() for column in ("fused", "fell back", "left")}
+        self.kernels = 0  # calls of them
+        self.inside = False  # of a neuron: what it calls is part of its own call
+
+    def counts_kernels(self, module):
+        """Makes a module of the adapters count its calls of kernels."""
+        for name, function in list(vars(module).items()):
+            if callable(function) and getattr(function, "__hash__", None) and function in KERNELS:
+                setattr(module, name, self.counted(function))
+
+    def counted(self, function):
+        @functools.wraps(function)
+        def counted(*args, **kwargs):
+            self.kernels += 1
+            return function(*args, **kwargs)
+
+        return counted
+
+    def watch(self, owner):
+        """Counts the calls of a class's own forward."""
+        forward = owner.forward
+
+        @functools.wraps(forward)
+        def watched(neuron, *args, **kwargs):
+            if self.inside or not isinstance(neuron, self.kinds):
+                return forward(neuron, *args, **kwargs)
+            self.inside, before = True, self.kernels
+            try:
+                return forward(neuron, *args, **kwargs)
+            finally:
+                self.inside = False
+                column = "fused" if self.kernels > before else "fell back" if isinstance(neuron, Fused) else "left"
+                self.counts[column][type(neuron).__name__.removeprefix("Fused")] += 1
+
+        owner.forward = watched
+
+
+def installed(library):
+    """The classes of a library that have a fused form, in the version that is installed."""
+    found = {}
     for name in ADAPTERS:
         module, _, kind = name.rpartition(".")
         if module.startswith(library):
-            yield getattr(importlib.import_module(module), kind)
+            try:
+                found[getattr(importlib.import_module(module), kind)] = ADAPTERS[name]
+            except (ImportError, AttributeError):
+                continue
+    return found
 
 
 def owner_of_forward(kind):
-    return next(base for base in kind.__mro__ if "forward" in vars(base))
+    return next((base for base in kind.__mro__ if "forward" in vars(base)), None)
 
 
 def swap_when_made(kind):
@@ -38,39 +87,23 @@ def swap_when_made(kind):
     kind.__init__ = init
 
 
-def count(owner, column):
-    """Counts the calls of a class's own forward, in the column that `column` gives for the neuron."""
-    forward = owner.forward
-
-    @functools.wraps(forward)
-    def counted(self, *args, **kwargs):
-        calls[column(self)][type(self).__name__.removeprefix("Fused")] += 1
-        return forward(self, *args, **kwargs)
-
-    owner.forward = counted
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("library", choices=sorted({each.__name__.split(".")[2] for each in LIBRARIES}))
+    parser.add_argument("library", choices=sorted(NAMES))
     parser.add_argument("folder")
     arguments, others = parser.parse_known_args()
 
-    kinds = list(known_classes(arguments.library))
-    fused = {ADAPTERS[f"{kind.__module__}.{kind.__qualname__}"] for kind in kinds}
-    for owner in {owner_of_forward(kind) for kind in kinds}:
-        count(owner, lambda neuron: "fell back" if isinstance(neuron, Fused) else "left")
-    for owner in {owner_of_forward(kind) for kind in fused}:
-        count(owner, lambda _: "fused")
-    for kind in kinds:
+    adapters = installed(arguments.library)
+    calls = Calls(adapters)
+    calls.counts_kernels(NAMES[arguments.library])
+    for owner in {owner_of_forward(each) for each in (*adapters, *adapters.values())} - {None}:
+        calls.watch(owner)
+    for kind in adapters:
         swap_when_made(kind)
 
     code = pytest.main(["-q", "-p", "no:cacheprovider", "--import-mode=importlib", arguments.folder, *others])
-    calls["fused"].subtract(calls["fell back"])  # a fused neuron that falls back calls the library's forward
-    for column, found in calls.items():
-        print(f"{column:9} {found.total():5}  {', '.join(f'{kind} {n}' for kind, n in sorted(found.items()) if n)}")
-    total = calls["fused"].total() + calls["fell back"].total()
-    print(f"{calls['fell back'].total()} of {total} calls of swapped neurons fell back")
+    for column, found in calls.counts.items():
+        print(f"{column:9} {found.total():5}  {', '.join(f'{kind} {n}' for kind, n in sorted(found.items()))}")
     return code
 
 

@@ -17,7 +17,7 @@ KERNELS = {getattr(room, name) for room in (lif, multistate) for name in ("lif",
 
 
 class Calls:
-    """The calls of neurons: how many ran fused, fell back to the library's own step, or were never swapped."""
+    """The calls of neurons that returned: how many ran fused, fell back to the library's own step, or were left."""
 
     def __init__(self, kinds):
         self.kinds = tuple(kinds)
@@ -49,11 +49,12 @@ class Calls:
                 return forward(neuron, *args, **kwargs)
             self.inside, before = True, self.kernels
             try:
-                return forward(neuron, *args, **kwargs)
+                result = forward(neuron, *args, **kwargs)
             finally:
                 self.inside = False
-                column = "fused" if self.kernels > before else "fell back" if isinstance(neuron, Fused) else "left"
-                self.counts[column][type(neuron).__name__.removeprefix("Fused")] += 1
+            column = "fused" if self.kernels > before else "fell back" if isinstance(neuron, Fused) else "left"
+            self.counts[column][type(neuron).__name__.removeprefix("Fused")] += 1
+            return result
 
         owner.forward = watched
 

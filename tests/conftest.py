@@ -1,4 +1,5 @@
 import functools
+import importlib
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ settings.load_profile("shared")
 
 BACKENDS = [name for name, state in deal_kernels.info()["backends"].items() if state == "live"]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+PEERS = os.environ.get("DEAL_TEST_PEERS")
+IMPORTED = {}  # modules of SpikingJelly by version
 DATA = Path(os.environ.get("DEAL_TEST_DATA", Path(__file__).parents[2] / "shared"))
 
 
@@ -59,6 +62,32 @@ def device(backend):
     if backend == "triton":
         return "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
     return {"cpp": "cpu", "cuda": "cuda"}.get(backend, DEVICE)
+
+
+def _spikingjelly_modules():
+    return {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "spikingjelly"}
+
+
+@pytest.fixture
+def spikingjelly(monkeypatch):
+    """Imports a module of SpikingJelly, in the version that it is asked for, for this test alone."""
+
+    def imported(version, name):
+        if PEERS is None:
+            pytest.skip("set DEAL_TEST_PEERS to the folder of tests/peers/install")
+        known = IMPORTED.setdefault(version, {})  # kept, because its operations can be registered only once
+        for each, module in _spikingjelly_modules().items():
+            if known.get(each) is not module:
+                monkeypatch.delitem(sys.modules, each)
+        sys.modules.update(known)
+        monkeypatch.syspath_prepend(f"{PEERS}/spikingjelly-{version}")
+        module = importlib.import_module(name)
+        IMPORTED[version] = _spikingjelly_modules()
+        return module
+
+    yield imported
+    for each in _spikingjelly_modules():
+        del sys.modules[each]
 
 
 @pytest.fixture

@@ -27,27 +27,20 @@ def test_grid(version):
     assert int(done.stdout.split()[0]) > 500
 
 
-def imported(version, monkeypatch):
-    """The package activation_based of a version, for one test."""
-    for name in [each for each in sys.modules if each.partition(".")[0] == "spikingjelly"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.syspath_prepend(f"{PEERS}/spikingjelly-{version}")
-    from spikingjelly import activation_based
-    from spikingjelly.activation_based import functional, layer, neuron, surrogate  # noqa: F401
-
-    yield activation_based
-    for name in [each for each in sys.modules if each.partition(".")[0] == "spikingjelly"]:
-        del sys.modules[name]
+def activation_based(spikingjelly, version):
+    for name in ("functional", "layer", "neuron", "surrogate"):
+        spikingjelly(version, f"spikingjelly.activation_based.{name}")
+    return spikingjelly(version, "spikingjelly.activation_based")
 
 
 @pytest.fixture
-def jelly(monkeypatch):
-    yield from imported("0.0.0.0.14", monkeypatch)
+def jelly(spikingjelly):
+    return activation_based(spikingjelly, "0.0.0.0.14")
 
 
 @pytest.fixture
-def jelly_2(monkeypatch):
-    yield from imported("2.0.0", monkeypatch)
+def jelly_2(spikingjelly):
+    return activation_based(spikingjelly, "2.0.0")
 
 
 def network(jelly):

@@ -131,10 +131,10 @@ def test_errors(make, error, message):
 
 @each_layer
 @pytest.mark.parametrize("share", LAMBDAS)
-def test_as_in_spikingjelly(name, share):
+def test_as_in_spikingjelly(spikingjelly, name, share):
     """State, spikes and, in float64, gradients. That its product of matrices adds in the order of the steps, each
     product with one rounding, is a property of the library behind torch.addmm, which may differ elsewhere."""
-    jelly = pytest.importorskip("spikingjelly.activation_based.neuron", reason="SpikingJelly is not installed")
+    jelly = spikingjelly("2.0.0", "spikingjelly.activation_based.neuron")
     layer = made(name)
     make = {"PSN": lambda: jelly.PSN(6), "SlidingPSN": lambda: jelly.SlidingPSN(3, step_mode="m")}
     theirs = make.get(name, lambda: jelly.MaskedPSN(3, 6, lambda_init=share, step_mode="m"))()

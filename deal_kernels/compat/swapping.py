@@ -33,7 +33,7 @@ Factory = Callable[[Any], nn.Module]
 def swap(
     model: nn.Module, custom: Mapping[type[nn.Module], Factory] | None = None, dry_run: bool = False
 ) -> Report:  # fmt: skip
-    """Replaces the neurons of a network by fused ones that give the same bits, in place.
+    """Replaces the neurons of a network by fused ones, in place. float32 and float64 results keep their bits.
 
     It knows the neurons of SpikingJelly (LIF, IF, ParametricLIF, ILIF, HalfThresholdIF, SLTT and OTTT of 2.0; IF, LIF
     and ParametricLIF of `activation_based` 0.0.0.0.14 and `clock_driven` 0.0.0.0.12), of snnTorch 1.0.0 (Leaky,

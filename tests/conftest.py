@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from torch._dynamo import trace_rules
 
 import deal_kernels
+
+# The compiler lists torch's functions once: before `poisoned_memory` replaces some of them.
+trace_rules.get_torch_obj_rule_map()
 
 # How long examples take to draw says something of a shared machine, nothing of the kernels.
 settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow])

@@ -315,7 +315,7 @@ def test_every_operation_is_mapped_or_refuses(call, backend, device):
         found = torch.func.grad(loss, call.leaves)(*tensors)
         along = torch.func.jvp(loss, tuple(tensors), tuple(tangents))[1]
     except NotImplementedError as error:
-        assert "torch.func" in str(error)
+        assert "torch.func" in str(error) and not call.second_derivatives
         return
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     if len(call.leaves) == len(tensors):

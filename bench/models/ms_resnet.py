@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from .neurons import conv_norm, each_step, neuron
+from .neurons import conv_norm, each_step, neuron, stages
 
 Neuron = Callable[[], nn.Module]
 
@@ -44,15 +44,9 @@ class MSResNet(nn.Module):
         super().__init__()
         self.steps = steps
         self.stem = conv_norm(channels, width, 3, 2)
-        made, inputs = [], width
-        for stage, count in enumerate(blocks):
-            for index in range(count):
-                outputs = width << stage
-                made.append(Block(inputs, outputs, 2 if stage and not index else 1, spiking))
-                inputs = outputs
-        self.blocks = nn.Sequential(*made)
+        self.blocks, outputs = stages(partial(Block, spiking=spiking), width, blocks)
         self.last_neuron = spiking()
-        self.head = nn.Linear(inputs, classes)
+        self.head = nn.Linear(outputs, classes)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits [B, classes] of an image [B, C, H, W] that is shown at every step."""

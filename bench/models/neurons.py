@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -30,3 +31,18 @@ def conv_norm(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs)
     )  # fmt: skip
+
+
+def stages(
+    block: Callable[[int, int, int], nn.Module], width: int, blocks: Sequence[int]
+) -> tuple[nn.Sequential, int]:  # fmt: skip
+    """The blocks of a residual network, from `block(inputs, outputs, stride)`, and the channels of the last one.
+
+    Every stage after the first halves the image and doubles the channels.
+    """
+    made, inputs = [], width
+    for stage, count in enumerate(blocks):
+        for index in range(count):
+            made.append(block(inputs, width << stage, 2 if stage and not index else 1))
+            inputs = width << stage
+    return nn.Sequential(*made), inputs

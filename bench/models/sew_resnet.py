@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from .neurons import conv_norm, each_step, neuron
+from .neurons import conv_norm, each_step, neuron, stages
 
 Neuron = Callable[[], nn.Module]
 
@@ -47,14 +47,8 @@ class SEWResNet(nn.Module):
         self.steps = steps
         self.stem, self.stem_neuron = conv_norm(channels, width, 7, 2), spiking()
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-        made, inputs = [], width
-        for stage, count in enumerate(blocks):
-            for index in range(count):
-                outputs = width << stage
-                made.append(Block(inputs, outputs, 2 if stage and not index else 1, spiking))
-                inputs = outputs
-        self.blocks = nn.Sequential(*made)
-        self.head = nn.Linear(inputs, classes)
+        self.blocks, outputs = stages(partial(Block, spiking=spiking), width, blocks)
+        self.head = nn.Linear(outputs, classes)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits [B, classes] of an image [B, C, H, W]; the stem computes it once and its neurons see it each step."""

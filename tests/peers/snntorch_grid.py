@@ -11,24 +11,13 @@ import itertools
 import warnings
 
 import torch
+from own_steps import OWN, count_own_steps
 from snntorch import Lapicque, Leaky, Synaptic, surrogate
 
 from deal_kernels.compat import swap
-from deal_kernels.compat.fused import Fused
 
 T, B, N = 9, 3, 7
 FORMS = ("passed", "kept", "hidden", "hidden with states")
-OWN = {"steps": 0}
-
-
-def count_own_steps(kind):
-    forward = kind.forward
-
-    def counted(self, *args, **kwargs):
-        OWN["steps"] += isinstance(self, Fused)
-        return forward(self, *args, **kwargs)
-
-    kind.forward = counted
 
 
 def drawn(*shape):

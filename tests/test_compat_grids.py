@@ -1,0 +1,27 @@
+"""`swap` on the neurons of installed libraries, over grids of settings. tests/peers/install puts them into a folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import PEERS
+
+SCRIPTS = Path(__file__).parent / "peers"
+
+
+@pytest.mark.skipif(PEERS is None, reason="set DEAL_TEST_PEERS to the folder of tests/peers/install")
+@pytest.mark.parametrize(
+    ("library", "version", "least"),
+    [
+        ("spikingjelly", "2.0.0", 500), ("spikingjelly", "0.0.0.0.14", 500), ("spikingjelly", "0.0.0.0.12", 500),
+        ("snntorch", "1.0.0", 500), ("norse", "1.1.0", 300),
+    ],
+)  # fmt: skip
+def test_grid(library, version, least):
+    command = [sys.executable, SCRIPTS / f"{library}_grid.py", version]
+    environment = os.environ | {"PYTHONPATH": f"{PEERS}/{library}-{version}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.split()[0]) > least

@@ -9,7 +9,8 @@ namespace deal {
 
 enum class DType : int { float32, float16, bfloat16, float64 };
 
-// lif: neurons are numbered in memory order, time is the outer axis. N neurons, T steps.
+// lif: N neurons, T steps. The neurons of a step lie side by side and are numbered in memory order, or they lie in groups
+// of so many neurons, each with its T steps: x, results and gradients, written [T, N] below, are [N / group, T, group].
 
 enum class Output : int { spikes, mean, packed, states, membranes };
 enum class Charge : int { decay_input, decay, beta };
@@ -51,7 +52,7 @@ struct Parameter {
 // is.
 struct Norm {
   Parameter mean, scale, shift;
-  const void* shortcut;  // [T, N] or [N] like x, contiguous in time: added after the norm; may be null
+  const void* shortcut;  // [T, N] or [N] like x, its steps side by side: added after the norm; may be null
 };
 
 struct LifInput {
@@ -59,6 +60,7 @@ struct LifInput {
   DType dtype;
   Output output;
   int64_t steps, neurons;
+  int64_t group;        // neurons that lie side by side: all, or a part with time_stride == group
   int64_t time_stride;  // elements between two steps of x; 0: the same input at every step
   const void* x;
   const void* v0;       // [N] of the state type; null: neurons start at rest
@@ -67,7 +69,7 @@ struct LifInput {
 };
 
 struct LifForward : LifInput {
-  void* out;  // [T, N]; [N] for the mean; [T, ceil(N / 8)] bytes for packed bits
+  void* out;  // [T, N]; [N] for the mean; [T, ceil(N / 8)] bytes for packed bits, where groups are whole bytes
   void* v;    // [N] final state
 };
 

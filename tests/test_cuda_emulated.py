@@ -31,7 +31,7 @@ def layer(
     steps=4, neurons=520, dtype=torch.float32, *, charge="decay_input", fire="ge", reset="soft", surrogate="atan",
     detach=False, decay=None, threshold=0.8, output="spikes", constant=False, state=True, decays=None, thresholds=None,
     norms=None, shortcut=False, inner=1, skew=(0, 0), carries=True, amount=None, scale=1.0, rest=None,
-    rate=None,
+    rate=None, groups=1,
 ):  # fmt: skip
     """What a kernel is run on: random tensors, and of decay, threshold and norm so many channels, or None."""
     random = torch.Generator().manual_seed(steps * 1000 + neurons)
@@ -59,7 +59,7 @@ def layer(
     grad_type = torch.float32 if output in RECORDS else dtype
     return SimpleNamespace(
         neuron=neuron, dtype=dtype, steps=steps, neurons=neurons, output=output, constant=constant, inner=inner,
-        tensors=tensors, x=normal(rows, neurons, dtype=dtype), v0=normal(neurons) if state else None,
+        group=neurons // groups, tensors=tensors, x=normal(rows, neurons, dtype=dtype), v0=normal(neurons) if state else None,
         decay=parameter(decays, 0.3 if charge == "beta" else 1.2), threshold=parameter(thresholds, 0.5),
         grad=normal(1 if output == "mean" else steps, neurons, dtype=grad_type),
         grad_v=normal(neurons) if state else None,
@@ -83,8 +83,8 @@ def inputs(kernels, a):
         )
     return {
         "neuron": kernels.make("Neuron", **a.neuron), "dtype": a.dtype, "output": a.output, "steps": a.steps,
-        "neurons": a.neurons, "time_stride": 0 if a.constant else a.neurons, "x": a.x, "v0": a.v0, "decay": a.decay,
-        "decay_channels": channels(a.decay), "decay_inner": a.inner, "threshold": a.threshold,
+        "neurons": a.neurons, "group": a.group, "time_stride": 0 if a.constant else a.group, "x": a.x, "v0": a.v0,
+        "decay": a.decay, "decay_channels": channels(a.decay), "decay_inner": a.inner, "threshold": a.threshold,
         "threshold_channels": channels(a.threshold), "threshold_inner": a.inner, "norm": norm,
     }  # fmt: skip
 
@@ -252,6 +252,34 @@ def test_alignment_with_norm(emulated, dtype, skew):
     for output in OUTPUTS:
         a = layer(18, 264, dtype, output=output, skew=skew, norms=6, inner=4, shortcut=True)
         assert same(forward(emulated, a), forward(compiled, a)), output
+        if output != "packed":
+            check_norm_gradients(emulated, a, shares=False)
+
+
+@pytest.mark.parametrize("output", OUTPUTS + RECORDS)
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_groups(emulated, dtype, output):
+    for steps, groups, group, reset in itertools.product((1, 4, 18), (2, 5), (48, 67, 520), ("soft", "next_hard")):
+        if output == "packed" and group % 8:
+            continue
+        options = {"groups": groups, "reset": reset, "decays": 3, "thresholds": 3, "inner": 7}
+        a = layer(steps, groups * group, dtype, output=output, **options)
+        assert same(forward(emulated, a), forward(compiled, a)), (steps, groups, group)
+        if output == "packed":
+            continue
+        for shares in (False, True):
+            ours, expected = (backward(kernels, a, shares) for kernels in (emulated, compiled))
+            assert same(ours, expected), (steps, groups, group, shares)
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_norm_of_groups(emulated, output):
+    for steps, (group, norms, inner), shortcut in itertools.product(
+        (4, 18), ((48, 8, 1), (66, 3, 11), (520, 5, 4)), (False, True)
+    ):
+        options = {"groups": 3, "norms": norms, "inner": inner, "shortcut": shortcut}
+        a = layer(steps, 3 * group, output=output, **options)
+        assert same(forward(emulated, a), forward(compiled, a)), (steps, group)
         if output != "packed":
             check_norm_gradients(emulated, a, shares=False)
 

@@ -126,6 +126,15 @@ def test_signatures_name_every_argument(function):
     of_function, of_layer = (inspect.signature(each).parameters for each in (function, layer.__init__))
     assert all(each.kind is not inspect.Parameter.VAR_KEYWORD for each in (*of_function.values(), *of_layer.values()))
     tensors = {"x", "v0", "out", "weight", "bias", "running_mean", "running_var", "training", "shortcut"}
-    of_module = {"self", "stateful", "detach_state", "step_dims", "num_features", "affine", "track_running_stats"}
+    of_module = {
+        "self",
+        "stateful",
+        "detach_state",
+        "step_dims",
+        "flattened_steps",
+        "num_features",
+        "affine",
+        "track_running_stats",
+    }
     assert set(of_function) - tensors == set(of_layer) - of_module
     assert {"tau", "v_threshold", "surrogate"} < set(of_function)

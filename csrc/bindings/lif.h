@@ -87,6 +87,7 @@ Fields<Call> lif_fields(const char* name) {
       .required("steps", set<&Call::steps>)
       .required("neurons", set<&Call::neurons>)
       .required("time_stride", set<&Call::time_stride>)
+      .optional("group", set<&Call::group>)
       .required("x", set<&Call::x>)
       .optional("v0", set<&Call::v0>)
       .optional("decay", [](Call& call, py::handle value) { call.decay.data = pointer(value); })
@@ -101,6 +102,12 @@ Fields<Call> lif_fields(const char* name) {
       });
 }
 
+// Without groups the neurons of a step lie side by side.
+template <class Call>
+void complete(Call& call) {
+  if (call.group == 0) call.group = call.neurons;
+}
+
 inline void define_lif(py::module_& m) {
   define_lif_enums(m);
   define_neuron(m);
@@ -108,7 +115,7 @@ inline void define_lif(py::module_& m) {
   lif_fields<LifForward>("LifForward")
       .required("out", set<&LifForward::out>)
       .optional("v", set<&LifForward::v>)
-      .define(m);
+      .define(m, &complete<LifForward>);
   lif_fields<LifBackward>("LifBackward")
       .optional("constant", set<&LifBackward::constant>)
       .required("grad", set<&LifBackward::grad>)
@@ -119,7 +126,7 @@ inline void define_lif(py::module_& m) {
       .optional("grad_decay", set<&LifBackward::grad_decay>)
       .optional("grad_threshold", set<&LifBackward::grad_threshold>)
       .optional("norm_sums", set<&LifBackward::norm_sums>)
-      .define(m);
+      .define(m, &complete<LifBackward>);
 }
 
 constexpr int64_t kSmall = 1 << 14;  // neurons times steps that take a few microseconds
@@ -132,7 +139,7 @@ inline void lif_spikes(const Neuron& neuron, DType dtype, int64_t steps, int64_t
   call.neuron = neuron;
   call.dtype = dtype;
   call.steps = steps;
-  call.neurons = call.time_stride = neurons;
+  call.neurons = call.group = call.time_stride = neurons;
   call.x = reinterpret_cast<const void*>(x);
   call.out = reinterpret_cast<void*>(out);
   if (steps * neurons < kSmall) return kernels().lif_forward(call, threads);

@@ -144,6 +144,11 @@ struct Cell {
   }
 };
 
+// Where the first step of a neuron is in tensors that have all steps.
+DEAL_INLINE int64_t place_of(const LifInput& a, int64_t neuron) {
+  return a.group < a.neurons ? neuron + neuron / a.group * a.group * (a.steps - 1) : neuron;
+}
+
 // Whether the output is a record, which is of the state type.
 DEAL_INLINE bool is_record(const LifInput& a) {
   return a.output == Output::states || a.output == Output::membranes;

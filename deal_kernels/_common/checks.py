@@ -45,8 +45,8 @@ def one_of(name: str, value: object, accepted: Sequence[object]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, accepted))}; got {value!r}")
 
 
-def check_tensor(name: str, x: Tensor) -> None:
-    """Checks that x is a dense tensor of a dtype that kernels take."""
+def check_strided(name: str, x: Tensor) -> None:
+    """Checks that x is a dense tensor."""
     if isinstance(x, torch.fx.Proxy):
         raise TypeError(
             f"{name} is a torch.fx.Proxy, and torch.fx does not trace through this function: write torch.fx.wrap with "
@@ -54,10 +54,15 @@ def check_tensor(name: str, x: Tensor) -> None:
         )
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor; got {type(x).__name__}")
-    if x.dtype not in STATE:
-        raise TypeError(f"{name} must be float32, float16, bfloat16 or float64; got {x.dtype}")
     if x.layout is not torch.strided:
         raise TypeError(f"{name} must be a dense tensor; got the layout {x.layout}")
+
+
+def check_tensor(name: str, x: Tensor) -> None:
+    """Checks that x is a dense tensor of a dtype that kernels take."""
+    check_strided(name, x)
+    if x.dtype not in STATE:
+        raise TypeError(f"{name} must be float32, float16, bfloat16 or float64; got {x.dtype}")
 
 
 def floating(x: Tensor) -> Tensor:

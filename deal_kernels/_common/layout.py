@@ -1,4 +1,8 @@
-"""Memory layout. Kernels take any dense layout whose outermost axis is time."""
+"""Memory layout. Kernels take any dense layout of a step, the neurons of which lie side by side or in groups.
+
+In x [T, ...] that is [B, T, ...] in memory, the neurons of a sample are a group, which is followed by itself at the
+next step.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ import torch
 from torch import Tensor
 
 from deal_kernels._common import page_cache
+
+LEAST_GROUP = 64  # neurons; x in smaller groups is read faster from a copy
 
 
 def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
@@ -28,6 +34,38 @@ def dense(x: Tensor, time: bool) -> Tensor:
         return x
     skip = int(time)
     return x if is_dense(x.shape[skip:], x.stride()[skip:]) else x.contiguous()
+
+
+def dense_or_grouped(x: Tensor, multiple: int = 1) -> Tensor:
+    """x [T, ...] if every x[t] is dense or in groups of a multiple of so many neurons, else a contiguous copy."""
+    if x.is_contiguous() or is_dense(x.shape[1:], x.stride()[1:]):
+        return x
+    group = x.stride(0)
+    grouped = is_dense(x.shape, x.stride()) and group >= LEAST_GROUP and group % multiple == 0
+    return x if grouped else x.contiguous()
+
+
+def group_of(x: Tensor) -> int:
+    """How many neurons of x [T, ...], as `dense_or_grouped` returns it, lie side by side."""
+    row = x.numel() // x.shape[0]
+    if x.is_contiguous() or x.stride(0) >= row or is_dense(x.shape[1:], x.stride()[1:]):
+        return row
+    return x.stride(0)
+
+
+def strides_like(x: Tensor) -> tuple[int, ...]:
+    """Strides of a result for x [T, ...], as `dense_or_grouped` returns it: its layout, without gaps between steps."""
+    row = x.numel() // x.shape[0]
+    return (row, *x.stride()[1:]) if group_of(x) == row else x.stride()
+
+
+def dense_step(x: Tensor) -> Tensor:
+    """A tensor with the shape and strides of a dense step of x [T, ...]: x[0], or where that has gaps, a meta one."""
+    row, group = x[0], group_of(x)
+    if group == row.numel():
+        return row
+    strides = [stride if stride < group else stride // x.shape[0] for stride in row.stride()]
+    return torch.empty_strided(row.shape, strides, dtype=x.dtype, device="meta")
 
 
 def same_layout(shape: Sequence[int], a: Sequence[int], b: Sequence[int]) -> bool:
@@ -59,9 +97,11 @@ class ChannelLayout(NamedTuple):
     @classmethod
     def of(cls, x: Tensor, axis: int) -> ChannelLayout:
         """The layout of x with its channels on `axis`: [T, B, C, ...] for 2, without time for others."""
-        steps, row = (x.shape[0], x[0]) if axis == 2 else (1, x)
-        stride = x.stride(0) if axis == 2 else x.numel()
-        return cls(steps, row.numel(), stride, x.shape[axis], inner_of(row))
+        count, channels = x.numel(), x.shape[axis]
+        row = count // x.shape[0] if axis == 2 else count
+        if axis == 2 and group_of(x) == row:
+            return cls(x.shape[0], row, x.stride(0), channels, x.stride(2) if channels > 1 else row)
+        return cls(1, count, count, channels, x.stride(axis) if channels > 1 else count)
 
 
 def empty(shape: Sequence[int], strides: Sequence[int], like: Tensor, dtype: torch.dtype) -> Tensor:

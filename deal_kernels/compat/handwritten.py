@@ -198,9 +198,8 @@ def run(neuron: Any, forward: Any, x: Tensor) -> Tensor:
     if x.dim() <= axis or x.shape[axis] == 0:
         raise Unlike("x has no time steps")
     chosen = settings(neuron, forward, x.shape[axis])
-    if axis == 0:
-        return lif(x, **chosen)
-    return lif(x.transpose(0, axis), **chosen).transpose(0, axis).contiguous()
+    spikes = lif(x, time_axis=axis, **chosen)
+    return spikes if axis == 0 else spikes.contiguous()
 
 
 def settings(neuron: Any, forward: Any, steps: int | None = None) -> dict[str, Any]:

@@ -55,8 +55,10 @@ def module_refusal(module: nn.Module) -> str | None:
     """Why a module other than a neuron cannot run over time; None if it can."""
     kind = type(module)
     if isinstance(module, LIF):
-        plain = module.neuron["steps"] is module.neuron["reduce"] is None and not module.neuron["pack"]
-        return None if plain and not module.return_state else "it returns no plain spikes over time"
+        neuron = module.neuron
+        plain = neuron["steps"] is neuron["reduce"] is None and not neuron["pack"] and not module.return_state
+        usual = neuron["time_axis"] == 0 and neuron["channel_axis"] is module.flattened_steps is None
+        return None if plain and usual else "it returns no plain spikes over time"
     if kind.__module__.startswith("spikingjelly") and getattr(module, "step_mode", "s") != "s":
         return "step_mode='m' takes all steps by itself; over_time needs step_mode='s'"
     if isinstance(module, (*LAYERS, _NormBase)) or has_memory(module):

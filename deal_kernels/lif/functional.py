@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal, overload
 import torch
 from torch import Tensor
 
-from deal_kernels._common.checks import floating, refuse_gradient
+from deal_kernels._common.axes import in_usual_order
+from deal_kernels._common.checks import check_strided, floating, refuse_gradient
 from deal_kernels._common.dispatch import transformed
-from deal_kernels._common.layout import dense, in_memory_order, same_layout
+from deal_kernels._common.layout import in_memory_order, same_layout
 from deal_kernels._common.neuron import NeuronSettings, lif_neuron, neuron_and_tensors, shows
 from deal_kernels.lif import op, reference
 from deal_kernels.lif.arguments import check_input, output_of, state_and_parameters
@@ -27,25 +28,25 @@ Reduce = Literal["mean"] | None
 def lif(
     x: Tensor, v0: Tensor | None = None, *, steps: int | None = None, output: Output = "spikes", reduce: Reduce = None,
     pack: bool = False, return_state: Literal[False] = False, backend: str | None = None, out: Tensor | None = None,
-    **settings: Unpack[NeuronSettings],
+    time_axis: int = 0, channel_axis: int | None = None, **settings: Unpack[NeuronSettings],
 ) -> Tensor: ...  # fmt: skip
 @overload
 def lif(
     x: Tensor, v0: Tensor | None = None, *, steps: int | None = None, output: Output = "spikes", reduce: Reduce = None,
     pack: bool = False, return_state: Literal[True], backend: str | None = None, out: Tensor | None = None,
-    **settings: Unpack[NeuronSettings],
+    time_axis: int = 0, channel_axis: int | None = None, **settings: Unpack[NeuronSettings],
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 @overload
 def lif(
     x: Tensor, v0: Tensor | None = None, *, steps: int | None = None, output: Output = "spikes", reduce: Reduce = None,
     pack: bool = False, return_state: bool, backend: str | None = None, out: Tensor | None = None,
-    **settings: Unpack[NeuronSettings],
+    time_axis: int = 0, channel_axis: int | None = None, **settings: Unpack[NeuronSettings],
 ) -> Tensor | tuple[Tensor, Tensor]: ...  # fmt: skip
 @shows(lif_neuron)
 def lif(
     x: Tensor, v0: Tensor | None = None, *, steps: int | None = None, output: Output = "spikes", reduce: Reduce = None,
     pack: bool = False, return_state: bool = False, backend: str | None = None, out: Tensor | None = None,
-    **settings: Unpack[NeuronSettings],
+    time_axis: int = 0, channel_axis: int | None = None, **settings: Unpack[NeuronSettings],
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """Runs a layer of spiking neurons over time.
 
@@ -79,7 +80,8 @@ def lif(
     Args:
         x: input current [T, B, C, ...] (at least [T]), or [B, C, ...] with ``steps``. float32, float16, bfloat16 or
             float64; half types are computed with float32 state, and integers and truth values become the default dtype.
-            Dense layouts, channels-last among them, are read without a copy; other layouts are copied once.
+            Dense layouts, channels-last among them, are read without a copy; other layouts are copied once. Where time
+            is not outermost in memory, at least 64 neurons have to lie side by side.
         v0: state before the first step, the shape of one step. None starts at v_rest.
         tau: membrane time constant in steps, at least 1 (2 if none of ``tau``, ``rate`` and ``beta`` is given). A
             number; or a tensor with one value, one per channel, or a shape that broadcasts against one step, which gets
@@ -111,6 +113,10 @@ def lif(
         return_state: returns (spikes, v) with the state after the last step, float32 for half types.
         backend: "cpp", "cuda", "triton" or "torch" runs that one or raises. None or "auto" chooses.
         out: receives the result; it may be x itself for plain spikes. No gradient.
+        time_axis: the axis of x that is time. 1 is for [B, T, C, ...], which is read without a copy. What is returned
+            has its axes in the order of x.
+        channel_axis: the axis of x whose values per-channel parameters are for, such as -1 for [T, B, N, C]. None is
+            the one after time and batch. v0 and parameters with values per neuron have their axes in the order of x.
 
     Returns:
         Spikes [T, B, C, ...] in the dtype and layout of x, or what ``output``, ``reduce``, ``pack`` and
@@ -120,7 +126,16 @@ def lif(
     >>> spikes, v = lif(x, tau=2.0, v_reset=None, surrogate="atan", return_state=True)
     >>> spikes.shape, v.shape
     (torch.Size([4, 2, 8, 5, 5]), torch.Size([2, 8, 5, 5]))
+    >>> x = torch.randn(2, 4, 100, 8)  # [B, T, N, C]
+    >>> lif(x, tau=torch.linspace(1.5, 3, 8), time_axis=1, channel_axis=-1, reduce="mean").shape
+    torch.Size([2, 100, 8])
     """
+    if time_axis != 0 or channel_axis is not None:
+        check_strided("x", x)
+        return in_usual_order(  # type: ignore[no-any-return]
+            lif, x, time_axis, channel_axis, v0=v0, steps=steps, output=output, reduce=reduce, pack=pack,
+            return_state=return_state, backend=backend, out=out, **settings,
+        )  # fmt: skip
     neuron, decay, threshold = neuron_and_tensors(settings)
     if v0 is steps is out is decay is threshold is reduce is None and not (return_state or pack) and output == "spikes":
         quick = op.spikes_at_once(neuron, x, backend)
@@ -159,9 +174,9 @@ def unpack(packed: Tensor, like: Tensor | Sequence[int]) -> Tensor:
             f"packed must be uint8 [T, {(row.numel() + 7) // 8}] for a step of shape {tuple(row.shape)}; "
             f"got {packed.dtype} {tuple(packed.shape)}"
         )
-    strides = (row.numel(), *row.stride())
-    spikes = torch.empty_strided((len(packed), *row.shape), strides, dtype=row.dtype, device=packed.device)
-    in_memory_order(spikes, row.stride()).copy_(reference.unpack(packed, row.numel()))
+    step = torch.empty_like(row, device="meta").stride()  # dense, in the order of row
+    spikes = torch.empty_strided((len(packed), *row.shape), (row.numel(), *step), dtype=row.dtype, device=packed.device)
+    in_memory_order(spikes, step).copy_(reference.unpack(packed, row.numel()))
     return spikes
 
 
@@ -169,7 +184,7 @@ def _check_out(inputs: Inputs, output: str, out: Tensor) -> None:
     refuse_gradient("out=", inputs.x, inputs.v0, inputs.decay, inputs.threshold)
     if transformed():
         raise ValueError("out= has no place in torch.func and forward mode: leave it out there")
-    shape, strides, dtype = op.result_layout(inputs._replace(x=dense(inputs.x, inputs.steps is None)), output)
+    shape, strides, dtype = op.result_layout(op.with_dense_input(inputs, output), output)
     if tuple(out.shape) != shape or out.dtype != dtype or out.device != inputs.x.device:
         raise ValueError(
             f"out must be {dtype} {shape} on {inputs.x.device}; got {out.dtype} {tuple(out.shape)} on {out.device}"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Proxy
 
+from deal_kernels._common.axes import step_shape, unflattened
 from deal_kernels._common.checks import check_integer, is_integer, number
 from deal_kernels._common.neuron import DEFAULTS, NeuronSettings, lif_neuron, refuse_unknown, shows
 from deal_kernels._common.tracing import as_node
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 PARAMETERS = ("tau", "rate", "beta", "v_threshold")  # which may be tensors
 _exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.6 does not have it
-_USUAL = {**DEFAULTS, "steps": None, "output": "spikes", "reduce": None, "pack": False, "backend": None}
+_USUAL = {
+    **DEFAULTS, "steps": None, "output": "spikes", "reduce": None, "pack": False, "backend": None, "time_axis": 0,
+    "channel_axis": None,
+}  # fmt: skip
 
 
 class Learned:
@@ -90,19 +94,24 @@ class LayerArguments(LayerSettings, total=False):
     detach_state: bool
     return_state: bool
     step_dims: int | None
+    time_axis: int
+    channel_axis: int | None
+    flattened_steps: int | None
 
 
 class LIF(nn.Module):
     """`lif` as a layer.
 
     Args:
-        steps, output, reduce, pack, backend: as in `lif`.
+        steps, output, reduce, pack, backend, time_axis, channel_axis: as in `lif`.
         stateful: starts each call from the state that the last call left, until `reset`, or until the shape of a step
             changes. The state is not part of the state_dict, and a copy of the module starts at rest.
         detach_state: cuts the gradient between calls.
         return_state: returns (spikes, v).
         step_dims: the number of dimensions of one step, such as 2 for [B, C] or 4 for [B, C, H, W]. If it is given, an
             input that has another number of dimensions, such as one without a time axis, is warned of once.
+        flattened_steps: T, where the first axis of x is time and batch in one, [T * B, ...], and that of the spikes,
+            too. With time_axis=1 it is [B * T, ...].
         settings: of the neuron, as in `lif`. tau, rate and beta may be `Learned`, which training keeps in its range. A
             Parameter, also as v_threshold, is learnt as it is.
 
@@ -119,12 +128,20 @@ class LIF(nn.Module):
     def __init__(
         self, *, steps: int | None = None, output: Output = "spikes", reduce: Reduce = None, pack: bool = False,
         backend: str | None = None, stateful: bool = False, detach_state: bool = False, return_state: bool = False,
-        step_dims: int | None = None, **settings: Unpack[LayerSettings],
+        step_dims: int | None = None, time_axis: int = 0, channel_axis: int | None = None,
+        flattened_steps: int | None = None, **settings: Unpack[LayerSettings],
     ) -> None:  # fmt: skip
         super().__init__()
         refuse_unknown(type(self).__name__, settings)
         if step_dims is not None:
             check_integer("step_dims", step_dims, 1)
+        if flattened_steps is not None:
+            check_integer("flattened_steps", flattened_steps, 1)
+            if steps is not None or time_axis not in (0, 1):
+                raise ValueError(
+                    "flattened_steps excludes steps and takes a time_axis of 0 or 1; got "
+                    f"steps={steps!r} and time_axis={time_axis!r}"
+                )
         decays = [settings.get("rate"), settings.get("beta")]
         start = {**dict.fromkeys(PARAMETERS), "tau": 2.0 if decays == [None, None] else None, "v_threshold": 1.0}
         for name in PARAMETERS:
@@ -137,7 +154,9 @@ class LIF(nn.Module):
                 setattr(self, name, value)
         self.neuron = {
             **settings, "steps": steps, "output": output, "reduce": reduce, "pack": pack, "backend": backend,
+            "time_axis": time_axis, "channel_axis": channel_axis,
         }  # fmt: skip
+        self.flattened_steps = flattened_steps
         self.stateful = stateful
         self.detach_state = detach_state
         self.return_state = return_state
@@ -155,32 +174,48 @@ class LIF(nn.Module):
         """Calls a function with the arguments of `lif` for this neuron, from its state, and keeps the new state."""
         neuron = {**self.neuron, **arguments}
         self._check_dims(x, neuron["steps"])
+        if self.flattened_steps is not None:
+            x = self._unflatten(x, neuron)
         if self.stateful:
             _refuse_lost_state()
-            v0 = self._kept(x, neuron["steps"]) if v0 is None else v0
+            v0 = self._kept(x, neuron) if v0 is None else v0
         wanted = self.return_state or self.stateful
         parameters = {name: self._value(name) for name in PARAMETERS}
         result = function(x, v0=v0, **parameters, **neuron, return_state=wanted)
         if self.stateful:
             self.v = result[1]
-        return result[0] if wanted and not self.return_state else result
+        spikes, state = result if wanted else (result, None)
+        if self.flattened_steps is not None and neuron["reduce"] is None and not neuron["pack"]:
+            spikes = spikes.flatten(0, 1)
+        return (spikes, state) if self.return_state else spikes
 
-    def _kept(self, x: Tensor, steps: int | None) -> Tensor | None:
+    def _unflatten(self, x: Tensor, neuron: dict[str, Any]) -> Tensor:
+        """x with an axis of its own for time, and the arguments for that: a shortcut, and the axis of the channels."""
+        steps, time, channel = self.flattened_steps, neuron["time_axis"], neuron["channel_axis"]
+        if neuron.get("shortcut") is not None:
+            neuron["shortcut"] = unflattened("shortcut", neuron["shortcut"], steps, time)
+        if channel is not None and channel >= 0:
+            neuron["channel_axis"] = channel + 1
+        return unflattened("x", x, steps, time)
+
+    def _kept(self, x: Tensor, neuron: dict[str, Any]) -> Tensor | None:
         """The state to start from: none where it is that of another shape."""
         v = self.v
-        if v is None or v.shape != (x.shape[1:] if steps is None else x.shape):
+        if v is None or v.shape != (x.shape if neuron["steps"] is not None else step_shape(x, neuron["time_axis"])):
             return None
         return v.detach() if self.detach_state else v
 
     def _check_dims(self, x: Tensor, steps: int | None) -> None:
         """Warns once of an x that has another number of dimensions than the module was told."""
-        if self.step_dims is None or self._warned or x.dim() == (dims := self.step_dims + (steps is None)):
+        timed = steps is self.flattened_steps is None
+        if self.step_dims is None or self._warned or x.dim() == (dims := self.step_dims + timed):
             return
         self._warned = True
-        axes = "time and a step" if steps is None else "a step"
+        axes = "time and a step" if timed else "a step"
+        named = "first axis" if self.neuron["time_axis"] == 0 else f"axis {self.neuron['time_axis']}"
         warnings.warn(
             f"{type(self).__name__} with step_dims={self.step_dims} takes {dims} dimensions, those of {axes}; got x of "
-            f"shape {tuple(x.shape)}" + (", whose first axis it takes as time" if steps is None else ""),
+            f"shape {tuple(x.shape)}" + (f", whose {named} it takes as time" if timed else ""),
             stacklevel=7,
         )
 
@@ -203,6 +238,7 @@ class LIF(nn.Module):
     def extra_repr(self) -> str:
         shown = {name: getattr(self, name) for name in PARAMETERS if getattr(self, name) is not None}
         shown |= {name: value for name, value in self.neuron.items() if value != _USUAL[name]}
+        shown |= {} if self.flattened_steps is None else {"flattened_steps": self.flattened_steps}
         return ", ".join(f"{name}={value}" for name, value in shown.items() if not isinstance(value, Tensor))
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]

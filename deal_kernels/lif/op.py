@@ -17,7 +17,7 @@ from deal_kernels._common import dispatch
 from deal_kernels._common import neuron as neurons
 from deal_kernels._common.derivatives import differentiable_gradients, differentiates_gradients
 from deal_kernels._common.dispatch import Op, address, needs_gradient, wanted_only
-from deal_kernels._common.layout import arranged, dense, empty, inner_of
+from deal_kernels._common.layout import arranged, dense, dense_or_grouped, empty, group_of, inner_of, strides_like
 from deal_kernels._common.neuron import Neuron
 from deal_kernels._common.parameters import by_neuron, period, reduced
 from deal_kernels._common.types import STATE, compiled_dtype
@@ -32,14 +32,15 @@ Gradients = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | 
 
 def result_layout(i: Inputs, output: str) -> tuple[tuple[int, ...], tuple[int, ...], torch.dtype]:
     """Shape, strides and dtype of the result for dense inputs."""
-    row = i.row
+    row = i.step
     if output == "packed":
         width = (row.numel() + 7) // 8
         return (i.length, width), (width, 1), torch.uint8
     if output == "mean":
         return tuple(row.shape), row.stride(), i.x.dtype
     dtype = i.x.dtype if output == "spikes" else STATE[i.x.dtype]
-    return (i.length, *row.shape), (row.numel(), *row.stride()), dtype
+    strides = (row.numel(), *row.stride()) if i.steps is not None else strides_like(i.x)
+    return (i.length, *row.shape), strides, dtype
 
 
 def spikes_like(i: Inputs, output: str) -> Tensor:
@@ -57,7 +58,8 @@ def gradient_like(i: Inputs) -> Tensor:
 
 
 def state_like(i: Inputs) -> Tensor:
-    return empty(i.row.shape, i.row.stride(), i.x, STATE[i.x.dtype])
+    step = i.step
+    return empty(step.shape, step.stride(), i.x, STATE[i.x.dtype])
 
 
 def chosen_backend(i: Inputs, named: str | None) -> str:
@@ -67,19 +69,27 @@ def chosen_backend(i: Inputs, named: str | None) -> str:
     return dispatch.chosen_backend(named, i.x)
 
 
-def _prepared(i: Inputs) -> Inputs:
+def with_dense_input(i: Inputs, output: str) -> Inputs:
+    """Inputs whose x a kernel can walk."""
+    if i.steps is not None:
+        return i._replace(x=dense(i.x, time=False))
+    return i._replace(x=dense_or_grouped(i.x, multiple=8 if output == "packed" else 1))
+
+
+def _prepared(i: Inputs, output: str) -> Inputs:
     """Inputs a kernel can walk: dense, the state and the shortcut in the layout of x."""
     if i.v0 is None and i.norm is None and i.decay is None and i.threshold is None and i.x.is_contiguous():
         return i
-    i = i._replace(x=dense(i.x, time=i.steps is None))
-    i = i._replace(decay=by_neuron(i.decay, i.row), threshold=by_neuron(i.threshold, i.row))
+    i = with_dense_input(i, output)
+    step = i.step
+    i = i._replace(decay=by_neuron(i.decay, step), threshold=by_neuron(i.threshold, step))
     norm = i.norm
     if norm is not None and norm.shortcut is not None:
         if i.steps is None and i.x.stride(0) == 0:
             i = i._replace(x=i.x.contiguous())  # a time stride of 0 would say that the shortcut has one step, too
         strides = result_layout(i, "spikes" if i.steps is None else "mean")[1]
         i = i._replace(norm=norm._replace(shortcut=arranged(norm.shortcut, strides)))
-    return i._replace(v0=None if i.v0 is None else arranged(i.v0, i.row.stride()))
+    return i._replace(v0=None if i.v0 is None else arranged(i.v0, step.stride()))
 
 
 def call_inputs(i: Inputs, output: str) -> dict[str, Any]:
@@ -87,24 +97,28 @@ def call_inputs(i: Inputs, output: str) -> dict[str, Any]:
     x, steps = i.x, i.steps
     if steps is None:
         steps = x.shape[0]
-        count = x.numel() // steps
-        stride = count if x.is_contiguous() else x.stride(0)
+        count = group = x.numel() // steps
+        stride = count
+        if not x.is_contiguous():
+            stride, group = x.stride(0), group_of(x)
     else:
-        count, stride = x.numel(), 0
+        count = group = x.numel()
+        stride = 0
+    step = i.step
     fields = {
         "neuron": neurons.compiled(i.neuron, learnt_decay=i.decay is not None), "dtype": compiled_dtype(x.dtype),
-        "output": _compiled_output(output), "steps": steps, "neurons": count, "time_stride": stride, "x": x.data_ptr(),
-        "v0": address(i.v0),
+        "output": _compiled_output(output), "steps": steps, "neurons": count, "group": group, "time_stride": stride,
+        "x": x.data_ptr(), "v0": address(i.v0),
     }  # fmt: skip
     for name, p in (("decay", i.decay), ("threshold", i.threshold)):
         if p is not None:
-            channels, inner = period(p, i.row)
+            channels, inner = period(p, step)
             fields |= {name: p.data_ptr(), f"{name}_channels": channels, f"{name}_inner": inner}
     if i.norm is not None:
         mean, scale, shift, shortcut = i.norm
         fields["norm"] = backends.extension().Norm(
             mean=mean.data_ptr(), scale=scale.data_ptr(), shift=shift.data_ptr(), channels=mean.numel(),
-            inner=inner_of(i.row), shortcut=address(shortcut),
+            inner=inner_of(step), shortcut=address(shortcut),
         )  # fmt: skip
     return fields
 
@@ -118,7 +132,7 @@ def launch_forward(
     i: Inputs, output: str, state: bool, backend: str | None, out: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """The result, and the final state if wanted."""
-    i = _prepared(i)
+    i = _prepared(i, output)
     backend = chosen_backend(i, backend)
     spikes = spikes_like(i, output) if out is None else out
     v = state_like(i) if state else None
@@ -151,14 +165,14 @@ def launch_backward(
 
     With a norm the first is that of the normalised x, and its sums by channel come last, [2, C].
     """
-    decay, threshold, i = i.decay, i.threshold, _prepared(i)
+    decay, threshold, i = i.decay, i.threshold, _prepared(i, output)
     backend = chosen_backend(i, backend)
     grad_x = gradient_like(i)
     grad_v0, grad_decay, grad_threshold = (state_like(i) if each else None for each in wanted)
     sums = None if i.norm is None else _sums_like(i, backend)
     results = grad_x, grad_v0, grad_decay, grad_threshold, sums
     grad = arranged(grad, result_layout(i, output)[1])
-    grad_v = None if grad_v is None else arranged(grad_v, i.row.stride())
+    grad_v = None if grad_v is None else arranged(grad_v, i.step.stride())
     if i.x.numel() == 0:
         sums = None if sums is None else sums.zero_()
     elif backend == "torch":
@@ -191,11 +205,11 @@ def _given_slopes(i: Inputs, backend: str) -> Tensor | None:
 
 def _sums_like(i: Inputs, backend: str) -> Tensor:
     """Empty sums of the normalised input's gradient: [2, C], or on a GPU each neuron's own share, [2, B, C, ...]."""
-    row = i.row
+    step, dtype = i.step, STATE[i.x.dtype]
     if backend in ("cuda", "triton"):
-        strides = row.numel(), *row.stride()
-        return torch.empty_strided((2, *row.shape), strides, dtype=STATE[row.dtype], device=row.device)
-    return row.new_empty((2, row.shape[1]), dtype=STATE[row.dtype])
+        strides = step.numel(), *step.stride()
+        return torch.empty_strided((2, *step.shape), strides, dtype=dtype, device=i.x.device)
+    return i.x.new_empty((2, step.shape[1]), dtype=dtype)
 
 
 def _reference_backward(i: Inputs, grad: Tensor, grad_v: Tensor | None, output: str, results: Gradients) -> None:
@@ -223,14 +237,14 @@ def plain_forward(i: Inputs, output: str, state: bool, backend: str | None) -> t
 
 
 def fake_forward(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
-    i = i._replace(x=dense(i.x, time=i.steps is None))
+    i = with_dense_input(i, output)
     return spikes_like(i, output), state_like(i) if state else None
 
 
 def fake_backward(
     i: Inputs, grad: Tensor, grad_v: Tensor | None, output: str, wanted: Sequence[bool], backend: str | None
 ) -> list[Tensor | None]:
-    i = i._replace(x=dense(i.x, time=i.steps is None))
+    i = with_dense_input(i, output)
     grads = [state_like(i), *(None if p is None else torch.empty_like(p) for p in (i.decay, i.threshold))]
     return [gradient_like(i), *wanted_only(grads, wanted)]
 

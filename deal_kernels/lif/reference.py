@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deal_kernels._common.cell import Cell
-from deal_kernels._common.layout import in_memory_order
+from deal_kernels._common.layout import dense_step, in_memory_order
 from deal_kernels._common.neuron import Neuron
 from deal_kernels._common.parameters import broadcast
 from deal_kernels._common.types import STATE
@@ -47,6 +47,11 @@ class Inputs(NamedTuple):
     def row(self) -> Tensor:
         """One step of x."""
         return self.x[0] if self.steps is None else self.x
+
+    @property
+    def step(self) -> Tensor:
+        """A tensor with the shape and strides of one step in dense memory."""
+        return dense_step(self.x) if self.steps is None else self.x
 
 
 class Steps(NamedTuple):

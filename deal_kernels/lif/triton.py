@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from deal_kernels._common.layout import inner_of
+from deal_kernels._common.layout import group_of, inner_of
 from deal_kernels._common.parameters import period
 from deal_kernels._common.triton_block import block_lanes, inside_if, kind_of, parameter
 from deal_kernels._common.triton_neuron import (
@@ -32,9 +32,22 @@ FORWARD_WARPS = 4
 BACKWARD_BLOCK = 512
 BACKWARD_WARPS = {4: 4, 8: 8}  # of a segment of so many steps: 16 membranes a thread spill no registers
 SIZES = (
-    "steps", "neurons", "time_stride", "shortcut_stride", "channels", "inner", "decay_channels", "decay_inner",
+    "steps", "neurons", "group", "time_stride", "shortcut_stride", "channels", "inner", "decay_channels", "decay_inner",
     "threshold_channels", "threshold_inner",
 )  # fmt: skip
+
+
+@triton.jit
+def lanes_of_group(neurons, group, steps, UNIT: tl.constexpr, GROUPED: tl.constexpr, BLOCK: tl.constexpr):
+    """The block's first neuron, where its first step is, its lanes, and how many of them are neurons."""
+    first, lane, left = block_lanes(neurons, UNIT, BLOCK)
+    place = first
+    if GROUPED:
+        blocks = tl.cdiv(group, BLOCK)
+        before, within = tl.program_id(0) // blocks * group, tl.program_id(0) % blocks * BLOCK
+        first, place = before + within, before * steps + within
+        left = tl.minimum(group - within, BLOCK).to(tl.int32)
+    return first, place, lane, left
 
 
 @triton.jit
@@ -109,26 +122,29 @@ def centred(row, norm):
 @triton.jit(do_not_specialize=SIZES)
 def forward_kernel(
     x, v0, decay, threshold, mean, norm_scale, shift, shortcut, out, v_out,
-    rest, reset_to, amount, levels, scale, steps, neurons, time_stride, shortcut_stride, channels, inner,
+    rest, reset_to, amount, levels, scale, steps, neurons, group, time_stride, shortcut_stride, channels, inner,
     decay_channels, decay_inner, threshold_channels, threshold_inner,
-    UNIT: tl.constexpr, DECAY: tl.constexpr, THRESHOLD: tl.constexpr, NORM: tl.constexpr, CHARGE: tl.constexpr,
-    RATE: tl.constexpr, FIRE: tl.constexpr, RESET: tl.constexpr, OWN_AMOUNT: tl.constexpr, OUTPUT: tl.constexpr,
-    BLOCK: tl.constexpr,
+    UNIT: tl.constexpr, GROUPED: tl.constexpr, DECAY: tl.constexpr, THRESHOLD: tl.constexpr, NORM: tl.constexpr,
+    CHARGE: tl.constexpr, RATE: tl.constexpr, FIRE: tl.constexpr, RESET: tl.constexpr, OWN_AMOUNT: tl.constexpr,
+    OUTPUT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    neurons, time_stride = neurons.to(tl.int64) * UNIT, time_stride.to(tl.int64) * UNIT
-    shortcut_stride = shortcut_stride.to(tl.int64) * UNIT
-    first, lane, left = block_lanes(neurons, UNIT, BLOCK)
+    neurons, group = neurons.to(tl.int64) * UNIT, group.to(tl.int64) * UNIT
+    time_stride, shortcut_stride = time_stride.to(tl.int64) * UNIT, shortcut_stride.to(tl.int64) * UNIT
+    first, place, lane, left = lanes_of_group(neurons, group, steps, UNIT, GROUPED, BLOCK)
     inside = lane < left
     decay = parameter(decay, decay_channels, decay_inner, first, DECAY, BLOCK)
     threshold = parameter(threshold, threshold_channels, threshold_inner, first, THRESHOLD, BLOCK)
     reset_to, amount = number(reset_to), number(amount) if OWN_AMOUNT else threshold
     norm = norm_of(mean, norm_scale, shift, channels, inner, first, NORM, BLOCK)
-    shortcut = moved(shortcut, first)
+    shortcut = moved(shortcut, place)
     rest, levels, scale = number(rest), number(levels), number(scale)
     width = (neurons + 7) // 8
     byte = tl.arange(0, BLOCK // 8)
-    x += first
-    out += first // 8 if OUTPUT == "packed" else first
+    x += place
+    if OUTPUT == "packed":
+        out += first // 8
+    else:
+        out += first if OUTPUT == "mean" else place
 
     v = initial_state(v0, rest, first, lane, inside, BLOCK)
     count = tl.zeros([BLOCK], tl.float32)
@@ -143,10 +159,10 @@ def forward_kernel(
         h, s, v = advance(v, y, decay, threshold, rest, reset_to, amount, levels, CHARGE, RATE, FIRE, RESET)
         if OUTPUT == "spikes":
             tl.store(out + lane, (s * scale).to(out.dtype.element_ty), mask=inside)
-            out += neurons
+            out += group
         elif OUTPUT == "states" or OUTPUT == "membranes":
             tl.store(out + lane, v if OUTPUT == "states" else h, mask=inside)
-            out += neurons
+            out += group
         elif OUTPUT == "mean":
             count += s
         else:
@@ -168,29 +184,30 @@ def backward_kernel(
     x, v0, decay, threshold, mean, norm_scale, shift, shortcut, grad, grad_v, slopes, starts,
     grad_x, grad_v0, grad_decay, grad_threshold, norm_sums,
     rest, reset_to, amount, levels, scale, alpha, height, outside,
-    steps, neurons, time_stride, shortcut_stride, channels, inner,
+    steps, neurons, group, time_stride, shortcut_stride, channels, inner,
     decay_channels, decay_inner, threshold_channels, threshold_inner,
-    UNIT: tl.constexpr, DECAY: tl.constexpr, THRESHOLD: tl.constexpr, NORM: tl.constexpr, CHARGE: tl.constexpr,
-    RATE: tl.constexpr, FIRE: tl.constexpr, RESET: tl.constexpr, OWN_AMOUNT: tl.constexpr, DETACH: tl.constexpr,
-    CARRIES: tl.constexpr, SURROGATE: tl.constexpr, OUTPUT: tl.constexpr, CONSTANT: tl.constexpr,
-    SEGMENT: tl.constexpr, BLOCK: tl.constexpr,
+    UNIT: tl.constexpr, GROUPED: tl.constexpr, DECAY: tl.constexpr, THRESHOLD: tl.constexpr, NORM: tl.constexpr,
+    CHARGE: tl.constexpr, RATE: tl.constexpr, FIRE: tl.constexpr, RESET: tl.constexpr, OWN_AMOUNT: tl.constexpr,
+    DETACH: tl.constexpr, CARRIES: tl.constexpr, SURROGATE: tl.constexpr, OUTPUT: tl.constexpr,
+    CONSTANT: tl.constexpr, SEGMENT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    neurons, time_stride = neurons.to(tl.int64) * UNIT, time_stride.to(tl.int64) * UNIT
-    shortcut_stride = shortcut_stride.to(tl.int64) * UNIT
-    first, lane, left = block_lanes(neurons, UNIT, BLOCK)
+    neurons, group = neurons.to(tl.int64) * UNIT, group.to(tl.int64) * UNIT
+    time_stride, shortcut_stride = time_stride.to(tl.int64) * UNIT, shortcut_stride.to(tl.int64) * UNIT
+    first, place, lane, left = lanes_of_group(neurons, group, steps, UNIT, GROUPED, BLOCK)
     inside = lane < left
     decay = parameter(decay, decay_channels, decay_inner, first, DECAY, BLOCK)
     threshold = parameter(threshold, threshold_channels, threshold_inner, first, THRESHOLD, BLOCK)
     reset_to, amount = number(reset_to), number(amount) if OWN_AMOUNT else threshold
     norm = norm_of(mean, norm_scale, shift, channels, inner, first, NORM, BLOCK)
-    shortcut = moved(shortcut, first)
+    shortcut = moved(shortcut, place)
     rest, levels, scale = number(rest), number(levels), number(scale)
     alpha, height, outside = number(alpha), number(height), number(outside)
     steps = steps.to(tl.int64)
     segments = tl.cdiv(steps, SEGMENT)
-    x += first
-    grad += first
-    grad_x += first
+    x += place
+    grad += first if OUTPUT == "mean" else place
+    grad_x += place
+    slopes = moved(slopes, place)
     if starts is not None:
         starts += first
 
@@ -217,9 +234,9 @@ def backward_kernel(
         step = (segments - 1 - later) * SEGMENT
         rows = segment_rows(x, shortcut, lane, left, time_stride, shortcut_stride, step, steps, SEGMENT)
         if OUTPUT != "mean":
-            grads = segment_rows(grad, None, lane, left, neurons, 0, step, steps, SEGMENT)
+            grads = segment_rows(grad, None, lane, left, group, 0, step, steps, SEGMENT)
         if SURROGATE == "given":
-            given = segment_rows(slopes, None, lane, left, neurons, 0, step, steps, SEGMENT)
+            given = segment_rows(slopes, None, lane, left, group, 0, step, steps, SEGMENT)
         entered = ()
         membranes = ()
         for k in tl.static_range(SEGMENT):
@@ -227,9 +244,9 @@ def backward_kernel(
             entered += (v,)
             h, _, v = advance(v, y, decay, threshold, rest, reset_to, amount, levels, CHARGE, RATE, FIRE, RESET)
             membranes += (h,)
-        target = grad_x + (step + SEGMENT) * neurons
+        target = grad_x + (step + SEGMENT) * group
         for k in tl.static_range(SEGMENT - 1, -1, -1):
-            target -= neurons
+            target -= group
             live = step + k < steps  # the last segment may be longer than what is left
             h = membranes[k]
             s = fire(h, threshold, levels, FIRE)
@@ -319,23 +336,25 @@ def _launch(kernel: Any, i: Inputs, output: str, block: int, warps: int, **argum
     n, x, v0, decay, threshold, steps, norm = i
     n = n if decay is not None else n.with_reciprocal()
     mean, scale, shift, shortcut = norm or (None, None, None, None)
-    neurons = i.row.numel()
-    stride = x.stride(0) if steps is None else 0
+    step = i.step
+    neurons = step.numel()
+    stride, group = (x.stride(0), group_of(x)) if steps is None else (0, neurons)
     # Sizes count units: that neurons come in eights is all the compiler needs for 16-byte accesses.
-    unit = 8 if neurons % 8 == 0 and stride % 8 == 0 else 1
-    channels, inner = (i.row.shape[1], inner_of(i.row)) if norm is not None else (1, 1)
+    unit = 8 if group % 8 == 0 and stride % 8 == 0 else 1
+    channels, inner = (step.shape[1], inner_of(step)) if norm is not None else (1, 1)
     for name, p in (("decay", decay), ("threshold", threshold)):
-        of_parameter = (1, 1) if p is None else period(p, i.row)
+        of_parameter = (1, 1) if p is None else period(p, step)
         arguments |= dict(zip((f"{name}_channels", f"{name}_inner"), of_parameter, strict=True))
     with torch.cuda.device_of(x):
-        kernel[(triton.cdiv(neurons, block),)](
+        kernel[(neurons // group * triton.cdiv(group, block),)](
             x=x, v0=v0, decay=n.decay if decay is None else decay, rest=n.rest, reset_to=n.reset_to,
             amount=n.amount or 0.0, levels=float(n.levels), scale=n.scale,
             threshold=n.threshold if threshold is None else threshold,
             mean=mean, norm_scale=scale, shift=shift, shortcut=shortcut,
-            steps=i.length, neurons=neurons // unit, time_stride=stride // unit,
-            shortcut_stride=neurons // unit if steps is None else 0, channels=channels, inner=inner,
-            UNIT=unit, DECAY=kind_of(decay), THRESHOLD=kind_of(threshold), NORM=kind_of(mean), CHARGE=n.charge,
-            RATE=n.rate, FIRE="levels" if n.levels > 1 else n.fire, RESET=n.reset, OWN_AMOUNT=n.amount is not None,
-            OUTPUT=output, BLOCK=block, num_warps=warps, enable_fp_fusion=False, **arguments,
+            steps=i.length, neurons=neurons // unit, group=group // unit, time_stride=stride // unit,
+            shortcut_stride=group // unit if steps is None else 0, channels=channels, inner=inner,
+            UNIT=unit, GROUPED=group < neurons, DECAY=kind_of(decay), THRESHOLD=kind_of(threshold), NORM=kind_of(mean),
+            CHARGE=n.charge, RATE=n.rate, FIRE="levels" if n.levels > 1 else n.fire, RESET=n.reset,
+            OWN_AMOUNT=n.amount is not None, OUTPUT=output, BLOCK=block, num_warps=warps, enable_fp_fusion=False,
+            **arguments,
         )  # fmt: skip

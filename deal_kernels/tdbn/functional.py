@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal, overload
 import torch
 from torch import Tensor
 
-from deal_kernels._common.checks import check_companion, number, refuse_gradient
+from deal_kernels._common.axes import checked_axis, in_usual_order
+from deal_kernels._common.checks import check_companion, check_strided, number, refuse_gradient
 from deal_kernels._common.neuron import NeuronSettings, lif_neuron, neuron_and_tensors, shows
 from deal_kernels._common.types import STATE, Number
 from deal_kernels.lif.arguments import check_input, output_of, state_and_parameters
@@ -33,12 +34,13 @@ def tdbn(
     v_threshold: Number = 1.0,
     group: Group = True,
     backend: str | None = None,
+    channel_axis: int | None = None,
 ) -> Tensor:
     """Threshold-dependent batch norm: y = weight * alpha * v_threshold * (x - mean) / sqrt(variance + eps) + bias.
 
     Args:
-        x: [T, B, C, H, W], [T, B, C] or [N, C, H, W]; float32, float16, bfloat16 or float64, in any dense layout.
-            Half types are normalised in float32.
+        x: [T, B, C, H, W], [T, B, C] or [N, C, H, W], or any other with ``channel_axis``; float32, float16, bfloat16
+            or float64, in any dense layout. Half types are normalised in float32.
         weight, bias: [C] each; None is 1 and 0.
         running_mean, running_var: [C] each. In training they are updated with the statistics of x (the variance
             unbiased), otherwise they are used as the statistics. None: the statistics are always those of x.
@@ -50,6 +52,7 @@ def tdbn(
         group: the processes over whose batch the statistics are taken, where torch.distributed runs: True, all of them
             (each has to take part); a process group; False, this process alone.
         backend: "cpp", "cuda", "triton" or "torch" runs that one or raises. None or "auto" chooses.
+        channel_axis: the axis of x that is its channels, such as -1 for [T, B, N, C].
 
     Returns:
         A tensor like x.
@@ -60,7 +63,7 @@ def tdbn(
     0.5
     """
     check_input(x, None)
-    axis = _channel_axis(x)
+    axis = _channel_axis(x) if channel_axis is None else checked_axis("channel_axis", channel_axis, x)
     weight, bias, mean, inverse, settings = _normalisation(
         x, axis, weight, bias, running_mean, running_var, training, momentum, eps, alpha, v_threshold, group, backend
     )
@@ -73,7 +76,8 @@ def tdbn_lif(
     running_var: Tensor | None = None, *, training: bool, momentum: float = 0.1, eps: float = 1e-5,
     alpha: float | None = 1.0, group: Group = True, shortcut: Tensor | None = None, v0: Tensor | None = None,
     steps: int | None = None, output: Output = "spikes", reduce: Reduce = None, pack: bool = False,
-    return_state: Literal[False] = False, backend: str | None = None, **settings: Unpack[NeuronSettings],
+    return_state: Literal[False] = False, backend: str | None = None, time_axis: int = 0,
+    channel_axis: int | None = None, **settings: Unpack[NeuronSettings],
 ) -> Tensor: ...  # fmt: skip
 @overload
 def tdbn_lif(
@@ -81,7 +85,8 @@ def tdbn_lif(
     running_var: Tensor | None = None, *, training: bool, momentum: float = 0.1, eps: float = 1e-5,
     alpha: float | None = 1.0, group: Group = True, shortcut: Tensor | None = None, v0: Tensor | None = None,
     steps: int | None = None, output: Output = "spikes", reduce: Reduce = None, pack: bool = False,
-    return_state: Literal[True], backend: str | None = None, **settings: Unpack[NeuronSettings],
+    return_state: Literal[True], backend: str | None = None, time_axis: int = 0,
+    channel_axis: int | None = None, **settings: Unpack[NeuronSettings],
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 @overload
 def tdbn_lif(
@@ -89,7 +94,8 @@ def tdbn_lif(
     running_var: Tensor | None = None, *, training: bool, momentum: float = 0.1, eps: float = 1e-5,
     alpha: float | None = 1.0, group: Group = True, shortcut: Tensor | None = None, v0: Tensor | None = None,
     steps: int | None = None, output: Output = "spikes", reduce: Reduce = None, pack: bool = False,
-    return_state: bool, backend: str | None = None, **settings: Unpack[NeuronSettings],
+    return_state: bool, backend: str | None = None, time_axis: int = 0,
+    channel_axis: int | None = None, **settings: Unpack[NeuronSettings],
 ) -> Tensor | tuple[Tensor, Tensor]: ...  # fmt: skip
 @shows(lif_neuron)
 def tdbn_lif(
@@ -97,7 +103,8 @@ def tdbn_lif(
     running_var: Tensor | None = None, *, training: bool, momentum: float = 0.1, eps: float = 1e-5,
     alpha: float | None = 1.0, group: Group = True, shortcut: Tensor | None = None, v0: Tensor | None = None,
     steps: int | None = None, output: Output = "spikes", reduce: Reduce = None, pack: bool = False,
-    return_state: bool = False, backend: str | None = None, **settings: Unpack[NeuronSettings],
+    return_state: bool = False, backend: str | None = None, time_axis: int = 0,
+    channel_axis: int | None = None, **settings: Unpack[NeuronSettings],
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """`lif(tdbn(x) + shortcut)` as one operation that keeps x for the backward pass and nothing else of its size.
 
@@ -106,7 +113,8 @@ def tdbn_lif(
         weight, bias, running_mean, running_var, training, momentum, eps, group: as in `tdbn`.
         alpha: factor of the norm beside ``v_threshold``; None fuses plain batch norm.
         shortcut: added to the normalised x before the neuron, in the shape of x.
-        v0, steps, output, reduce, pack, return_state, backend: as in `lif`.
+        v0, steps, output, reduce, pack, return_state, backend, time_axis, channel_axis: as in `lif`. The channels are
+            those of the norm, too.
         settings: of the neuron, as in `lif`.
 
     Returns:
@@ -116,6 +124,14 @@ def tdbn_lif(
     >>> tdbn_lif(x, torch.ones(8), torch.zeros(8), training=True, v_reset=None, reduce="mean").shape
     torch.Size([2, 8, 5, 5])
     """
+    if time_axis != 0 or channel_axis is not None:
+        check_strided("x", x)
+        return in_usual_order(  # type: ignore[no-any-return]
+            tdbn_lif, x, time_axis, channel_axis, weight=weight, bias=bias, running_mean=running_mean,
+            running_var=running_var, training=training, momentum=momentum, eps=eps, alpha=alpha, group=group,
+            shortcut=shortcut, v0=v0, steps=steps, output=output, reduce=reduce, pack=pack, return_state=return_state,
+            backend=backend, **settings,
+        )  # fmt: skip
     neuron, decay, threshold = neuron_and_tensors(settings)
     check_input(x, steps)
     axis = 2 if steps is None else 1

@@ -31,7 +31,7 @@ class TDBatchNorm2d(_NormBase):
         initialise_only: the weight starts at alpha * v_threshold, and there is no separate factor, as in SpikingJelly.
             Otherwise the weight starts at 1 and the factor is separate, as in the paper.
         group: the processes over whose batch the statistics are taken, see `tdbn`.
-        backend: see `tdbn`.
+        backend, channel_axis: see `tdbn`.
 
     >>> norm = TDBatchNorm2d(8, alpha=0.7071, v_threshold=0.15)
     >>> norm(torch.randn(4, 2, 8, 5, 5)).shape  # [T, B, C, H, W]
@@ -42,7 +42,7 @@ class TDBatchNorm2d(_NormBase):
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
         track_running_stats: bool = True, *, alpha: float | None = 1.0, v_threshold: float = 1.0,
         initialise_only: bool = False, group: Group = True, backend: str | None = None,
-        device: Any = None, dtype: torch.dtype | None = None,
+        channel_axis: int | None = None, device: Any = None, dtype: torch.dtype | None = None,
     ) -> None:  # fmt: skip
         self.alpha = None if alpha is None else number("alpha", alpha)
         self.v_threshold = number("v_threshold", v_threshold)
@@ -51,6 +51,7 @@ class TDBatchNorm2d(_NormBase):
         self.initialise_only = initialise_only
         self.group = group
         self.backend = backend
+        self.channel_axis = channel_axis
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
@@ -87,7 +88,13 @@ class TDBatchNorm2d(_NormBase):
         if isinstance(x, Proxy):
             return as_node(self, x)
         return tdbn(
-            x, self.weight, self.bias, v_threshold=self.v_threshold, backend=self.backend, **self.call_arguments()
+            x,
+            self.weight,
+            self.bias,
+            v_threshold=self.v_threshold,
+            backend=self.backend,
+            channel_axis=self.channel_axis,
+            **self.call_arguments(),
         )
 
     def extra_repr(self) -> str:

@@ -16,7 +16,7 @@ from deal_kernels import backend as backends
 from deal_kernels._common import neuron as neurons
 from deal_kernels._common.derivatives import differentiable_gradients, differentiates_gradients
 from deal_kernels._common.dispatch import Op, chosen_backend, needs_gradient, run_compiled, transformed, wanted_only
-from deal_kernels._common.layout import ChannelLayout, arranged, dense, empty
+from deal_kernels._common.layout import ChannelLayout, arranged, dense, dense_or_grouped, empty, strides_like
 from deal_kernels._common.neuron import Neuron
 from deal_kernels._common.types import STATE, compiled_dtype
 from deal_kernels.lif import op as lif_op
@@ -40,12 +40,11 @@ class Settings(NamedTuple):
 
 
 def _prepared(x: Tensor, axis: int) -> Tensor:
-    return dense(x, time=axis == 2)
+    return dense_or_grouped(x) if axis == 2 else dense(x, time=False)
 
 
 def _strides_like(x: Tensor, axis: int) -> tuple[int, ...]:
-    """Strides of a result for a dense x, its steps side by side."""
-    return x.stride() if axis != 2 else (x.numel() // x.shape[0], *x.stride()[1:])
+    return strides_like(x) if axis == 2 else x.stride()
 
 
 def _like(x: Tensor, axis: int) -> Tensor:

@@ -48,7 +48,7 @@ void run(const Neuron& neuron, int64_t steps, int64_t neurons, int threads) {
   const Exact grad_v = random_values(one, random);
   Exact out(all), v(one), grad_x(all), grad_v0(one), grad_decay(one), grad_threshold(one);
 
-  LifInput input{neuron, DType::float32, Output::spikes, steps, neurons, neurons, x.data.get(), v0.data.get(),
+  LifInput input{neuron, DType::float32, Output::spikes, steps, neurons, neurons, neurons, x.data.get(), v0.data.get(),
                  {nullptr, 1, 1}, {nullptr, 1, 1}, {}};
   kernels().lif_forward(LifForward{input, out.data.get(), v.data.get()}, threads);
   kernels().lif_backward(LifBackward{input, false, grad.data.get(), grad_v.data.get(), nullptr,
@@ -119,6 +119,36 @@ void run(const Neuron& neuron, int64_t steps, int64_t neurons, int threads) {
       }
 }
 
+// The same neurons side by side and in groups.
+void run_groups(const Neuron& neuron, int64_t steps, int64_t groups, int64_t group, int threads) {
+  std::mt19937 random(unsigned(steps * 1000 + group));
+  const int64_t neurons = groups * group;
+  const size_t all = size_t(steps * neurons), one = size_t(neurons);
+  const Exact x = random_values(all, random), grad = random_values(all, random), v0 = random_values(one, random);
+  const auto in_groups = [&](const Exact& from) {
+    Exact to(all);
+    for (int64_t t = 0; t < steps; ++t)
+      for (int64_t n = 0; n < neurons; ++n)
+        to.data[size_t((n / group * steps + t) * group + n % group)] = from.data[size_t(t * neurons + n)];
+    return to;
+  };
+  const auto outputs = [&](const Exact& x, const Exact& grad, int64_t group, Exact* out, Exact* v, Exact* grad_x) {
+    const LifInput input{neuron, DType::float32, Output::spikes, steps, neurons, group, group, x.data.get(),
+                         v0.data.get(), {nullptr, 1, 1}, {nullptr, 1, 1}, {}};
+    kernels().lif_forward(LifForward{input, out->data.get(), v->data.get()}, threads);
+    kernels().lif_backward(LifBackward{input, false, grad.data.get(), nullptr, nullptr, grad_x->data.get(), nullptr,
+                                       nullptr, nullptr, nullptr},
+                           threads);
+  };
+  Exact out(all), v(one), grad_x(all), plain_out(all), plain_v(one), plain_grad_x(all);
+  outputs(x, grad, neurons, &plain_out, &plain_v, &plain_grad_x);
+  outputs(in_groups(x), in_groups(grad), group, &out, &v, &grad_x);
+  const auto values = [](const Exact& from, size_t count) { return std::vector<float>(&from.data[0], &from.data[count]); };
+  expect_near("spikes in groups", neuron, steps, group, out, values(in_groups(plain_out), all), 0);
+  expect_near("states of groups", neuron, steps, group, v, values(plain_v, one), 0);
+  expect_near("grad x in groups", neuron, steps, group, grad_x, values(in_groups(plain_grad_x), all), 0);
+}
+
 Neuron usual(Surrogate surrogate) {
   Neuron neuron{};
   neuron.charge = Charge::decay_input;
@@ -162,6 +192,10 @@ int main() {
               for (const int64_t neurons : {1, 17, 530}) run(neuron, steps, neurons, 1);
           }
   for (const int threads : {1, 2, 3}) run(usual(Surrogate::sigmoid), 4, 100'003, threads);
+  for (const int threads : {1, 3})
+    for (const int64_t steps : {1, 4, 18})
+      for (const int64_t group : {1, 64, 67, 530})
+        for (const int64_t groups : {2, 40}) run_groups(usual(Surrogate::atan), steps, groups, group, threads);
   std::printf("%s: %d failures\n", kernels().isa, failures);
   return failures ? 1 : 0;
 }

@@ -115,7 +115,7 @@ void check_neuron(const Layout& l, bool constant, int threads) {
   neuron.alpha = 2;
   neuron.levels = neuron.scale = 1;
   const auto of_channel = [&](const Exact& b) { return Parameter{b.get(), l.channels, l.inner}; };
-  const LifInput plain = {neuron,  DType::float32, Output::spikes,  l.steps,         neurons, constant ? 0 : neurons,
+  const LifInput plain = {neuron,  DType::float32, Output::spikes,  l.steps,         neurons, neurons, constant ? 0 : neurons,
                           y.get(), nullptr,        {nullptr, 1, 1}, {nullptr, 1, 1}, {}};
   LifInput normed = plain;
   normed.x = x.get();

@@ -90,13 +90,24 @@ template <class S>
 constexpr bool kCopies = sizeof(S) == 4;
 #endif
 
-// Runs all whole groups on as many threads as are useful, then the remaining neurons.
+// The neurons of a group that make up whole Quads. The others are its tail.
+template <class S>
+DEAL_INLINE int64_t whole_of(int64_t group) {
+  return group / kQuad<S> * kQuad<S>;
+}
+
+// Runs the neurons of a call, which lie in groups of so many, on as many threads as are useful. Calls
+// blocks(begin, end, thread) for the whole Quads of all groups, counted without tails, then last(first, thread) for the
+// tail of each.
 template <class T, class Call, class Blocks, class Last>
-DEAL_INLINE void each_neuron(const Call& a, int threads, const Blocks& blocks, const Last& last) {
-  const int64_t whole = a.neurons / kQuad<compute_t<T>> * kQuad<compute_t<T>>;
+DEAL_INLINE void each_neuron(const Call& a, int64_t group, int threads, const Blocks& blocks, const Last& last) {
+  const int64_t whole = whole_of<compute_t<T>>(group), groups = a.neurons / group;
   const int useful = useful_threads(a.neurons * a.steps, kElementsWorthAThread, threads);
-  if (whole > 0) parallel_for(whole, kTile, useful, blocks);
-  if (whole < a.neurons) last(whole);
+  if (whole > 0) parallel_for(groups * whole, kTile, useful, blocks);
+  if (whole == group) return;
+  parallel_for(groups, 1, groups < useful ? int(groups) : useful, [&](int64_t begin, int64_t end, int thread) {
+    for (; begin < end; ++begin) last(begin * group + whole, thread);
+  });
 }
 
 }  // namespace

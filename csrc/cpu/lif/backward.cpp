@@ -38,9 +38,9 @@ void replay(const LifBackward& a, Tile<S>& tile, Tape<S>& tape, const Source& so
 // Copies ds/dh of a segment, where it is given.
 template <class S>
 void copy_slopes(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Segment segment) {
-  const S* const slopes = static_cast<const S*>(a.slopes) + segment.from * a.neurons + tile.first;
+  const S* const slopes = static_cast<const S*>(a.slopes) + segment.from * a.group + tile.place;
   for (int t = 0; t < segment.steps; ++t)
-    __builtin_memcpy(tape.slope[t], slopes + t * a.neurons, sizeof(S) * tile.neurons);
+    __builtin_memcpy(tape.slope[t], slopes + t * a.group, sizeof(S) * tile.neurons);
 }
 
 // Computes ds/dh at all steps of a segment, and prefetches the gradients that are needed next.
@@ -48,8 +48,9 @@ template <class T, class S>
 void find_slopes(const LifBackward& a, const Tile<S>& tile, Tape<S>& tape, Segment segment) {
   using V = Quad<S>;
   if (a.slopes) return copy_slopes(a, tile, tape, segment);
-  const int64_t stride = a.output == Output::spikes ? a.neurons : 0;
-  const T* const grad = static_cast<const T*>(a.grad) + segment.from * stride + tile.first;
+  const bool spikes = a.output == Output::spikes;
+  const int64_t stride = spikes ? a.group : 0;
+  const T* const grad = static_cast<const T*>(a.grad) + segment.from * stride + (spikes ? tile.place : tile.first);
   const auto pass = [&](const Neuron& kind) DEAL_FLAT {
     for (int t = segment.steps - 1; t >= 0; --t)
       tile.template each<V>([&](int i) DEAL_FLAT {
@@ -88,7 +89,7 @@ struct OutputGradients {
 template <bool plain, class V, class T, class S>
 DEAL_INLINE OutputGradients<V> output_gradients(const LifBackward& a, const Tile<S>& tile, Segment segment, int t,
                                                 int i) {
-  const int64_t at = (segment.from + t) * a.neurons + tile.first + i;
+  const int64_t at = (segment.from + t) * a.group + tile.place + i;
   const T* const grad = static_cast<const T*>(a.grad);
   const S scale = S(a.neuron.scale);
   if (plain || a.output == Output::spikes) return {read<V>(grad + at) * scale, V{}, V{}};
@@ -103,7 +104,7 @@ template <bool plain, class T, class Source, class S>
 DEAL_INLINE void reverse(const LifBackward& a, const Neuron& kind, const Tile<S>& tile, Tape<S>& tape, Source& source,
                          Segment segment, bool streaming) {
   using V = Quad<S>;
-  T* const grad_x = static_cast<T*>(a.grad_x) + (a.constant ? 0 : segment.from * a.neurons) + tile.first;
+  T* const grad_x = static_cast<T*>(a.grad_x) + (a.constant ? 0 : segment.from * a.group) + tile.place;
   tile.template each<V>([&](int i) DEAL_FLAT {
     const Cell<V> cell = tile.template cell<V>(kind, i);
     const V input_share = cell.input_share(), state_share = cell.state_share();
@@ -118,7 +119,7 @@ DEAL_INLINE void reverse(const LifBackward& a, const Neuron& kind, const Tile<S>
       V grad_h = cell.charge_gradient(h, s, slope, grad.of_spike, grad_v);
       if (!plain) grad_h = grad_h + grad.of_membrane;
       const V grad_input = grad_h * input_share;
-      if (plain || !a.constant) put(grad_x + t * a.neurons + i, grad_input, streaming);
+      if (plain || !a.constant) put(grad_x + t * a.group + i, grad_input, streaming);
       else add(tape.grad_x.at + i, grad_input);
       gradient.add(t, grad_input);
       const V entered = plain ? V{} : read<V>(tape.entered[t] + i);  // valid where it is needed
@@ -197,11 +198,11 @@ void backward_blocks(const LifBackward& a, bool streaming, int64_t begin, int64_
   const Buffer<S> starts(kBackwardTile * segments(a), Fill::none);
   tape.starts = starts.get();
   prepare(tile, a, end - begin);
-  for (int64_t n = begin; n < end; n += kBackwardTile) {
-    place(tile, a, n, end - n < kBackwardTile ? end - n : kBackwardTile);
+  each_tile<S>(a, kBackwardTile, begin, end, [&](int64_t first, int64_t neurons) {
+    place(tile, a, first, neurons);
     source.place(tile);
     backward_tile<T>(a, source, tile, tape, streaming);
-  }
+  });
   source.finish();
   if (streaming) stream_fence();
 }
@@ -209,13 +210,14 @@ void backward_blocks(const LifBackward& a, bool streaming, int64_t begin, int64_
 template <class T, template <class> class Source>
 void backward_tail(const LifBackward& a, int64_t first, double* sums) {
   using S = compute_t<T>;
-  LifTail<S> tail(first, a.neurons);
+  LifTail<S> tail(a, first);
   LifBackward part = tail.template inputs<T>(a);
-  if (is_record(a)) part.grad = tail.template of<S>(a.grad, a.steps, a.neurons);
-  else part.grad = tail.template of<T>(a.grad, a.output == Output::mean ? 1 : a.steps, a.neurons);
-  part.slopes = tail.template of<S>(a.slopes, a.steps, a.neurons);
+  if (a.output == Output::mean) part.grad = tail.template of<T>(a.grad, 1, 0);
+  else if (is_record(a)) part.grad = tail.template steps_of<S>(a.grad);
+  else part.grad = tail.template steps_of<T>(a.grad);
+  part.slopes = tail.template steps_of<S>(a.slopes);
   part.grad_v = tail.template of<S>(a.grad_v, 1, 0);
-  part.grad_x = tail.template result<T>(a.grad_x, a.constant ? 1 : a.steps, a.neurons);
+  part.grad_x = a.constant ? tail.template result<T>(a.grad_x, 1, 0) : tail.template steps_of_result<T>(a.grad_x);
   part.grad_v0 = tail.template result<S>(a.grad_v0, 1, 0);
   part.grad_decay = tail.template result<S>(a.grad_decay, 1, 0);
   part.grad_threshold = tail.template result<S>(a.grad_threshold, 1, 0);
@@ -224,13 +226,15 @@ void backward_tail(const LifBackward& a, int64_t first, double* sums) {
 
 template <class T, template <class> class Source>
 void backward(const LifBackward& a, int threads) {
-  const bool streaming = streams(a.grad_x, a.neurons * int64_t(sizeof(T)), a.constant ? 1 : a.steps);
-  ChannelSums sums(a.norm.mean.data ? 2 * a.norm.mean.channels : 0, threads + 1);
-  each_neuron<T>(a, threads,
-                 [&](int64_t begin, int64_t end, int thread) {
-                   backward_blocks<T, Source>(a, streaming, begin, end, sums.of(thread));
-                 },
-                 [&](int64_t first) { backward_tail<T, Source>(a, first, sums.of(threads)); });
+  const bool streaming = streams(a.grad_x, a.group * int64_t(sizeof(T)), (a.constant ? 1 : a.steps) * (a.neurons / a.group));
+  const int tails = a.group < a.neurons ? threads : 1;  // threads that run tails
+  ChannelSums sums(a.norm.mean.data ? 2 * a.norm.mean.channels : 0, threads + tails);
+  each_neuron<T>(
+      a, a.group, threads,
+      [&](int64_t begin, int64_t end, int thread) {
+        backward_blocks<T, Source>(a, streaming, begin, end, sums.of(thread));
+      },
+      [&](int64_t first, int thread) { backward_tail<T, Source>(a, first, sums.of(threads + thread)); });
   sums.write(static_cast<compute_t<T>*>(a.norm_sums));
 }
 

@@ -12,20 +12,20 @@ namespace {
 
 template <class T, class Source, class S>
 void write_spikes(const LifForward& a, Tile<S>& tile, const Source& source, Segment segment, bool streaming) {
-  T* const out = static_cast<T*>(a.out) + segment.from * a.neurons + tile.first;
+  T* const out = static_cast<T*>(a.out) + segment.from * a.group + tile.place;
   const S scale = S(a.neuron.scale);
   run_tile(tile, tile.v.at, source, segment.steps, [&](int i, int t, const auto& now) DEAL_FLAT {
-    put(out + t * a.neurons + i, now.s * scale, streaming);
+    put(out + t * a.group + i, now.s * scale, streaming);
   });
 }
 
 // Writes the states after every step, or the membrane potentials before the reset.
 template <class Source, class S>
 void write_record(const LifForward& a, Tile<S>& tile, const Source& source, Segment segment, bool streaming) {
-  S* const out = static_cast<S*>(a.out) + segment.from * a.neurons + tile.first;
+  S* const out = static_cast<S*>(a.out) + segment.from * a.group + tile.place;
   const bool states = a.output == Output::states;
   run_tile(tile, tile.v.at, source, segment.steps, [&](int i, int t, const auto& now) DEAL_FLAT {
-    put(out + t * a.neurons + i, states ? now.left : now.h, streaming);
+    put(out + t * a.group + i, states ? now.left : now.h, streaming);
   });
 }
 
@@ -77,7 +77,7 @@ void write_bits(const LifForward& a, Tile<S>& tile, const Source& source, Segmen
   });
 }
 
-// The neurons from begin to end, a whole number of groups.
+// The neurons from begin to end, a whole number of Quads, counted without tails.
 template <class T, template <class> class Source>
 void forward_blocks(const LifForward& a, bool streaming, int64_t begin, int64_t end) {
   using S = compute_t<T>;
@@ -85,8 +85,8 @@ void forward_blocks(const LifForward& a, bool streaming, int64_t begin, int64_t 
   Tile<S> tile;
   Row<S> counts;
   prepare(tile, a, end - begin);
-  for (int64_t n = begin; n < end; n += kTile) {
-    place(tile, a, n, end - n < kTile ? end - n : kTile);
+  each_tile<S>(a, kTile, begin, end, [&](int64_t first, int64_t neurons) {
+    place(tile, a, first, neurons);
     source.place(tile);
     for (int64_t i = 0; i < segments(a); ++i) {
       const Segment segment(a, i);
@@ -98,20 +98,21 @@ void forward_blocks(const LifForward& a, bool streaming, int64_t begin, int64_t 
         default: write_record(a, tile, source, segment, streaming);
       }
     }
-    if (a.v) __builtin_memcpy(static_cast<S*>(a.v) + n, tile.v.at, sizeof(S) * tile.neurons);
-  }
+    if (a.v) __builtin_memcpy(static_cast<S*>(a.v) + first, tile.v.at, sizeof(S) * tile.neurons);
+  });
   if (streaming) stream_fence();
 }
 
 template <class T, template <class> class Source>
 void forward_tail(const LifForward& a, int64_t first) {
   using S = compute_t<T>;
-  LifTail<S> tail(first, a.neurons);
+  LifTail<S> tail(a, first);
   LifForward part = tail.template inputs<T>(a);
   part.v = tail.template result<S>(a.v, 1, 0);
   if (a.output == Output::packed) part.out = tail.bits(a.out, a.steps, (a.neurons + 7) / 8);
-  else if (is_record(a)) part.out = tail.template result<S>(a.out, a.steps, a.neurons);
-  else part.out = tail.template result<T>(a.out, a.output == Output::mean ? 1 : a.steps, a.neurons);
+  else if (a.output == Output::mean) part.out = tail.template result<T>(a.out, 1, 0);
+  else if (is_record(a)) part.out = tail.template steps_of_result<S>(a.out);
+  else part.out = tail.template steps_of_result<T>(a.out);
   forward_blocks<T, Source>(part, false, 0, kQuad<S>);
   if (a.output == Output::packed) tail.clear_padding(static_cast<uint8_t*>(part.out), a.steps);
 }
@@ -120,10 +121,10 @@ template <class T, template <class> class Source>
 void forward(const LifForward& a, int threads) {
   const size_t element = is_record(a) ? sizeof(compute_t<T>) : sizeof(T);
   const int64_t rows = a.output == Output::mean ? 1 : a.steps;
-  const bool streaming = a.output != Output::packed && streams(a.out, a.neurons * int64_t(element), rows);
-  each_neuron<T>(a, threads,
-                 [&](int64_t begin, int64_t end, int) { forward_blocks<T, Source>(a, streaming, begin, end); },
-                 [&](int64_t first) { forward_tail<T, Source>(a, first); });
+  const bool streaming = a.output != Output::packed && streams(a.out, a.group * int64_t(element), rows * (a.neurons / a.group));
+  each_neuron<T>(
+      a, a.group, threads, [&](int64_t begin, int64_t end, int) { forward_blocks<T, Source>(a, streaming, begin, end); },
+      [&](int64_t first, int) { forward_tail<T, Source>(a, first); });
 }
 
 // Double is compiled for the baseline alone, which serves every instruction set.

@@ -34,7 +34,7 @@ class Direct {
   void finish() {}
 
   void aim(const LifInput& a, const Tile<S>& tile, const Segment& segment) {
-    x_ = static_cast<const T*>(a.x) + segment.from * a.time_stride + tile.first;
+    x_ = static_cast<const T*>(a.x) + segment.from * a.time_stride + tile.place;
     stride_ = a.time_stride;
     ahead_ = segment.from + segment.steps < a.steps ? kSegment * stride_ : kTile - segment.from * stride_;
   }
@@ -93,8 +93,8 @@ class Normalised : public Direct<T> {
   void aim(const LifInput& a, const Tile<S>& tile, const Segment& segment) {
     Direct<T>::aim(a, tile, segment);
     shortcut_ = static_cast<const T*>(a.norm.shortcut);
-    pitch_ = stride_ ? a.neurons : 0;
-    if (shortcut_) shortcut_ += segment.from * pitch_ + tile.first;
+    pitch_ = stride_ ? a.group : 0;
+    if (shortcut_) shortcut_ += segment.from * pitch_ + tile.place;
   }
 
   DEAL_INLINE NormalisedCurrents<T, V> currents(int i) const {

@@ -1,4 +1,4 @@
-// The last neurons of a call.
+// The last neurons of a group.
 #pragma once
 #include "../common/tail.h"
 #include "tile.h"
@@ -14,12 +14,26 @@ class LifTail : public Tail<S> {
   using Tail<S>::count_;
 
  public:
-  using Tail<S>::Tail;
+  // The neurons from `first` to the end of its group.
+  LifTail(const LifInput& a, int64_t first)
+      : Tail<S>(first, first / a.group * a.group + a.group), skipped_(place_of(a, first) - first), steps_(a.steps),
+        pitch_(a.group) {}
   ~LifTail() {
     if (!norm_.mean.data) return;
     const int64_t channels = norm_.mean.channels, inner = norm_.mean.inner;
     for (int i = 0; i < 2; ++i)
       add_channels(channel_sums_ + i * channels, channels, inner, neuron_sums_ + i * B, first_, int(count_));
+  }
+
+  // Those of a tensor that has all steps, side by side.
+  template <class T>
+  T* steps_of(const void* source) {
+    return this->template of<T>(source ? static_cast<const T*>(source) + skipped_ : nullptr, steps_, pitch_);
+  }
+
+  template <class T>
+  T* steps_of_result(void* target) {
+    return this->template result<T>(target ? static_cast<T*>(target) + skipped_ : nullptr, steps_, pitch_);
   }
 
   // Rows of bits for a result whose rows are `stride` bytes apart.
@@ -41,16 +55,15 @@ class LifTail : public Tail<S> {
   template <class T, class Lif>
   Lif inputs(const Lif& a) {
     Lif part = a;
-    part.neurons = B;
-    part.x = this->template of<T>(a.x, a.time_stride ? a.steps : 1, a.time_stride);
+    part.neurons = part.group = B;
+    part.x = this->template of<T>(static_cast<const T*>(a.x) + skipped_, a.time_stride ? a.steps : 1, a.time_stride);
     part.time_stride = a.time_stride ? B : 0;
     part.v0 = this->template of<S>(a.v0, 1, 0);
     part.decay = this->parameter(a.decay);
     part.threshold = this->parameter(a.threshold);
     if (!a.norm.mean.data) return part;
-    const int64_t stride = a.time_stride ? a.neurons : 0;
     part.norm = {this->spread(a.norm.mean), this->spread(a.norm.scale), this->spread(a.norm.shift),
-                 this->template of<T>(a.norm.shortcut, stride ? a.steps : 1, stride)};
+                 a.time_stride ? steps_of<T>(a.norm.shortcut) : this->template of<T>(a.norm.shortcut, 1, 0)};
     return part;
   }
 
@@ -62,6 +75,7 @@ class LifTail : public Tail<S> {
   }
 
  private:
+  const int64_t skipped_, steps_, pitch_;  // what comes before, beside the neurons; the number of steps; between two
   Norm norm_ = {};
   double neuron_sums_[2 * B] = {};
   double* channel_sums_ = nullptr;

@@ -11,7 +11,8 @@ namespace {
 template <class S>
 struct Tile {
   Neuron neuron;
-  int64_t first;
+  int64_t first;  // its first neuron
+  int64_t place;  // where the first step of that neuron is, in tensors that have all steps
   int neurons;
   Row<S> decay, threshold, v;
 
@@ -41,11 +42,26 @@ void prepare(Tile<S>& tile, const LifInput& a, int64_t neurons) {
 template <class S>
 void place(Tile<S>& tile, const LifInput& a, int64_t first, int64_t neurons) {
   tile.first = first;
+  tile.place = place_of(a, first);
   tile.neurons = int(neurons);
   if (a.decay.channels > 1) fill_channels(tile.decay.at, a.decay, first, tile.neurons);
   if (a.threshold.channels > 1) fill_channels(tile.threshold.at, a.threshold, first, tile.neurons);
   if (a.v0) __builtin_memcpy(tile.v.at, static_cast<const S*>(a.v0) + first, sizeof(S) * tile.neurons);
   else fill(tile.v.at, tile.neurons, S(a.neuron.rest));
+}
+
+// Calls visit(first neuron, neurons) for tiles of `most` neurons, or fewer at the end of a group. The neurons from begin
+// to end are counted without the tails.
+template <class S, class Visit>
+void each_tile(const LifInput& a, int64_t most, int64_t begin, int64_t end, const Visit& visit) {
+  const int64_t whole = whole_of<S>(a.group);
+  int64_t skipped = begin / whole * (a.group - whole);
+  for (int64_t left = whole - begin % whole; begin < end; left = whole) {
+    const int64_t stop = left < end - begin ? begin + left : end;
+    for (; begin < stop; begin += most) visit(begin + skipped, stop - begin < most ? stop - begin : most);
+    begin = stop;
+    skipped += a.group - whole;
+  }
 }
 
 }  // namespace

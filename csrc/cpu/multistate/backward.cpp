@@ -157,9 +157,9 @@ void backward(const MultistateBackward& a, int threads) {
     const bool streaming = streams(a.grad_x, a.neurons * int64_t(sizeof(T)), a.steps);
     with_model(a.model, [&](auto of) {
       using Of = decltype(of);
-      each_neuron<T>(a, threads,
+      each_neuron<T>(a, a.neurons, threads,
                      [&](int64_t begin, int64_t end, int) { backward_blocks<T, Of>(a, streaming, begin, end); },
-                     [&](int64_t first) { backward_tail<T, Of>(a, first); });
+                     [&](int64_t first, int) { backward_tail<T, Of>(a, first); });
     });
   }
 }

@@ -56,9 +56,9 @@ void forward(const MultistateForward& a, int threads) {
     const bool streaming = streams(a.out, a.neurons * int64_t(element), a.steps);
     with_model(a.model, [&](auto of) {
       using Of = decltype(of);
-      each_neuron<T>(a, threads,
+      each_neuron<T>(a, a.neurons, threads,
                      [&](int64_t begin, int64_t end, int) { forward_blocks<T, Of>(a, streaming, begin, end); },
-                     [&](int64_t first) { forward_tail<T, Of>(a, first); });
+                     [&](int64_t first, int) { forward_tail<T, Of>(a, first); });
     });
   }
 }

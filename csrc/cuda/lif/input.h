@@ -42,8 +42,8 @@ __device__ __forceinline__ Lanes<L> initial_state(const LifInput& a, const Numbe
 }
 
 template <class T>
-__device__ __forceinline__ const T* input(const LifInput& a, int64_t step, int64_t first) {
-  return static_cast<const T*>(a.x) + step * a.time_stride + first;
+__device__ __forceinline__ const T* input(const LifInput& a, int64_t step, int64_t place) {
+  return static_cast<const T*>(a.x) + step * a.time_stride + place;
 }
 
 // The current is x as it is.
@@ -55,9 +55,9 @@ struct Direct {
   __device__ __forceinline__ Direct(const LifInput&, int64_t) {}
 
   template <int W, Use use = Use::once>
-  __device__ __forceinline__ void read(Currents& currents, const LifInput& a, int64_t step, int count, int64_t first,
+  __device__ __forceinline__ void read(Currents& currents, const LifInput& a, int64_t step, int count, int64_t place,
                                        int64_t left) const {
-    currents.template read<W, use>(input<T>(a, step, first), a.time_stride, count, left);
+    currents.template read<W, use>(input<T>(a, step, place), a.time_stride, count, left);
   }
 
   __device__ __forceinline__ Lanes<L> take(Currents& currents, const LifInput&) const { return currents.take(); }
@@ -82,12 +82,12 @@ struct Normalised {
         shift(channels.values(norm.shift.data)) {}
 
   template <int W, Use use = Use::once>
-  __device__ __forceinline__ void read(Currents& currents, const LifInput& a, int64_t step, int count, int64_t first,
+  __device__ __forceinline__ void read(Currents& currents, const LifInput& a, int64_t step, int count, int64_t place,
                                        int64_t left) const {
-    currents.x.template read<W, use>(input<T>(a, step, first), a.time_stride, count, left);
+    currents.x.template read<W, use>(input<T>(a, step, place), a.time_stride, count, left);
     if (!a.norm.shortcut) return;
-    const int64_t stride = a.time_stride ? a.neurons : 0;
-    const T* const shortcut = static_cast<const T*>(a.norm.shortcut) + step * stride + first;
+    const int64_t stride = a.time_stride ? a.group : 0;
+    const T* const shortcut = static_cast<const T*>(a.norm.shortcut) + step * stride + place;
     currents.shortcut.template read<W>(shortcut, stride, count, left);
   }
 

@@ -42,6 +42,7 @@ __global__ void __launch_bounds__(kBlock) forward(const Arguments<LifForward> ar
   const int64_t first = first_of_thread(L);
   const int64_t left = a.neurons - first;
   if (left <= 0) return;
+  const int64_t place = place_of(a, first);
   const Cell<Lanes<L>> cell = cell_of<L>(a, arguments.numbers, first);
   const Source<T, L> source(a, first);
   Lanes<L> v = initial_state<W, L>(a, arguments.numbers, first, left);
@@ -51,13 +52,13 @@ __global__ void __launch_bounds__(kBlock) forward(const Arguments<LifForward> ar
   typename Source<T, L>::Currents currents;
   for (int from = 0; from < steps;) {
     const int end = from + at_most(kAhead, steps - from);
-    source.template read<W>(currents, a, from, end - from, first, left);
+    source.template read<W>(currents, a, from, end - from, place, left);
 #pragma unroll 1
     for (; from < end; ++from) {
       const Lanes<L> h = cell.charge(v, source.take(currents, a));
       const Lanes<L> s = cell.fire(h);
       v = cell.reset(v, h, s);
-      const int64_t at = from * a.neurons + first;
+      const int64_t at = from * a.group + place;
       if (output == Output::spikes) store<W>(static_cast<T*>(a.out) + at, s * float(cell.kind.scale), left);
       if (L == 1 && output == Output::states) store<W>(static_cast<float*>(a.out) + at, v, left);
       if (L == 1 && output == Output::membranes) store<W>(static_cast<float*>(a.out) + at, h, left);
@@ -111,12 +112,12 @@ struct Memory {
 // Computes the membrane potentials of `steps` steps. v is the state before them, and afterwards the state after them.
 template <class Source, int L>
 __device__ __forceinline__ void replay(const Cell<Lanes<L>>& cell, const Source& source, const LifInput& a,
-                                       const Memory<L>& memory, Lanes<L>& v, int from, int steps, int64_t first) {
+                                       const Memory<L>& memory, Lanes<L>& v, int from, int steps, int64_t place) {
   constexpr Use use = Source::norm ? Use::again : Use::once;  // x is read again in the reverse loop
   typename Source::Currents currents;
   for (int k = 0; k < steps;) {
     const int end = k + at_most(kAhead, steps - k);
-    source.template read<L, use>(currents, a, from + k, end - k, first, L);
+    source.template read<L, use>(currents, a, from + k, end - k, place, L);
 #pragma unroll 1
     for (; k < end; ++k) {
       const Lanes<L> h = cell.charge(v, source.take(currents, a));
@@ -139,19 +140,20 @@ struct Carried {
 // Reads the gradients, and with a norm also x, of the `steps` steps that end with `last`, in reverse order.
 template <bool norm, class T, int L>
 __device__ __forceinline__ void read_back(Carried<T, L>& carried, const LifBackward& a, int last, int steps,
-                                          int64_t first) {
-  const int64_t stride = a.output == Output::mean ? 0 : a.neurons;
-  const T* const grad = static_cast<const T*>(a.grad) + last * stride + first;
+                                          int64_t first, int64_t place) {
+  const bool mean = a.output == Output::mean;
+  const int64_t stride = mean ? 0 : a.group;
+  const T* const grad = static_cast<const T*>(a.grad) + last * stride + (mean ? first : place);
   if (!is_record(a)) carried.grad.template read<L>(grad, -stride, steps, L);
-  if (norm) carried.x.template read<L>(input<T>(a, last, first), -a.time_stride, steps, L);
+  if (norm) carried.x.template read<L>(input<T>(a, last, place), -a.time_stride, steps, L);
 }
 
 // Reverses step k of a segment that begins with the step `from` and the state `start`.
 template <bool shares, class Source, class T, int L>
 __device__ __forceinline__ void reverse(const Cell<Lanes<L>>& cell, const Source& source, const LifBackward& a,
                                         const Memory<L>& memory, const Lanes<L>& start, Carried<T, L>& carried,
-                                        int from, int k, int64_t first) {
-  const int64_t at = int64_t(from + k) * a.neurons + first;
+                                        int from, int k, int64_t place) {
+  const int64_t at = int64_t(from + k) * a.group + place;
   const Lanes<L> h = memory.membranes.get(k);
   const Lanes<L> s = cell.fire(h);
   const Lanes<L> slope = L == 1 && a.slopes ? load<L, L>(a.slopes, at, L) : cell.spike_slope(h);
@@ -169,7 +171,7 @@ __device__ __forceinline__ void reverse(const Cell<Lanes<L>>& cell, const Source
                              cell.threshold_gradient(entered, h, s, slope, grad_s, carried.grad_v, grad_h);
   if (shares && a.grad_decay) {
     typename Source::Currents currents;
-    source.template read<L>(currents, a, from + k, 1, first, L);
+    source.template read<L>(currents, a, from + k, 1, place, L);
     carried.grad_decay = carried.grad_decay + cell.decay_gradient(source.take(currents, a), entered, grad_h);
   }
   carried.grad_v = cell.state_gradient(entered, grad_h, carried.state_share);
@@ -201,6 +203,7 @@ __global__ void __launch_bounds__(kBlock, resident(Source<T, L>::norm, shares))
   const LifBackward& a = arguments.lif;
   const int64_t first = first_of_thread(L);
   if (first >= a.neurons) return;
+  const int64_t place = place_of(a, first);
   const Cell<Lanes<L>> cell = cell_of<L>(a, arguments.numbers, first);
   const int total = int(a.steps);
   const Memory<L> memory(a, at_most(kSegment, total));
@@ -218,19 +221,19 @@ __global__ void __launch_bounds__(kBlock, resident(Source<T, L>::norm, shares))
     if (ahead) store<L>(kept, start, L);
     else if (segment < last) start = load<L, L>(kept, 0, L);
 
-    if (!ahead) read_back<norm>(carried, a, from + steps - 1, at_most(kAhead, steps), first);
+    if (!ahead) read_back<norm>(carried, a, from + steps - 1, at_most(kAhead, steps), first, place);
     const Source<T, L> source(a, first);
     Lanes<L> v = start;
-    replay(cell, source, a, memory, v, from, steps, first);
+    replay(cell, source, a, memory, v, from, steps, place);
     if (ahead) {
       start = v;
       continue;
     }
     for (int end = steps; end > 0;) {
       const int begin = end - at_most(kAhead, end);
-      if (end < steps) read_back<norm>(carried, a, from + end - 1, end - begin, first);
+      if (end < steps) read_back<norm>(carried, a, from + end - 1, end - begin, first, place);
 #pragma unroll 1
-      for (; end > begin; --end) reverse<shares>(cell, source, a, memory, start, carried, from, end - 1, first);
+      for (; end > begin; --end) reverse<shares>(cell, source, a, memory, start, carried, from, end - 1, place);
     }
   }
   write_sums<shares, norm>(a, carried, first);
@@ -239,7 +242,7 @@ __global__ void __launch_bounds__(kBlock, resident(Source<T, L>::norm, shares))
 // Whether W neurons at a time may be moved: every row must start at a word boundary and consist of whole words.
 template <class T>
 bool allows_input(int W, const LifInput& a) {
-  return a.neurons % W == 0 && a.time_stride % W == 0 && allows<T>(W, a.x) && allows<float>(W, a.v0) &&
+  return a.group % W == 0 && a.time_stride % W == 0 && allows<T>(W, a.x) && allows<float>(W, a.v0) &&
          allows<T>(W, a.norm.shortcut);
 }
 

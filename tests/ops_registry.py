@@ -45,6 +45,10 @@ def _learnt_lif(
     return lif(x, v0, tau=tau, v_threshold=threshold, v_reset=None, return_state=True, backend=backend)
 
 
+def _lif_of_samples(x: Tensor, *, backend: str | None = None) -> Tensor:
+    return lif(x, surrogate="atan", time_axis=1, backend=backend)
+
+
 OUTPUTS = {"spikes": {}, "mean": {"reduce": "mean"}, "packed": {"pack": True}}
 
 
@@ -56,6 +60,18 @@ def _lif_variant(output: str, steps: int | None, state: bool) -> Call:
         lambda x, v0, tau, threshold, backend: lif(x, v0, tau=tau, v_threshold=threshold, backend=backend, **options),
         (Draw(row if steps else (4, *row)), Draw(row, parameter=True), _tau(3), _tau(3)),
         leaves,
+        ("lif",),
+    )
+
+
+def _lif_of_samples_variant(output: str) -> Call:
+    """[B, T, N, C], whose samples are groups of neurons in memory."""
+    options = OUTPUTS[output] | {"return_state": True, "surrogate": "atan", "time_axis": 1, "channel_axis": -1}
+    return Call(
+        f"lif-samples-{output}",
+        lambda x, v0, tau, threshold, backend: lif(x, v0, tau=tau, v_threshold=threshold, backend=backend, **options),
+        (Draw((2, 4, 16, 3)), Draw((2, 16, 3), parameter=True), _tau(3), _tau(3)),
+        () if output == "packed" else (0, 1, 2, 3),
         ("lif",),
     )
 
@@ -174,6 +190,10 @@ def _rows(batch: int, rows: int, columns: int) -> tuple[Draw, ...]:
 CALLS = (
     Call("lif", _lif, (Draw((4, 2, 3, 5)),), (0,), ("lif",), (Draw((3, 300_001)),), second_derivatives=True),
     Call(
+        "lif, samples", _lif_of_samples, (Draw((2, 4, 3, 15)),), (0,), ("lif",), (Draw((5, 3, 60_001)),),
+        second_derivatives=True,
+    ),
+    Call(
         "lif, learnt", _learnt_lif, (Draw((4, 2, 3, 5)), Draw((2, 3, 5), parameter=True), _tau(3), _tau(3)),
         (0, 1, 2, 3), ("lif",), (Draw((4, 8, 3, 8000)), Draw((8, 3, 8000), parameter=True), _tau(3), _tau(3)),
         any_threads=False, second_derivatives=True,
@@ -252,6 +272,7 @@ def _image_variants():
 VARIANTS = (
     *(call for call in CALLS if call.operations == ("multistate",)),
     *(_lif_variant(*case) for case in itertools.product(OUTPUTS, (None, 3), (False, True))),
+    *map(_lif_of_samples_variant, OUTPUTS),
     *(
         Call(f"tdbn-{axis}", _tdbn, (Draw(shape), _positive(3), _positive(3)), (0, 1, 2), NORM)
         for axis, shape in ((2, (4, 2, 3, 5, 2)), (1, (4, 3, 5, 2)))

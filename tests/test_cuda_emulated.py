@@ -59,7 +59,8 @@ def layer(
     grad_type = torch.float32 if output in RECORDS else dtype
     return SimpleNamespace(
         neuron=neuron, dtype=dtype, steps=steps, neurons=neurons, output=output, constant=constant, inner=inner,
-        group=neurons // groups, tensors=tensors, x=normal(rows, neurons, dtype=dtype), v0=normal(neurons) if state else None,
+        group=neurons // groups, tensors=tensors, x=normal(rows, neurons, dtype=dtype),
+        v0=normal(neurons) if state else None,
         decay=parameter(decays, 0.3 if charge == "beta" else 1.2), threshold=parameter(thresholds, 0.5),
         grad=normal(1 if output == "mean" else steps, neurons, dtype=grad_type),
         grad_v=normal(neurons) if state else None,

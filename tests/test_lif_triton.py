@@ -224,6 +224,21 @@ def test_gradients_have_the_bits_of_the_compiled_kernels(charge, reset, surrogat
             assert torch.equal(one, other)
 
 
+@runs
+@pytest.mark.parametrize("shape", ((2, 4, 3, 13), (3, 9, 640), (2, 17, 3, 300)))
+def test_samples_agree_with_the_reference(shape):
+    """[B, T, ...], read as it lies in memory."""
+    x, v0 = current(*shape), current(shape[0], *shape[2:], seed=2)
+    tau, threshold = (current(shape[2], seed=seed).abs() + 1.1 for seed in (3, 4))
+    for options in ({}, {"reduce": "mean"}, {"output": "v"}, {"output": "h"}):
+        assert_agrees(
+            x, v0, (tau, threshold), tau=tau, v_threshold=threshold, surrogate="atan", time_axis=1, **options
+        )  # fmt: skip
+    for options in ({"time_axis": 1}, {}):
+        assert_agrees(x, surrogate=lambda u: 1 / (1 + u * u), **options)
+    assert torch.equal(*(lif(x.detach(), pack=True, time_axis=1, backend=backend) for backend in ("triton", "torch")))
+
+
 NEURON = lif_neuron(v_reset=0.1, surrogate="atan")
 
 

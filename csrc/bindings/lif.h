@@ -133,13 +133,14 @@ constexpr int64_t kSmall = 1 << 14;  // neurons times steps that take a few micr
 
 // The most frequent call. Its arguments are positional, and it keeps the GIL for a small layer: keywords and the GIL
 // cost as much as the kernel there.
-inline void lif_spikes(const Neuron& neuron, DType dtype, int64_t steps, int64_t neurons, Address x, Address out,
-                       int threads) {
+inline void lif_spikes(const Neuron& neuron, DType dtype, int64_t steps, int64_t neurons, int64_t group, Address x,
+                       Address out, int threads) {
   LifForward call{};
   call.neuron = neuron;
   call.dtype = dtype;
   call.steps = steps;
-  call.neurons = call.group = call.time_stride = neurons;
+  call.neurons = neurons;
+  call.group = call.time_stride = group;
   call.x = reinterpret_cast<const void*>(x);
   call.out = reinterpret_cast<void*>(out);
   if (steps * neurons < kSmall) return kernels().lif_forward(call, threads);

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deal_kernels._common import page_cache
 
-LEAST_GROUP = 64  # neurons; x in smaller groups is read faster from a copy
+LEAST_GROUP = 32  # neurons; x in smaller groups is read faster from a copy
 
 
 def is_dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
@@ -47,10 +47,13 @@ def dense_or_grouped(x: Tensor, multiple: int = 1) -> Tensor:
 
 def group_of(x: Tensor) -> int:
     """How many neurons of x [T, ...], as `dense_or_grouped` returns it, lie side by side."""
-    row = x.numel() // x.shape[0]
-    if x.is_contiguous() or x.stride(0) >= row or is_dense(x.shape[1:], x.stride()[1:]):
+    steps, group = x.shape[0], x.stride(0)
+    row = x.numel() // steps
+    if x.is_contiguous() or group >= row or steps == 1:
         return row
-    return x.stride(0)
+    # Steps that lie closer together than they are long may also be dense, as those of an expanded tensor are.
+    spans = (size * stride for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True) if size > 1)
+    return group if max(spans) > row else row
 
 
 def strides_like(x: Tensor) -> tuple[int, ...]:

@@ -81,7 +81,7 @@ def lif(
         x: input current [T, B, C, ...] (at least [T]), or [B, C, ...] with ``steps``. float32, float16, bfloat16 or
             float64; half types are computed with float32 state, and integers and truth values become the default dtype.
             Dense layouts, channels-last among them, are read without a copy; other layouts are copied once. Where time
-            is not outermost in memory, at least 64 neurons have to lie side by side.
+            is not outermost in memory, at least 32 neurons have to lie side by side.
         v0: state before the first step, the shape of one step. None starts at v_rest.
         tau: membrane time constant in steps, at least 1 (2 if none of ``tau``, ``rate`` and ``beta`` is given). A
             number; or a tensor with one value, one per channel, or a shape that broadcasts against one step, which gets

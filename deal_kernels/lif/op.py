@@ -17,7 +17,16 @@ from deal_kernels._common import dispatch
 from deal_kernels._common import neuron as neurons
 from deal_kernels._common.derivatives import differentiable_gradients, differentiates_gradients
 from deal_kernels._common.dispatch import Op, address, needs_gradient, wanted_only
-from deal_kernels._common.layout import arranged, dense, dense_or_grouped, empty, group_of, inner_of, strides_like
+from deal_kernels._common.layout import (
+    arranged,
+    dense,
+    dense_or_grouped,
+    empty,
+    group_of,
+    inner_of,
+    is_dense,
+    strides_like,
+)
 from deal_kernels._common.neuron import Neuron
 from deal_kernels._common.parameters import by_neuron, period, reduced
 from deal_kernels._common.types import STATE, compiled_dtype
@@ -32,15 +41,16 @@ Gradients = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | 
 
 def result_layout(i: Inputs, output: str) -> tuple[tuple[int, ...], tuple[int, ...], torch.dtype]:
     """Shape, strides and dtype of the result for dense inputs."""
+    dtype = i.x.dtype if output in ("spikes", "mean") else STATE[i.x.dtype]
+    if i.steps is None and output not in ("packed", "mean"):
+        return tuple(i.x.shape), strides_like(i.x), dtype
     row = i.step
     if output == "packed":
         width = (row.numel() + 7) // 8
         return (i.length, width), (width, 1), torch.uint8
     if output == "mean":
-        return tuple(row.shape), row.stride(), i.x.dtype
-    dtype = i.x.dtype if output == "spikes" else STATE[i.x.dtype]
-    strides = (row.numel(), *row.stride()) if i.steps is not None else strides_like(i.x)
-    return (i.length, *row.shape), strides, dtype
+        return tuple(row.shape), row.stride(), dtype
+    return (i.length, *row.shape), (row.numel(), *row.stride()), dtype
 
 
 def spikes_like(i: Inputs, output: str) -> Tensor:
@@ -81,6 +91,8 @@ def _prepared(i: Inputs, output: str) -> Inputs:
     if i.v0 is None and i.norm is None and i.decay is None and i.threshold is None and i.x.is_contiguous():
         return i
     i = with_dense_input(i, output)
+    if i.v0 is i.norm is i.decay is i.threshold is None:
+        return i
     step = i.step
     i = i._replace(decay=by_neuron(i.decay, step), threshold=by_neuron(i.threshold, step))
     norm = i.norm
@@ -104,7 +116,6 @@ def call_inputs(i: Inputs, output: str) -> dict[str, Any]:
     else:
         count = group = x.numel()
         stride = 0
-    step = i.step
     fields = {
         "neuron": neurons.compiled(i.neuron, learnt_decay=i.decay is not None), "dtype": compiled_dtype(x.dtype),
         "output": _compiled_output(output), "steps": steps, "neurons": count, "group": group, "time_stride": stride,
@@ -112,13 +123,13 @@ def call_inputs(i: Inputs, output: str) -> dict[str, Any]:
     }  # fmt: skip
     for name, p in (("decay", i.decay), ("threshold", i.threshold)):
         if p is not None:
-            channels, inner = period(p, step)
+            channels, inner = period(p, i.step)
             fields |= {name: p.data_ptr(), f"{name}_channels": channels, f"{name}_inner": inner}
     if i.norm is not None:
         mean, scale, shift, shortcut = i.norm
         fields["norm"] = backends.extension().Norm(
             mean=mean.data_ptr(), scale=scale.data_ptr(), shift=shift.data_ptr(), channels=mean.numel(),
-            inner=inner_of(step), shortcut=address(shortcut),
+            inner=inner_of(i.step), shortcut=address(shortcut),
         )  # fmt: skip
     return fields
 
@@ -372,11 +383,16 @@ def spikes_at_once(n: Neuron, x: Tensor, backend: str | None) -> Tensor | None:
         return None
     found, shape = _cpp_spikes(backend, x.dtype), x.shape
     elements = shape.numel()
-    if found is None or elements == 0 or not shape or not x.is_contiguous():
+    if found is None or elements == 0 or not shape:
         return None
+    steps = shape[0]
+    row = group = elements // steps
+    if not x.is_contiguous():
+        if not is_dense(shape, x.stride()) or dense_or_grouped(x) is not x:
+            return None
+        group = group_of(x)
     spikes = torch.empty_like(x) if elements < SMALL else empty(shape, x.stride(), x, x.dtype)
     run, dtype = found
-    steps = shape[0]
     threads = 1 if elements < SMALL else torch.get_num_threads()
-    run(neurons.compiled(n), dtype, steps, elements // steps, x.data_ptr(), spikes.data_ptr(), threads)
+    run(neurons.compiled(n), dtype, steps, row, group, x.data_ptr(), spikes.data_ptr(), threads)
     return spikes

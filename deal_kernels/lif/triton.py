@@ -339,6 +339,8 @@ def _launch(kernel: Any, i: Inputs, output: str, block: int, warps: int, **argum
     step = i.step
     neurons = step.numel()
     stride, group = (x.stride(0), group_of(x)) if steps is None else (0, neurons)
+    if group < neurons:
+        block = min(block, max(128, triton.next_power_of_2(group)))
     # Sizes count units: that neurons come in eights is all the compiler needs for 16-byte accesses.
     unit = 8 if group % 8 == 0 and stride % 8 == 0 else 1
     channels, inner = (step.shape[1], inner_of(step)) if norm is not None else (1, 1)

@@ -278,6 +278,8 @@ def test_norm_of_groups(emulated, output):
     for steps, (group, norms, inner), shortcut in itertools.product(
         (4, 18), ((48, 8, 1), (66, 3, 11), (520, 5, 4)), (False, True)
     ):
+        if output == "packed" and group % 8:
+            continue
         options = {"groups": 3, "norms": norms, "inner": inner, "shortcut": shortcut}
         a = layer(steps, 3 * group, output=output, **options)
         assert same(forward(emulated, a), forward(compiled, a)), (steps, group)

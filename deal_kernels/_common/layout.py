@@ -52,8 +52,8 @@ def group_of(x: Tensor) -> int:
     if x.is_contiguous() or group >= row or steps == 1:
         return row
     # Steps that lie closer together than they are long may also be dense, as those of an expanded tensor are.
-    spans = (size * stride for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True) if size > 1)
-    return group if max(spans) > row else row
+    axes = zip(x.shape[1:], x.stride()[1:], strict=True)
+    return group if any(size > 1 and size * stride > row for size, stride in axes) else row
 
 
 def strides_like(x: Tensor) -> tuple[int, ...]:

@@ -9,8 +9,8 @@ namespace deal {
 
 enum class DType : int { float32, float16, bfloat16, float64 };
 
-// lif: N neurons, T steps. The neurons of a step lie side by side and are numbered in memory order, or they lie in groups
-// of so many neurons, each with its T steps: x, results and gradients, written [T, N] below, are [N / group, T, group].
+// lif: N neurons, T steps. The neurons of a step lie side by side and are numbered in memory order, or they lie in
+// groups, each with its T steps: x, results and gradients, written [T, N] below, are then [N / group, T, group].
 
 enum class Output : int { spikes, mean, packed, states, membranes };
 enum class Charge : int { decay_input, decay, beta };

@@ -74,6 +74,16 @@ def _refuse_lost_state() -> None:
         )
 
 
+def _unflattened(x: Tensor, steps: int, arguments: dict[str, Any]) -> Tensor:
+    """x with an axis of its own for time, and in place the arguments for it: a shortcut, and the axis of channels."""
+    time, channel = arguments["time_axis"], arguments["channel_axis"]
+    if arguments.get("shortcut") is not None:
+        arguments["shortcut"] = unflattened("shortcut", arguments["shortcut"], steps, time)
+    if channel is not None and channel >= 0:
+        arguments["channel_axis"] = channel + 1
+    return unflattened("x", x, steps, time)
+
+
 class LayerSettings(NeuronSettings, total=False):
     """The arguments that say what the neurons of a layer are."""
 
@@ -175,7 +185,7 @@ class LIF(nn.Module):
         neuron = {**self.neuron, **arguments}
         self._check_dims(x, neuron["steps"])
         if self.flattened_steps is not None:
-            x = self._unflatten(x, neuron)
+            x = _unflattened(x, self.flattened_steps, neuron)
         if self.stateful:
             _refuse_lost_state()
             v0 = self._kept(x, neuron) if v0 is None else v0
@@ -188,15 +198,6 @@ class LIF(nn.Module):
         if self.flattened_steps is not None and neuron["reduce"] is None and not neuron["pack"]:
             spikes = spikes.flatten(0, 1)
         return (spikes, state) if self.return_state else spikes
-
-    def _unflatten(self, x: Tensor, neuron: dict[str, Any]) -> Tensor:
-        """x with an axis of its own for time, and the arguments for that: a shortcut, and the axis of the channels."""
-        steps, time, channel = self.flattened_steps, neuron["time_axis"], neuron["channel_axis"]
-        if neuron.get("shortcut") is not None:
-            neuron["shortcut"] = unflattened("shortcut", neuron["shortcut"], steps, time)
-        if channel is not None and channel >= 0:
-            neuron["channel_axis"] = channel + 1
-        return unflattened("x", x, steps, time)
 
     def _kept(self, x: Tensor, neuron: dict[str, Any]) -> Tensor | None:
         """The state to start from: none where it is that of another shape."""

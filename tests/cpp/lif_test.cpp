@@ -143,7 +143,9 @@ void run_groups(const Neuron& neuron, int64_t steps, int64_t groups, int64_t gro
   Exact out(all), v(one), grad_x(all), plain_out(all), plain_v(one), plain_grad_x(all);
   outputs(x, grad, neurons, &plain_out, &plain_v, &plain_grad_x);
   outputs(in_groups(x), in_groups(grad), group, &out, &v, &grad_x);
-  const auto values = [](const Exact& from, size_t count) { return std::vector<float>(&from.data[0], &from.data[count]); };
+  const auto values = [](const Exact& from, size_t count) {
+    return std::vector<float>(from.data.get(), from.data.get() + count);
+  };
   expect_near("spikes in groups", neuron, steps, group, out, values(in_groups(plain_out), all), 0);
   expect_near("states of groups", neuron, steps, group, v, values(plain_v, one), 0);
   expect_near("grad x in groups", neuron, steps, group, grad_x, values(in_groups(plain_grad_x), all), 0);

@@ -226,7 +226,8 @@ void backward_tail(const LifBackward& a, int64_t first, double* sums) {
 
 template <class T, template <class> class Source>
 void backward(const LifBackward& a, int threads) {
-  const bool streaming = streams(a.grad_x, a.group * int64_t(sizeof(T)), (a.constant ? 1 : a.steps) * (a.neurons / a.group));
+  const int64_t rows = (a.constant ? 1 : a.steps) * (a.neurons / a.group);
+  const bool streaming = streams(a.grad_x, a.group * int64_t(sizeof(T)), rows);
   const int tails = a.group < a.neurons ? threads : 1;  // threads that run tails
   ChannelSums sums(a.norm.mean.data ? 2 * a.norm.mean.channels : 0, threads + tails);
   each_neuron<T>(

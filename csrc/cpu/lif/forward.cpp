@@ -120,10 +120,11 @@ void forward_tail(const LifForward& a, int64_t first) {
 template <class T, template <class> class Source>
 void forward(const LifForward& a, int threads) {
   const size_t element = is_record(a) ? sizeof(compute_t<T>) : sizeof(T);
-  const int64_t rows = a.output == Output::mean ? 1 : a.steps;
-  const bool streaming = a.output != Output::packed && streams(a.out, a.group * int64_t(element), rows * (a.neurons / a.group));
+  const int64_t rows = (a.output == Output::mean ? 1 : a.steps) * (a.neurons / a.group);
+  const bool streaming = a.output != Output::packed && streams(a.out, a.group * int64_t(element), rows);
   each_neuron<T>(
-      a, a.group, threads, [&](int64_t begin, int64_t end, int) { forward_blocks<T, Source>(a, streaming, begin, end); },
+      a, a.group, threads,
+      [&](int64_t begin, int64_t end, int) { forward_blocks<T, Source>(a, streaming, begin, end); },
       [&](int64_t first, int) { forward_tail<T, Source>(a, first); });
 }
 

@@ -50,8 +50,8 @@ void place(Tile<S>& tile, const LifInput& a, int64_t first, int64_t neurons) {
   else fill(tile.v.at, tile.neurons, S(a.neuron.rest));
 }
 
-// Calls visit(first neuron, neurons) for tiles of `most` neurons, or fewer at the end of a group. The neurons from begin
-// to end are counted without the tails.
+// Calls visit(first neuron, neurons) for tiles of `most` neurons, or fewer at the end of a group. The neurons from
+// begin to end are counted without the tails.
 template <class S, class Visit>
 void each_tile(const LifInput& a, int64_t most, int64_t begin, int64_t end, const Visit& visit) {
   const int64_t whole = whole_of<S>(a.group);

@@ -117,7 +117,7 @@ def wanted_only(results: Sequence[Tensor | None], wanted: Sequence[bool]) -> lis
 
 
 def chosen_backend(named: str | None, x: Tensor) -> str:
-    return backends.choose(named, "cpu" if x.is_cpu else x.device.type, x.dtype)
+    return backends.choose(named, "cpu" if x.is_cpu else str(x.device), x.dtype)
 
 
 def address(tensor: Tensor | None) -> int:

@@ -23,7 +23,8 @@ SCRIPTS = Path(__file__).parent / "peers"
 )  # fmt: skip
 def test_grid(library, version, script, least):
     command = [sys.executable, SCRIPTS / f"{script}.py", version]
-    environment = os.environ | {"PYTHONPATH": f"{PEERS}/{library}-{version}", "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join([f"{PEERS}/{library}-{version}", *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(done.stdout.split()[0]) > least

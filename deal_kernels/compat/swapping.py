@@ -16,9 +16,10 @@ from deal_kernels.compat import handwritten, norse
 from deal_kernels.compat.fused import Fused, fused_class
 from deal_kernels.compat.report import Layer, Report
 from deal_kernels.compat.snntorch import swap as snntorch
+from deal_kernels.compat.spikingjelly import multistate, psn
 from deal_kernels.compat.spikingjelly import swap as spikingjelly
 
-LIBRARIES = (spikingjelly, snntorch, norse)
+LIBRARIES = (spikingjelly, multistate, psn, snntorch, norse)
 ADAPTERS: dict[str, type[Fused]] = {name: fused for library in LIBRARIES for name, fused in library.ADAPTERS.items()}
 NEURONS = tuple(name for library in LIBRARIES for name in library.NEURONS)
 # What a subclass may have of its own, and still be the same neuron.
@@ -35,13 +36,14 @@ def swap(
 ) -> Report:  # fmt: skip
     """Replaces the neurons of a network by fused ones, in place. float32 and float64 results keep their bits.
 
-    It knows the neurons of SpikingJelly (LIF, IF, ParametricLIF, ILIF, HalfThresholdIF, SLTT and OTTT of 2.0; IF, LIF
-    and ParametricLIF of `activation_based` 0.0.0.0.14 and `clock_driven` 0.0.0.0.12), of snnTorch 1.0.0 (Leaky,
-    Lapicque, Synaptic) and of Norse 1.1.0 (LIF, LSNN, IAF, their cells, and LIFBoxCell), their subclasses that override
-    nothing but ``__init__``, and the neurons that MS-ResNet, EMS-YOLO, SpikeYOLO and TET wrote themselves, by their
-    source. Parameters, state_dict, hooks and state stay, and so do the library's functions, such as ``reset_net``. A
-    neuron whose settings no kernel has is left, and the report says why; for inputs that no kernel takes, such as half
-    precision in some neurons, a neuron runs the library's own step.
+    It knows the neurons of SpikingJelly (LIF, IF, ParametricLIF, ILIF, HalfThresholdIF, SLTT, OTTT, CUBALIF,
+    ComplementaryLIF, PSN, MaskedPSN and SlidingPSN of 2.0; IF, LIF and ParametricLIF of `activation_based` 0.0.0.0.14
+    and `clock_driven` 0.0.0.0.12), of snnTorch 1.0.0 (Leaky, Lapicque, Synaptic) and of Norse 1.1.0 (LIF, LSNN, IAF,
+    their cells, and LIFBoxCell), their subclasses that override nothing but ``__init__``, and the neurons that
+    MS-ResNet, EMS-YOLO, SpikeYOLO and TET wrote themselves, by their source. Parameters, state_dict, hooks and state
+    stay, and so do the library's functions, such as ``reset_net``. A neuron whose settings no kernel has is left, and
+    the report says why; for inputs that no kernel takes, such as half precision in some neurons, a neuron runs the
+    library's own step.
 
     A neuron that its network calls in a loop over time gains little: see `over_time`.
 

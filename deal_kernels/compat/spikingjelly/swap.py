@@ -72,7 +72,7 @@ class Node(Fused):
         v, settings = self.entered(x[0]), self.settings()
         spikes, self.v = lif(x, v, return_state=True, **settings)
         if record:
-            self.v_seq = States(x, v, settings)
+            self.v_seq = States(lif, x, (v,), settings)
         return spikes
 
     def all_steps(
@@ -110,17 +110,22 @@ class Node2(Node):
         """The settings of a single step."""
         return self.settings()
 
+    def run(self, x: Tensor, states: tuple[Any, ...], settings: dict[str, Any]) -> tuple[Tensor, tuple[Any, ...]]:
+        """The spikes of x [T, N, ...], and the states after it."""
+        spikes, v = lif(x, states[0], return_state=True, **settings)
+        return spikes, (v, *states[1:])
+
     def single_step_functional_forward(self, inputs: Any, states: Any, **named: Any) -> Any:
         if not self.fuses(inputs[0]):
             return super().single_step_functional_forward(inputs, states, **named)  # type: ignore[misc]
-        spikes, v = lif(inputs[0].unsqueeze(0), states[0], return_state=True, **self.step_settings())
-        return (spikes[0],), (v, *states[1:])
+        spikes, states = self.run(inputs[0].unsqueeze(0), states, self.step_settings())
+        return (spikes[0],), states
 
     def multi_step_functional_forward(self, inputs: Any, states: Any, **named: Any) -> Any:
         if not self.fuses(inputs[0]):
             return super().multi_step_functional_forward(inputs, states, **named)  # type: ignore[misc]
-        spikes, v = lif(inputs[0], states[0], return_state=True, **self.settings())
-        return (spikes,), (v, *states[1:])
+        spikes, states = self.run(inputs[0], states, self.settings())
+        return (spikes,), states
 
     def multi_step_forward(self, x_seq: Tensor, *others: Any, **named: Any) -> Any:
         if others or named or not self.fuses(x_seq):

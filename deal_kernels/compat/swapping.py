@@ -14,7 +14,9 @@ from torch import nn
 
 from deal_kernels.compat import handwritten, norse
 from deal_kernels.compat.fused import Fused, fused_class
-from deal_kernels.compat.report import Layer, Report
+from deal_kernels.compat.deferred import Uses
+from deal_kernels.compat.norms import defer, is_norm, kind_of
+from deal_kernels.compat.report import Layer, Norm, Report
 from deal_kernels.compat.snntorch import swap as snntorch
 from deal_kernels.compat.spikingjelly import swap as spikingjelly
 
@@ -31,7 +33,8 @@ Factory = Callable[[Any], nn.Module]
 
 
 def swap(
-    model: nn.Module, custom: Mapping[type[nn.Module], Factory] | None = None, dry_run: bool = False
+    model: nn.Module, custom: Mapping[type[nn.Module], Factory] | None = None, dry_run: bool = False,
+    norms: bool = False,
 ) -> Report:  # fmt: skip
     """Replaces the neurons of a network by fused ones, in place. float32 and float64 results keep their bits.
 
@@ -50,9 +53,15 @@ def swap(
         custom: for neuron classes of your own, exactly these and no subclasses, a function that makes the module that
             takes the place of a neuron.
         dry_run: only reports.
+        norms: also fuses batch norms (torch's and SpikingJelly's, and `TDBatchNorm2d`) into the neurons that read their
+            results, directly or through views such as flatten, transpose and reshape, where SpikingJelly's neurons or
+            those written by hand stand behind them. Training keeps less memory. Opt-in, because the spikes are those of
+            another rounding: the statistics and the normalised input differ from torch's in their last bits.
 
     Returns:
-        A report that prints as a table: what was replaced, and what was left and why.
+        A report that prints as a table: what was replaced, and what was left and why. With ``norms`` it also counts,
+        from then on, how the results of each norm are read: by a fused neuron, or computed for anything else. A norm
+        whose first result no fused neuron reads is the library's own again, with its bits, until the next swap.
 
     >>> from deal_kernels.lif import LIF
     >>> class Mine(nn.Module): ...
@@ -61,7 +70,9 @@ def swap(
     1 of 1 neurons replaced
     replaced  1  Mine
     """
-    report = Report([], [])
+    found = [(name, module) for name, module in model.named_modules() if norms and is_norm(module)]
+    fused_norms = tuple(Norm(name, kind_of(norm), Uses() if dry_run else defer(norm)) for name, norm in found)
+    report = Report([], [], fused_norms)
     made: dict[nn.Module, nn.Module] = {}
     for name, module in list(model.named_modules()):
         kind = type(module)

@@ -45,13 +45,10 @@ class Uses:
     """How the results of a norm were read: calls in which a fused neuron read one, and in which one was computed."""
 
     def __init__(self) -> None:
-        self.calls = self.fused = self.computed = 0
+        self.fused = self.computed = 0
 
     def __str__(self) -> str:
-        if not self.calls:
-            return "not called yet"
-        found = f"fused in {self.fused} of {self.calls} calls"
-        return f"{found}, computed in {self.computed}" if self.computed else found
+        return f"fused in {self.fused} calls" + (f", computed in {self.computed}" if self.computed else "")
 
 
 class NormCall:
@@ -205,10 +202,12 @@ class DeferredNorm(Tensor):
         return func(*pytree.tree_map_only(cls, _computed, args), **pytree.tree_map_only(cls, _computed, kwargs))
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         # Reached from C++ beneath autograd, so that nothing computed here has a gradient or may be kept.
         if func._schema.is_mutable:
-            raise RuntimeError(f"{func} would change the result of a batch norm that was not read; swap with norms=False")
+            raise RuntimeError(
+                f"{func} would change the result of a batch norm that was not read; swap with norms=False"
+            )
         args, kwargs = pytree.tree_map_only(cls, _passing, (args, kwargs or {}))
         return func(*args, **kwargs)
 
@@ -261,7 +260,7 @@ def lif(
     norm, row = call.read_by_neuron(), part.x
     if torch.is_grad_enabled() and not call.gradient:
         norm, row = norm.without_gradient(), row.detach()
-    return norm.lif(row, axis, v0, settings, output, return_state)
+    return norm.lif(row, axis, v0, settings, output, return_state)  # type: ignore[arg-type]
 
 
 def like(x: Tensor) -> Tensor:

@@ -1,11 +1,10 @@
-"""Batch norms that find the statistics of their input at once, and leave its normalisation to the neuron behind them."""
+"""Batch norms that find the statistics of their input at once, and leave the rest to the neuron behind them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm, _NormBase
@@ -17,6 +16,8 @@ from deal_kernels.compat.deferred import NormCall, Uses
 from deal_kernels.compat.steps import has_hooks
 from deal_kernels.tdbn import TDBatchNorm2d
 from deal_kernels.tdbn.split import Normalisation
+
+SMALLEST = 1 << 16  # elements of an input; with fewer, the calls that fuse cost more than they save
 
 
 class Arguments(NamedTuple):
@@ -39,13 +40,17 @@ class Deferring(_NormBase):
     """What the norms below have in common."""
 
     _uses: Uses
+    _kind: type[nn.Module]  # the library's class
 
     def defers(self, x: Any, axis: int) -> bool:
         """Whether this call leaves its result to what reads it. All else, errors included, is as in the library."""
-        uses = self._uses
-        if (uses.computed and not uses.fused) or not isinstance(x, Tensor) or not untraced(x) or has_hooks(self):
+        if not isinstance(x, Tensor) or not untraced(x) or has_hooks(self) or x.numel() < SMALLEST:
             return False
-        parameters = [each for each in (self.weight, self.bias, self.running_mean, self.running_var) if each is not None]
+        if self._uses.computed and not self._uses.fused:
+            return False
+        parameters = [
+            each for each in (self.weight, self.bias, self.running_mean, self.running_var) if each is not None
+        ]
         return (
             x.dtype in STATE
             and x.dim() > axis
@@ -58,16 +63,17 @@ class Deferring(_NormBase):
             and all(type(each) in (Tensor, nn.Parameter) and not each.is_inference() for each in parameters)
         )
 
-    def defer(self, x: Tensor, axis: int, given: Arguments, result: Callable[[Tensor, Normalisation], Tensor]) -> Tensor:
+    def defer(
+        self, x: Tensor, axis: int, given: Arguments, result: Callable[[Tensor, Normalisation], Tensor]
+    ) -> Tensor:
         normalisation = Normalisation.of(x, axis, *given)
         running = () if given.training else (given.running_mean, given.running_var)
-        self._uses.calls += 1
         return NormCall(x, axis, normalisation, result, (given.weight, given.bias), running, self._uses).deferred()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """The class was made here, so pickle cannot find it by its name."""
         reduced: Any = super().__reduce_ex__(protocol)
-        return _blank, type(self).__bases__[:1], *reduced[2:]
+        return _blank, (self._kind,), *reduced[2:]
 
 
 class DeferringBatchNorm(Deferring, _BatchNorm):
@@ -109,18 +115,19 @@ class DeferringTDBatchNorm(Deferring, TDBatchNorm2d):
         return self.defer(x, axis, given, lambda x, normalisation: normalisation.norm(x))
 
 
-_CLASSES: dict[type, type] = {}
+_CLASSES: dict[type[nn.Module], type[Any]] = {}
 
 
-def _deferring_class(kind: type) -> type[Any]:
+def _deferring_class(kind: type[nn.Module]) -> type[Any]:
+    """The class that a norm gets, with forwards of `kind` and its bases in front of ours."""
     if kind not in _CLASSES:
-        behind = DeferringTDBatchNorm if issubclass(kind, TDBatchNorm2d) else DeferringBatchNorm
-        names = {"__module__": kind.__module__, "__doc__": kind.__doc__}
-        _CLASSES[kind] = type(f"Fused{kind.__name__}", (kind, behind), names)
+        bases = (kind, DeferringTDBatchNorm if issubclass(kind, TDBatchNorm2d) else DeferringBatchNorm)
+        names = {"__module__": kind.__module__, "__doc__": kind.__doc__, "_kind": kind}
+        _CLASSES[kind] = type(f"Fused{kind.__name__}", bases[1:] if kind is TDBatchNorm2d else bases, names)
     return _CLASSES[kind]
 
 
-def _blank(kind: type) -> Any:
+def _blank(kind: type[nn.Module]) -> Any:
     made: Any = _deferring_class(kind)
     return made.__new__(made)
 
@@ -133,8 +140,7 @@ def is_norm(module: nn.Module) -> bool:
 
 def kind_of(norm: nn.Module) -> str:
     """The name of a norm's class in its library."""
-    kind = type(norm)
-    return (kind.__bases__[0] if isinstance(norm, Deferring) else kind).__name__
+    return (norm._kind if isinstance(norm, Deferring) else type(norm)).__name__
 
 
 def defer(norm: Any) -> Uses:

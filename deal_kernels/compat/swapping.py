@@ -13,8 +13,8 @@ from typing import Any
 from torch import nn
 
 from deal_kernels.compat import handwritten, norse
-from deal_kernels.compat.fused import Fused, fused_class
 from deal_kernels.compat.deferred import Uses
+from deal_kernels.compat.fused import Fused, fused_class
 from deal_kernels.compat.norms import defer, is_norm, kind_of
 from deal_kernels.compat.report import Layer, Norm, Report
 from deal_kernels.compat.snntorch import swap as snntorch

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from deal_kernels._common.neuron import neuron_and_tensors
+from deal_kernels._common.neuron import NeuronSettings, neuron_and_tensors
 from deal_kernels.lif.arguments import output_of, state_and_parameters
 from deal_kernels.tdbn import op
 from deal_kernels.tdbn.functional import normalisation
@@ -38,7 +38,7 @@ class Normalisation(NamedTuple):
         return op.norm(x, *self)
 
     def lif(
-        self, x: Tensor, axis: int, v0: Tensor | None, settings: dict[str, Any], output: Any, return_state: bool
+        self, x: Tensor, axis: int, v0: Tensor | None, settings: NeuronSettings, output: Any, return_state: bool
     ) -> Any:
         """What `lif` returns for the normalised x.
 

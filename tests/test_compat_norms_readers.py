@@ -4,11 +4,13 @@ import pytest
 import torch
 from normed_networks import B, C, Flat, H, T, W, assert_agree, drawn, pair, uses
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from deal_kernels.compat import deferred, norms, swap
 from deal_kernels.compat.deferred import DeferredNorm
 from deal_kernels.compat.spikingjelly.standin.activation_based import neuron
 from deal_kernels.compat.spikingjelly.standin.functional import reset_net
+from deal_kernels.lif import lif
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +78,8 @@ READERS = {
     "autograd function": lambda y, fire: Square.apply(y),
     "autograd function of a view": lambda y, fire: Square.apply(y.flatten(1).transpose(0, 1)),
     "changed in place": changed_in_place,
+    "lif": lambda y, fire: lif(y.transpose(3, 4)),
+    "kept for later": lambda y, fire: torch.no_grad()(lambda: y.mean())() + y,
 }
 
 
@@ -88,6 +92,24 @@ def test_anything_else_gets_the_values_of_the_library(name):
     with torch.no_grad():
         reset_net(before), reset_net(after)
         assert torch.equal(before(x), after(x))
+
+
+@pytest.mark.parametrize("reader", [lambda y, fire: fire(y), lambda y, fire: fire(y) + y, lambda y, fire: y.exp()])
+def test_checkpoints(reader):
+    """The call that is repeated in the backward pass keeps what the first one kept."""
+
+    def read(y, fire):
+        reset_net(fire)
+        return reader(y, fire)
+
+    before, after, _ = pair(lambda: Reader(read))
+    x = drawn(Flat.shape)
+    found = []
+    for network in (before, after):
+        given = x.clone().requires_grad_()
+        checkpoint(network, given, use_reentrant=False).square().sum().backward()
+        found.append([given.grad, network.norm.weight.grad])
+    torch.testing.assert_close(*found)
 
 
 def test_what_a_result_says_of_itself_does_not_compute_it():

@@ -95,9 +95,10 @@ class DeferringBatchNorm(Deferring, _BatchNorm):
         given = Arguments(weight, bias, mean, var, training, momentum or 0.0, eps, None, 1.0, False, None)
 
         def result(x: Tensor, normalisation: Normalisation) -> Tensor:
-            if training:
-                return F.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
-            return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+            # In training the running statistics have been updated, but autograd is to keep what it keeps in the library:
+            # checkpoints compare it with what a later call keeps.
+            known = (each.clone() if training and each is not None else each for each in (mean, var))
+            return F.batch_norm(x, *known, weight, bias, training, 0.0, eps)
 
         return self.defer(x, 1, given, result)
 

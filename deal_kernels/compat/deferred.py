@@ -79,7 +79,8 @@ class NormCall:
     def deferred(self) -> DeferredNorm:
         sizes = [1] * self.x.dim()
         sizes[self.axis] = self.x.shape[self.axis]
-        return Part(self, self.x, torch.empty(sizes, dtype=torch.bool).expand(self.x.shape)).deferred()
+        channels = torch.empty(sizes, dtype=torch.bool, device="cpu")
+        return Part(self, self.x, channels.expand(self.x.shape)).deferred()
 
     def check_unchanged(self) -> None:
         if self.versions != [each._version for each in self.depends_on]:

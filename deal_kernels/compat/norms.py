@@ -17,7 +17,7 @@ from deal_kernels.compat.steps import has_hooks
 from deal_kernels.tdbn import TDBatchNorm2d
 from deal_kernels.tdbn.split import Normalisation
 
-SMALLEST = 1 << 16  # elements of an input; with fewer, the calls that fuse cost more than they save
+SMALLEST = 1 << 17  # elements of an input; with fewer, the calls that fuse cost more time than the memory is worth
 
 
 class Arguments(NamedTuple):
@@ -95,10 +95,10 @@ class DeferringBatchNorm(Deferring, _BatchNorm):
         given = Arguments(weight, bias, mean, var, training, momentum or 0.0, eps, None, 1.0, False, None)
 
         def result(x: Tensor, normalisation: Normalisation) -> Tensor:
-            # In training the running statistics have been updated, but autograd is to keep what it keeps in the library:
-            # checkpoints compare it with what a later call keeps.
-            known = (each.clone() if training and each is not None else each for each in (mean, var))
-            return F.batch_norm(x, *known, weight, bias, training, 0.0, eps)
+            # In training the running statistics have been updated already. Copies of them make autograd keep as many
+            # tensors as in the library's own call, which a checkpoint may repeat in place of this one.
+            scratch = [each.clone() if training and each is not None else each for each in (mean, var)]
+            return F.batch_norm(x, scratch[0], scratch[1], weight, bias, training, 0.0, eps)
 
         return self.defer(x, 1, given, result)
 

@@ -78,6 +78,7 @@ READERS = {
     "autograd function": lambda y, fire: Square.apply(y),
     "autograd function of a view": lambda y, fire: Square.apply(y.flatten(1).transpose(0, 1)),
     "changed in place": changed_in_place,
+    "view without gradient": lambda y, fire: fire(torch.no_grad()(y.flatten)(3).unflatten(3, (H, W))) + y,
     "lif": lambda y, fire: lif(y.transpose(3, 4)),
     "kept for later": lambda y, fire: torch.no_grad()(lambda: y.mean())() + y,
 }

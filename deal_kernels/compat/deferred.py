@@ -149,7 +149,9 @@ class Part:
         return self.value
 
     def view(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> DeferredNorm | None:
-        """The view as a deferred result; None where it has no single axis of channels, or where it is no plain view."""
+        """The view as a deferred result; None where it is to be one of the values."""
+        if self.value is not None or (self.call.gradient and not torch.is_grad_enabled()):
+            return None
         try:
             if function in MOVES:
                 x, channels = function(self.x, *args, **kwargs), function(self.channels, *args, **kwargs)
@@ -191,8 +193,7 @@ class DeferredNorm(Tensor):
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
         if func in SAME_ORDER or func in MOVES:
-            x = args[0] if args else None
-            view = x.part.view(func, args[1:], kwargs) if isinstance(x, cls) and x.part.value is None else None
+            view = args[0].part.view(func, args[1:], kwargs) if args and isinstance(args[0], cls) else None
             if view is not None:
                 return view
         if func in OF_GRADIENTS and args[0].part.call.fused:

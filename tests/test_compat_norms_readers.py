@@ -79,6 +79,7 @@ READERS = {
     "autograd function of a view": lambda y, fire: Square.apply(y.flatten(1).transpose(0, 1)),
     "changed in place": changed_in_place,
     "view without gradient": lambda y, fire: fire(torch.no_grad()(y.flatten)(3).unflatten(3, (H, W))) + y,
+    "mean over time": lambda y, fire: deferred.lif(y, reduce="mean"),
     "lif": lambda y, fire: lif(y.transpose(3, 4)),
     "kept for later": lambda y, fire: torch.no_grad()(lambda: y.mean())() + y,
 }

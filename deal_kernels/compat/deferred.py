@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from deal_kernels._common.neuron import NeuronSettings
 from deal_kernels.lif import lif as plain_lif
 from deal_kernels.tdbn.split import Normalisation
 
@@ -38,6 +39,7 @@ MOVES = {
     Tensor.transpose, torch.transpose, Tensor.swapaxes, torch.swapaxes, Tensor.permute, torch.permute,
     Tensor.movedim, torch.movedim, Tensor.moveaxis, torch.moveaxis,
 }  # fmt: skip
+NEURON = NeuronSettings.__annotations__.keys()  # the settings with which a neuron reads a result that is not computed
 OF_GRADIENTS = {Tensor.register_hook, Tensor.retain_grad}
 
 
@@ -257,7 +259,7 @@ def lif(
     part, call = x.part, x.part.call
     axis = part.axis() if part.value is None else None
     single = all(each.numel() == 1 for each in settings.values() if isinstance(each, Tensor))
-    if axis is None or not single:
+    if axis is None or not single or not settings.keys() <= NEURON:
         return plain_lif(part.compute(), v0, output=output, return_state=return_state, **settings)
     norm, row = call.read_by_neuron(), part.x
     if torch.is_grad_enabled() and not call.gradient:

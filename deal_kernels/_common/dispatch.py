@@ -25,12 +25,16 @@ Results = Tensor | Sequence[Tensor | None]
 
 def unobserved(x: Tensor) -> bool:
     """Whether nothing traces, transforms, records or intercepts calls on x, so that the dispatcher may be skipped."""
+    return untraced(x) and not profiler._is_profiler_enabled
+
+
+def untraced(x: Tensor) -> bool:
+    """Whether nothing traces, transforms or intercepts calls on x."""
     return (
         type(x) is Tensor
         and not _compiling()  # what else compiles is a mode
         and not (_modes() or _transforms() or _tracing())
         and forward_ad._current_level < 0
-        and not profiler._is_profiler_enabled
     )
 
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from deal_kernels.compat.deferred import lif
 from deal_kernels.compat.fingerprint import fingerprint
 from deal_kernels.compat.fused import Fused
-from deal_kernels.lif import lif
 from deal_kernels.surrogate import PiecewiseLeakyReLU, Triangle
 
 HARD: dict[str, Any] = {"v_reset": 0.0, "detach_reset": True}

@@ -61,7 +61,7 @@ def tdbn(
     """
     check_input(x, None)
     axis = _channel_axis(x)
-    weight, bias, mean, inverse, settings = _normalisation(
+    weight, bias, mean, inverse, settings = normalisation(
         x, axis, weight, bias, running_mean, running_var, training, momentum, eps, alpha, v_threshold, group, backend
     )
     return op.norm(x, weight, bias, mean, inverse, settings)
@@ -127,7 +127,7 @@ def tdbn_lif(
     _check_shortcut(shortcut, x)
     if pack:
         refuse_gradient("pack=True", x, weight, bias, shortcut, v0, decay, threshold)
-    weight, bias, mean, inverse, norm = _normalisation(
+    weight, bias, mean, inverse, norm = normalisation(
         x, axis, weight, bias, running_mean, running_var, training, momentum, eps, alpha,
         neuron.threshold if threshold is None else threshold, group, backend,
     )  # fmt: skip
@@ -142,7 +142,7 @@ def _channel_axis(x: Tensor) -> int:
     return 1 if x.dim() == 4 else 2
 
 
-def _normalisation(
+def normalisation(
     x: Tensor, axis: int, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
     running_var: Tensor | None, training: bool, momentum: float, eps: float, alpha: float | None, v_threshold: Number,
     group: Group, backend: str | None,

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deal_kernels.compat.deferred import lif, like
 from deal_kernels.compat.fused import Fused, Run
 from deal_kernels.compat.spikingjelly.standin.neurons import States, decays_by_tau, decays_by_weight
 from deal_kernels.compat.spikingjelly.surrogates import refusal, spike_settings
-from deal_kernels.lif import lif
 from deal_kernels.surrogate import LeakyReLU, Window
 
 
@@ -69,7 +69,7 @@ class Node(Fused):
 
     def run_from_state(self, x: Tensor, *, record: bool) -> Tensor:
         """The spikes of x [T, N, ...], from the neuron's state to its next one."""
-        v, settings = self.entered(x[0]), self.settings()
+        v, settings = self.entered(like(x)[0]), self.settings()
         spikes, self.v = lif(x, v, return_state=True, **settings)
         if record:
             self.v_seq = States(lif, x, (v,), settings)

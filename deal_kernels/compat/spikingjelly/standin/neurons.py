@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from deal_kernels._common.checks import number
 from deal_kernels._common.types import Number
+from deal_kernels.compat.deferred import lif, like
 from deal_kernels.compat.spikingjelly.standin.memory import Deferred, Memory
 from deal_kernels.compat.spikingjelly.standin.surrogates import Derivative, Sigmoid, derivative_of
-from deal_kernels.lif import lif
 from deal_kernels.surrogate import Surrogate
 
 Settings = dict[str, Any]
@@ -158,8 +158,9 @@ class Node(Memory):
         return derivative_of(self.surrogate_function)
 
     def _run(self, x_seq: Tensor, derivative: Derivative, keep: bool) -> Tensor:
-        v0 = self._start(x_seq[0])
-        settings = self._settings(x_seq[0]) | {"surrogate": derivative}
+        row = like(x_seq)[0]
+        v0 = self._start(row)
+        settings = self._settings(row) | {"surrogate": derivative}
         spikes, self.v = lif(x_seq, v0, return_state=True, **settings)
         if keep:
             self.v_seq = States(lif, x_seq, (v0,), settings)

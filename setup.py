@@ -20,7 +20,8 @@ SOURCES = ROOT / "csrc"
 # their vectors out: -O2 would compile them for half as long again, to no quicker code.
 CXX_FLAGS = "-std=c++17 -O1 -g0 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -ffp-contract=off -Wall"
 NVCC_FLAGS = "-std=c++17 -O3 --fmad=false -Xcompiler=-fPIC,-fvisibility=hidden"
-CUDA_ARCHITECTURES = ("80", "86", "89", "90")
+# Code for sm_80 also runs on sm_86 and sm_89, and that for sm_120 on what has the same first digits.
+CUDA_ARCHITECTURES = ("75", "80", "90", "100", "120")
 
 
 def instruction_sets() -> dict[str, str]:
@@ -45,12 +46,25 @@ def find_nvcc() -> str | None:
 
 
 def cuda_architectures(nvcc: str) -> list[str]:
-    """Those of DEAL_KERNELS_CUDA_ARCHS ("80;90"), else the usual ones nvcc knows."""
+    """Those of DEAL_KERNELS_CUDA_ARCHS ("80;90"), else those of this machine's GPUs, else the usual ones."""
     named = os.environ.get("DEAL_KERNELS_CUDA_ARCHS")
     if named:
         return re.split(r"[;, ]+", named.strip())
-    known = subprocess.check_output([nvcc, "--list-gpu-code"], text=True)
-    return [arch for arch in CUDA_ARCHITECTURES if f"sm_{arch}\n" in known]
+    known = re.findall(r"sm_(\w+)", subprocess.check_output([nvcc, "--list-gpu-code"], text=True))
+    for architectures in (present_architectures(), CUDA_ARCHITECTURES):
+        if found := [arch for arch in architectures if arch in known]:
+            return found
+    return known[-1:]
+
+
+def present_architectures() -> list[str]:
+    """Those of the GPUs of this machine, such as ["90"]."""
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return sorted({cap.replace(".", "") for cap in re.findall(r"^\d+\.\d+$", answer, re.MULTILINE)}, key=int)
 
 
 def generated_code(archs: list[str], ptx: str) -> list[str]:

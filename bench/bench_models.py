@@ -1,4 +1,5 @@
-"""Networks on SpikingJelly's neurons, before and after `deal_kernels.compat.swap`, and what it costs to monitor them.
+"""Networks on SpikingJelly's neurons, before and after `deal_kernels.compat.swap`, also with norms fused into neurons,
+and what it costs to monitor them.
 
 A step of training is the forward pass, the loss, the backward pass and a step of gradient descent. Saved is what the
 forward pass keeps for the backward pass.
@@ -6,6 +7,7 @@ forward pass keeps for the backward pass.
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,8 +22,11 @@ from models.neurons import reset
 from torch import Tensor, nn
 
 from deal_kernels import compat
+from deal_kernels.compat import Report as SwapReport
+from deal_kernels.compat import norms
 from deal_kernels.monitor import Report, monitor
 
+NAMES = "before", "after", "norms"  # as it is, with fused neurons, and with norms fused into them, too
 LIBRARIES = {"clock_driven": "spikingjelly==0.0.0.0.12", "activation_based": "spikingjelly==0.0.0.0.14"}
 BATCH, CLASSES, RATE = 4, 10, 1e-3
 
@@ -53,11 +58,11 @@ INSTALLED = [library for library in LIBRARIES if installed(library)]  # found be
 
 
 class Setup(NamedTuple):
-    """A network as it is and the same network with fused neurons, and how to train them."""
+    """A network in the forms of NAMES, and how to train it."""
 
     library: str
     networks: dict[str, nn.Module]
-    replaced: str
+    found: SwapReport  # with norms
     x: Tensor
     target: Tensor
 
@@ -89,23 +94,26 @@ def case(request) -> str:
 
 
 @pytest.fixture(params=LIBRARIES)
-def setup(request, case, timed) -> Setup:
+def setup(request, case, timed, monkeypatch) -> Setup:
     library = request.param
     if library not in INSTALLED:
         pytest.skip(f"spikingjelly.{library} is not installed: pip install --no-deps {LIBRARIES[library]}")
     compat.install()
     build, size, small = CASES[case]
-    size, small = (size, {}) if timed else (SMALL, small)
+    if not timed:
+        size = SMALL
+        monkeypatch.setattr(norms, "SMALLEST", 0)  # so that norms are fused in networks as small as these
     networks = {}
-    for name in ("before", "after"):
+    for name in NAMES:
         torch.manual_seed(0)
-        networks[name] = build(library, **small).to(DEVICE)
+        networks[name] = build(library, **({} if timed else small)).to(DEVICE)
     x = torch.rand(BATCH, 3, size, size, generator=torch.Generator().manual_seed(1)).to(DEVICE)
     for network in networks.values():
         give_statistics(network, x)
-    found = compat.swap(networks["after"])
+    compat.swap(networks["after"])
+    found = compat.swap(networks["norms"], norms=True)
     target = x.flip(-1) if case == "deraining" else torch.arange(BATCH, device=DEVICE) % CLASSES
-    return Setup(library, networks, f"{len(found.replaced)} of {len(found.replaced) + len(found.left)}", x, target)
+    return Setup(library, networks, found, x, target)
 
 
 def give_statistics(network: nn.Module, x: Tensor) -> None:
@@ -134,11 +142,23 @@ def assert_the_same_bits(setup: Setup) -> None:
         assert torch.equal(setup.train("before"), setup.train("after"))
 
 
+def assert_the_same_numbers(setup: Setup) -> None:
+    """Norms that are fused round otherwise. In float64 no spike depends on that, as long as no weights are updated."""
+    results = []
+    for name in ("before", "norms"):
+        reset(setup.library, setup.networks[name])
+        network = copy.deepcopy(setup.networks[name]).double()
+        with torch.no_grad():
+            results.append(network.train()(setup.x.double()))
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-9)
+
+
 def in_turns(call: Callable[[str], Tensor]) -> dict[str, Callable[[], Tensor]]:
-    return {name: lambda name=name: call(name) for name in ("before", "after")}
+    return {name: lambda name=name: call(name) for name in NAMES}
 
 
 def bench_swap(setup, case, race, report):
+    assert_the_same_numbers(setup)
     assert_the_same_bits(setup)
     set_training(setup, True)
     saved = {name: saved_bytes(lambda name=name: setup.forward(name)) / 2**20 for name in setup.networks}
@@ -149,13 +169,14 @@ def bench_swap(setup, case, race, report):
         return
     row = {}
     for name, result in (("evaluation", evaluation), ("training", training)):
-        row |= {f"{name}_{each}": milliseconds(result.seconds(each)) for each in ("before", "after")}
-        row[f"x_{name}"] = f"{result.ratio('before', 'after'):.2f}"
+        row |= {f"{name}_{each}": milliseconds(result.seconds(each)) for each in NAMES}
+        row |= {f"x_{name}_{each}": f"{result.ratio('before', each):.2f}" for each in NAMES[1:]}
     report.add(
-        f"Networks before and after swap (ms; x = before / after; batch {BATCH})",
-        network=case, neurons_of=setup.library, replaced=setup.replaced, bits="equal", **row,
-        saved_MiB_before=f"{saved['before']:.0f}", saved_MiB_after=f"{saved['after']:.0f}",
-        x_saved=f"{saved['after'] / saved['before']:.2f}",
+        f"Networks before and after swap, also with norms=True (ms; x = before / after; batch {BATCH})",
+        network=case, neurons_of=setup.library, replaced=len(setup.found.replaced), left=len(setup.found.left),
+        bits="equal", norms=len(setup.found.norms), fused=sum(each.uses.fused > 0 for each in setup.found.norms), **row,
+        **{f"saved_MiB_{name}": f"{saved[name]:.0f}" for name in NAMES},
+        **{f"x_saved_{name}": f"{saved[name] / saved['before']:.2f}" for name in NAMES[1:]},
     )  # fmt: skip
 
 

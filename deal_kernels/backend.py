@@ -14,55 +14,71 @@ from deal_kernels.version import __version__
 
 BACKENDS = ("cpp", "cuda", "triton", "torch")
 PREFERENCE = {"cpu": ("cpp", "torch"), "cuda": ("cuda", "triton", "torch")}
+OLDEST_TRITON = 3, 3  # the first with tuples in kernels
 FORCED = os.environ.get("DEAL_KERNELS_BACKEND") or None
 
 
 @functools.cache
-def extension() -> Any:
-    """The compiled module, or None if it was not built."""
+def _loaded() -> tuple[Any, str | None]:
+    """The compiled module, or None and why there is none."""
     try:
-        return importlib.import_module("deal_kernels._C")
+        return importlib.import_module("deal_kernels._C"), None
     except ModuleNotFoundError:
-        return None
+        return None, "the extension is not built: install a C++ compiler (g++ or clang++) and reinstall"
+    except (ImportError, OSError) as error:
+        return None, f"the extension does not load: {error}"
+
+
+def extension() -> Any:
+    """The compiled module, or None if there is none."""
+    return _loaded()[0]
 
 
 @functools.cache
 def unavailable(backend: str, device: str) -> str | None:
-    """The reason why a backend cannot run on tensors of a device type; None if it can."""
+    """The reason why a backend cannot run on the tensors of a device, such as "cuda:1"; None if it can."""
+    kind = device.partition(":")[0]
     if backend == "torch":
         return None
     if backend == "triton":
-        return _triton_unavailable(device)
+        return _triton_unavailable(kind)
     wanted = "cpu" if backend == "cpp" else "cuda"
-    if device != wanted:
-        return f"it runs on {wanted} tensors, not on {device} ones"
-    compiled = extension()
+    if kind != wanted:
+        return f"it runs on {wanted} tensors, not on {kind} ones"
+    compiled, reason = _loaded()
     if compiled is None:
-        return "the extension is not built: install a C++ compiler (g++ or clang++) and reinstall"
+        return reason
     if backend == "cuda" and not hasattr(compiled, "cuda"):
         return "the extension was built without nvcc: install the CUDA toolkit and reinstall"
     if backend == "cuda" and not torch.cuda.is_available():
         return "torch sees no CUDA device"
+    if backend == "cuda":
+        with torch.cuda.device(device):
+            return compiled.cuda.problem() or None
     return None
 
 
-def _triton_unavailable(device: str) -> str | None:
+def _triton_unavailable(kind: str) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
-    if device == "cpu":
-        interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-        return None if interpreted else "on cpu tensors it needs TRITON_INTERPRET=1"
-    if device == "cuda":
-        return None if torch.cuda.is_available() else "torch sees no CUDA device"
-    return f"it runs on cuda tensors, not on {device} ones"
+    if kind not in ("cpu", "cuda"):
+        return f"it runs on cuda tensors, not on {kind} ones"
+    if kind == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        return "on cpu tensors it needs TRITON_INTERPRET=1"
+    if kind == "cuda" and not torch.cuda.is_available():
+        return "torch sees no CUDA device"
+    version = importlib.import_module("triton").__version__
+    if tuple(map(int, version.split(".")[:2])) < OLDEST_TRITON:
+        return f"triton is {version}; the kernels need at least {OLDEST_TRITON[0]}.{OLDEST_TRITON[1]}"
+    return None
 
 
 @functools.cache
 def choose(named: str | None, device: str, dtype: torch.dtype) -> str:
-    """The backend for tensors of a device type and dtype. A named backend runs or raises."""
+    """The backend for the tensors of a device, such as "cuda:1", and a dtype. A named backend runs or raises."""
     named = named or FORCED
     if named in (None, "auto"):
-        order = PREFERENCE.get(device, ("torch",))
+        order = PREFERENCE.get(device.partition(":")[0], ("torch",))
         return next(b for b in order if not unavailable(b, device) and not _lacks(b, dtype))
     if named not in BACKENDS:
         raise ValueError(f"backend must be 'auto' or one of {', '.join(BACKENDS)}; got {named!r}")

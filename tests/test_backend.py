@@ -1,9 +1,12 @@
 """Which implementation runs, the environment that forces one, and processes that fork."""
 
+import contextlib
+import importlib
 import json
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -71,6 +74,66 @@ except RuntimeError as error:
     assert "backend 'cpp' cannot run: the extension is not built: install a C++ compiler" in result.stdout, (
         result.stderr
     )
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """A machine whose extension runs on its second GPU only, and says why not on the first."""
+    at = []
+
+    @contextlib.contextmanager
+    def device(name):
+        at.append(name)
+        yield
+        at.pop()
+
+    def problem():
+        return "no kernel image" if at[-1] == "cuda:0" else ""
+
+    built = types.SimpleNamespace(cuda=types.SimpleNamespace(problem=problem))
+    monkeypatch.setattr(backend, "_loaded", lambda: (built, None))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", device)
+    yield from without_memory(backend.unavailable, backend.choose)
+
+
+def without_memory(*functions):
+    for function in functions:
+        function.cache_clear()
+    yield
+    for function in functions:
+        function.cache_clear()
+
+
+def test_auto_leaves_cuda_where_its_kernels_cannot_run(two_gpus, monkeypatch):
+    triton = types.SimpleNamespace(__version__="3.6.0")
+    monkeypatch.setitem(sys.modules, "triton", triton)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: triton)
+    assert backend.choose(None, "cuda:1", torch.float32) == "cuda"
+    assert backend.choose(None, "cuda:0", torch.float32) == "triton"
+    with pytest.raises(RuntimeError, match="backend 'cuda' cannot run: no kernel image"):
+        backend.choose("cuda", "cuda:0", torch.float32)
+
+
+def test_an_old_triton_is_refused(two_gpus, monkeypatch):
+    triton = types.SimpleNamespace(__version__="3.2.0+git")
+    monkeypatch.setitem(sys.modules, "triton", triton)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: triton)
+    assert backend.choose(None, "cuda:0", torch.float32) == "torch"
+    with pytest.raises(RuntimeError, match=r"triton is 3\.2\.0\+git; the kernels need at least 3\.3"):
+        backend.choose("triton", "cuda:0", torch.float32)
+
+
+def test_an_extension_that_does_not_load_says_why(monkeypatch):
+    def load(name):
+        raise ImportError("libgomp.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(importlib, "import_module", load)
+    for _ in without_memory(backend._loaded, backend.unavailable, backend.choose):
+        assert backend.choose(None, "cpu", torch.float32) == "torch"
+        assert backend.unavailable("cpp", "cpu") == (
+            "the extension does not load: libgomp.so.1: cannot open shared object file"
+        )
 
 
 @needs_cpp

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from deal_kernels.compat import handwritten, swap
+from deal_kernels.compat import handwritten, norms, swap
 from deal_kernels.compat.fingerprint import fingerprint
 from deal_kernels.compat.handwritten import HARD, SOFT, Handwritten, Written
 from deal_kernels.surrogate import ATan
@@ -369,3 +369,23 @@ def test_a_compiled_neuron_runs_as_it_was_written_and_notices_changes(monkeypatc
     assert torch.equal(compiled(x), Leaky()(x))
     monkeypatch.setattr(HERE, "LEAK", 0.9)
     assert torch.equal(compiled(x), Leaky()(x)) and fused == []
+
+
+@pytest.mark.parametrize("kind", [Leaky, BatchFirst, Counting])
+def test_a_norm_in_front(kind, monkeypatch):
+    monkeypatch.setattr(norms, "SMALLEST", 0)
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.neuron = nn.BatchNorm2d(4), kind()
+
+        def forward(self, x):
+            return self.neuron(self.norm(x.flatten(0, 1)).view(x.shape))
+
+    network, x = Network(), torch.randn(STEPS, STEPS, 4, 3, 2)
+    again = copy.deepcopy(network)
+    report = swap(again, norms=True)
+    spikes, ours = network(x), again(x)
+    assert report.norms[0].uses.fused == 1 and spikes.mean() > 0 and (spikes != ours).float().mean() < 0.01
+    torch.testing.assert_close(again.norm.running_var, network.norm.running_var)

@@ -299,6 +299,22 @@ def test_errors_name_what_is_missing(emulated):
         forward(Emulated(emulated.module, device=5), layer())
 
 
+@pytest.mark.parametrize(
+    ("driver", "image", "said"),
+    [
+        (13000, True, ""), (14010, True, ""),
+        (12080, True, "the driver is for CUDA 12.8, and the kernels are built with CUDA 13.2"),
+        (13000, False, "no kernel image is available for execution on the device"),
+    ],
+)  # fmt: skip
+def test_a_device_that_cannot_run_the_kernels_is_known_before(emulated, driver, image, said):
+    emulated.module.installed(driver, image)
+    try:
+        assert emulated.module.cuda.problem() == said
+    finally:
+        emulated.module.installed(13000, True)
+
+
 def test_device_is_current_only_while_launching(emulated):
     forward(Emulated(emulated.module, device=1), layer())
     assert emulated.module.device() == 0

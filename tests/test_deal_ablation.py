@@ -5,14 +5,13 @@ import os
 import signal
 from pathlib import Path
 
-import numpy
 import pytest
 import torch
 import yaml
 from PIL import Image
 
 from deal import cli
-from deal.ablation import plot, tables
+from deal.ablation import tables
 from deal.ablation.plan import Plan, read_plan
 from deal.ablation.runner import RECORD, run_plan
 from deal.evaluate.results import Figures, Results
@@ -205,12 +204,3 @@ def test_tables():
 
 def test_deviation_of_one_seed_is_unknown():
     assert math.isnan(tables.Spread.of([1.0]).deviation)
-
-
-def test_plot_shows_means_and_deviations():
-    spread = {"one": {"mean": [1.0, 3.0]}, "two": {"mean": [2.0, 2.0]}}
-    pixels = numpy.asarray(plot.drawn([("title", spread)]))
-    first, second = (pixels[plot.TOP + k * plot.LINE :][: plot.LINE, plot.LABELS :] for k in range(2))
-    assert (first < 64).any(0).sum() > 3 * (second < 64).any(0).sum()  # a bar, and a dot alone
-    middle = numpy.flatnonzero((second < 64).any(0)).mean()
-    assert abs(numpy.flatnonzero((first < 64).any(0)).mean() - middle) < 3

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from deal.io.axis import ticks
 from deal.training import curve
-from deal.training.curve import BLUE, PALE_BLUE, RED, Curve, thin, ticks
+from deal.training.curve import BLUE, PALE_BLUE, RED, Curve, thin
 from deal.training.logging import Log
 
 

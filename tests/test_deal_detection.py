@@ -213,7 +213,7 @@ def test_command_line(folder, tmp_path, capsys):
     ]
     assert cli.main([*command, "--methods", "none", "midway", "-o", str(tmp_path / "out")]) == 0
     assert "16 Car" in capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.csv", "results.md"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.csv", "results.md", "plot.png"}
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_pairs(folder, capsys):
     assert cli.main(["evaluate", "--pairs", "pairs", "--methods", "clahe", "-o", "out"]) == 0
     said = capsys.readouterr()
     assert "| mean fusion, standard " in said.out and "pair/s" in said.err
-    assert {path.name for path in (folder / "out").iterdir()} == {"results.csv", "results.md"}
+    assert {path.name for path in (folder / "out").iterdir()} == {"results.csv", "results.md", "plot.png"}
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import torch
 from oracle import close
 from ssim_oracle import gradients, images, similarity
 from ssim_oracle import l1_ssim as expected_l1_ssim
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from deal_kernels.ssim import L1SSIM, l1_ssim, ssim, ssim_map
+from deal_kernels.ssim import L1SSIM, l1_ssim, reference, ssim, ssim_map
 
 PADDINGS = ("zeros", "valid")
 SHAPES = ((1, 1, 11, 11), (2, 3, 45, 61), (1, 5, 12, 33), (1, 1, 31, 300), (3, 16, 40), (1, 2, 75, 13))
@@ -219,3 +220,22 @@ def test_module(backend, device):
     layer = L1SSIM(0.5, 2.0, data_range=255.0, padding="valid", backend=backend)
     assert torch.equal(layer(*pair), l1_ssim(*pair, 0.5, 2.0, data_range=255.0, padding="valid", backend=backend))
     assert "alpha=0.5" in repr(layer) and not list(layer.parameters())
+
+
+class Operations(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_reference_has_no_operation_that_a_gpu_rounds_to_tf32():
+    a, b = torch.rand(2, 20, 30), torch.rand(2, 20, 30)
+    with Operations() as seen:
+        reference.similarity(a, b, 1e-4, 9e-4, reference.REACH)
+        reference.gradients(torch.rand(2, 20, 30), a, b, 1e-4, 9e-4, reference.REACH, 0.1)
+    assert "mul" in seen.names
+    assert not any("conv" in name or name.endswith("mm") for name in seen.names)

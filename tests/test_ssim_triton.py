@@ -37,3 +37,9 @@ def launched(dtype, monkeypatch):
 @pytest.mark.parametrize("capability, dtype", [(90, torch.float32), (80, torch.bfloat16)], ids=str)
 def test_what_the_kernels_compile_to(capability, dtype, name, monkeypatch):
     exact_ptx(capability, getattr(room, f"{name}_kernel"), launched(dtype, monkeypatch)[name])
+
+
+def test_the_window_is_copied_to_a_device_once(monkeypatch):
+    """A CUDA graph cannot capture a copy from the host."""
+    first, second = (launched(torch.float32, monkeypatch)["map"]["window"] for _ in range(2))
+    assert first is second

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,6 @@ triton = pytest.importorskip("triton", reason="triton is not installed")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda" if torch.cuda.is_available() else None
 TOOLS = Path(triton.__file__).parent / "backends/nvidia/bin"
-POINTERS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.uint8: "*u8"}
 HALVES = (torch.float16, torch.bfloat16)
 ROUNDING = {torch.float16: 2**-10, torch.bfloat16: 2**-7}  # the interpreter cuts bfloat16 off instead of rounding it
 
@@ -45,24 +45,20 @@ class Recorder:
 
 
 def compile_for(capability, kernel, arguments):
+    """Compiles the kernel as a launch with these arguments would, on a GPU of this capability."""
     from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
 
-    arguments = dict(arguments)
-    options = {name: arguments.pop(name) for name in ("num_warps", "enable_fp_fusion")}
-    types, constants, alignments = {}, {}, {}
-    for k, parameter in enumerate(kernel.params):
-        value = arguments[parameter.name]
-        if parameter.is_constexpr or value is None:
-            types[parameter.name] = "constexpr"
-            constants[parameter.name] = value
-        elif isinstance(value, torch.Tensor):
-            types[parameter.name] = POINTERS[value.dtype]
-            alignments[(k,)] = [["tt.divisibility", 16]]
-        else:
-            types[parameter.name] = "fp32" if isinstance(value, float) else "i32"
-    source = ASTSource(kernel, types, constants, alignments)
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    driver = SimpleNamespace(
+        get_current_target=lambda: GPUTarget("cuda", capability, 32),
+        get_current_device=lambda: capability,  # Triton keeps what it compiled by device
+        get_current_stream=lambda device: 0,
+    )
+    triton.runtime.driver.set_active(driver)
+    try:
+        return kernel.warmup(grid=(1,), **arguments)
+    finally:
+        if torch.cuda.is_available():
+            triton.runtime.driver.reset_active()
 
 
 def resources(cubin):

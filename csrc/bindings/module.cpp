@@ -39,6 +39,7 @@ PYBIND11_MODULE(_C, m) {
 #if defined(DEAL_CUDA)
   m.attr("cuda_architectures") = DEAL_CUDA;
   py::module_ cuda = m.def_submodule("cuda");
+  cuda.def("problem", &deal::cuda::problem, ReleaseGil());
   define_lif_cuda(cuda);
   define_psn_cuda(cuda);
   define_multistate_cuda(cuda);

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from deal.ablation import tables
-from deal.ablation.plot import drawn
-from deal.ablation.tables import Measured
+from deal.ablation.tables import Measured, Spread
 from deal.io.atomic import atomic_write
 from deal.io.images import Location
+from deal.io.plot import Block, Mark, drawn
 
 
 def write(measured: Sequence[Measured], folder: Location) -> list[Path]:
     """Writes table.md, results.csv and plot.png, each atomically; returns their paths."""
-    picture = io.BytesIO()
-    evaluations = dict.fromkeys(each.evaluation for each in measured)
-    title = tables.METRICS["affine_psnr"]
-    drawn(
-        [
-            (f"{name}, {title}", tables.summaries([one for one in measured if one.evaluation == name], "affine_psnr"))
-            for name in evaluations
-        ]
-    ).save(picture, "PNG")
+    blocks = [_block(measured, name) for name in dict.fromkeys(each.evaluation for each in measured)]
     files = {
         "table.md": tables.as_markdown(measured).encode(), "results.csv": tables.as_csv(measured).encode(),
-        "plot.png": picture.getvalue(),
+        "plot.png": drawn(blocks),
     }  # fmt: skip
     for name, content in files.items():
         with atomic_write(Path(folder) / name) as file:
             file.write(content)
     return [Path(folder) / name for name in files]
+
+
+def _block(measured: Sequence[Measured], evaluation: str) -> Block:
+    """A line for each variant; a single seed has no rings."""
+    found = tables.summaries([each for each in measured if each.evaluation == evaluation], "affine_psnr")
+    lines = {
+        variant: {name: Mark(*Spread.of(seeds), seeds if len(seeds) > 1 else ()) for name, seeds in figures.items()}
+        for variant, figures in found.items()
+    }
+    return Block(f"{evaluation}, {tables.METRICS['affine_psnr']}", lines)

@@ -22,6 +22,7 @@ from deal.fusion.benchmark import METRICS, VARIANTS, PairResults
 from deal.io import contact_sheet
 from deal.io.atomic import atomic_write
 from deal.io.images import Location
+from deal.io.plot import Block, Mark, drawn
 
 TABLES: dict[str, Callable[[Figures], str]] = {
     "PSNR, dB": lambda figures: _decibels(figures.psnr),
@@ -48,8 +49,8 @@ def check_folder(folder: Location) -> None:
 
 
 def write(results: Results | PairResults | DetectionResults, folder: Location) -> list[Path]:
-    """Writes results.csv, results.md and, for `Results`, summary.csv and, if there are images to show, sheet.png, each
-    atomically; returns their paths."""
+    """Writes results.csv and results.md; for `Results` summary.csv and, if there are images to show, sheet.png; for the
+    others plot.png; each atomically. Returns their paths."""
     files = {"results.csv": as_csv(results).encode(), "results.md": as_markdown(results).encode()}
     if isinstance(results, Results):
         files["summary.csv"] = _lines(Summary._fields, summarise(results)).encode()
@@ -57,6 +58,8 @@ def write(results: Results | PairResults | DetectionResults, folder: Location) -
         encoded = io.BytesIO()
         sheet(results).save(encoded, "PNG")
         files["sheet.png"] = encoded.getvalue()
+    if not isinstance(results, Results):
+        files["plot.png"] = plot(results)
     for name, content in files.items():
         with atomic_write(Path(folder) / name) as file:
             file.write(content)
@@ -206,6 +209,36 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 def sheet(results: Results) -> Image.Image:
     """Clean, degraded and restored images side by side, one row per shown degradation and image."""
     return contact_sheet.stack([_drawn(each) for each in results.comparisons])
+
+
+def plot(results: PairResults | DetectionResults) -> bytes:
+    """A PNG file: AP50 of every class; or SCD, VIF and Qabf, legacy, of the last fusion. Bars are standard errors."""
+    if isinstance(results, DetectionResults):
+        return drawn([Block(f"{label}, AP50", _precision_marks(results, label)) for label in results.classes])
+    how = results.fusions[-1]
+    return drawn(
+        [
+            Block(f"{row}, {how} fusion, legacy measures, against {reference}", _fusion_marks(results, row, reference))
+            for row, reference in itertools.product(results.degradations, results.references)
+        ]
+    )
+
+
+def _precision_marks(results: DetectionResults, label: str) -> dict[str, dict[str, Mark]]:
+    found = {key: results.of(*key, label) for key in itertools.product(results.degradations, results.methods)}
+    return {
+        method: {row: Mark(found[row, method].ap50, found[row, method].ap50_error) for row in results.degradations}
+        for method in results.methods
+    }
+
+
+def _fusion_marks(results: PairResults, row: str, reference: str) -> dict[str, dict[str, Mark]]:
+    marks = {}
+    for method in results.methods:
+        key = row, reference, method, results.fusions[-1], "legacy"
+        mean, error = results.mean(*key), results.error(*key)
+        marks[method] = {name: Mark(getattr(mean, name), getattr(error, name)) for name in ("SCD", "VIF", "Qabf")}
+    return marks
 
 
 def _drawn(comparison: Comparison) -> Image.Image:

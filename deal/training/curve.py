@@ -10,13 +10,14 @@ from typing import NamedTuple
 import numpy
 from PIL import Image, ImageDraw, ImageFont
 
+from deal.io.axis import texts, ticks
+
 SERIES = ("loss", "validation_loss", "validation_psnr")
 WIDTH, HEIGHT = 960, 320  # of a panel, in pixels
 LEFT, TOP, RIGHT, BOTTOM = 80, 36, 40, 48  # margins of its plot
 SCALE = 2  # drawn larger and reduced, for smooth edges
 MEANS = 50  # points of the line that shows the mean of the noisy loss
 DOTS, RADIUS = 60, 3  # a line of more points has no dots
-INTERVALS = 6  # at most, between the ticks of an axis
 OUTER = 0.02  # share of the values at each end that may be cut off if they lie far out
 TINY, HUGE = 1e-100, 1e100  # a narrower range of values is widened; a larger value counts as not finite
 GREY, BLUE, PALE_BLUE, RED = (222, 222, 222), (31, 90, 160), (165, 195, 225), (200, 60, 40)
@@ -83,17 +84,6 @@ def thin(points: Points, count: int) -> Points:
     return numpy.add.reduceat(steps, starts) / counts, numpy.add.reduceat(values, starts) / counts
 
 
-def ticks(low: float, high: float) -> numpy.ndarray:
-    """Round numbers, a few, the first at or below `low` and the last at or above `high`.
-
-    >>> ticks(0.13, 0.48)
-    array([0.1, 0.2, 0.3, 0.4, 0.5])
-    """
-    power = 10.0 ** math.floor(math.log10((high - low) / INTERVALS))
-    step = next(each for factor in (1, 2, 5, 10) if (each := factor * power) * INTERVALS >= high - low)
-    return numpy.round(numpy.arange(math.floor(low / step), math.ceil(high / step) + 1) * (step / power)) * power
-
-
 def _points(steps: Sequence[float], values: Sequence[float]) -> Points:
     return numpy.array(steps), numpy.array(values)
 
@@ -146,15 +136,6 @@ def _panel(title: str, lines: Sequence[Line], end: float) -> Image.Image:
         _draw_line(plot, line, end, up[0], up[-1])
     panel.paste(plot, (left - edge, top - edge))
     return panel
-
-
-def texts(values: numpy.ndarray) -> list[str]:
-    """The numbers at the ticks of an axis, with as many decimals as they need."""
-    step = values[1] - values[0] if len(values) > 1 else max(1.0, abs(values[0]))
-    if abs(values).max() >= 1e9 or step < 1e-6:
-        return [f"{value:.3g}" for value in values]
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return [f"{value:.{decimals}f}" for value in values]
 
 
 def _legend(draw: ImageDraw.ImageDraw, lines: Sequence[Line], left: float, middle: float) -> None:

@@ -25,12 +25,16 @@ Results = Tensor | Sequence[Tensor | None]
 
 def unobserved(x: Tensor) -> bool:
     """Whether nothing traces, transforms, records or intercepts calls on x, so that the dispatcher may be skipped."""
+    return untraced(x) and not profiler._is_profiler_enabled
+
+
+def untraced(x: Tensor) -> bool:
+    """Whether nothing traces, transforms or intercepts calls on x."""
     return (
         type(x) is Tensor
         and not _compiling()  # what else compiles is a mode
         and not (_modes() or _transforms() or _tracing())
         and forward_ad._current_level < 0
-        and not profiler._is_profiler_enabled
     )
 
 
@@ -117,7 +121,7 @@ def wanted_only(results: Sequence[Tensor | None], wanted: Sequence[bool]) -> lis
 
 
 def chosen_backend(named: str | None, x: Tensor) -> str:
-    return backends.choose(named, "cpu" if x.is_cpu else x.device.type, x.dtype)
+    return backends.choose(named, "cpu" if x.is_cpu else str(x.device), x.dtype)
 
 
 def address(tensor: Tensor | None) -> int:

@@ -3,7 +3,7 @@
 
 from deal_kernels.compat.installation import install
 from deal_kernels.compat.loops import over_time
-from deal_kernels.compat.report import Layer, Report
+from deal_kernels.compat.report import Layer, Norm, Report
 from deal_kernels.compat.swapping import swap
 
-__all__ = ["Layer", "Report", "install", "over_time", "swap"]
+__all__ = ["Layer", "Norm", "Report", "install", "over_time", "swap"]

@@ -182,6 +182,18 @@ class _CurrentBased(Neuron):
         keeps = half and isinstance(state.i, Tensor) and state.i.dim() > 0 and state.i.dtype == torch.float32
         return x.float() if keeps else super().entering(x, state)
 
+    def run(self, x: Tensor, state: Any, steps: int | None, record: bool) -> Run | None:
+        if not self.takes_sparse(x):
+            return super().run(x, state, steps, record)
+        found = super().run(x.to_dense(), state, steps, record)
+        return None if found is None else found._replace(spikes=found.spikes.to_sparse())
+
+    def takes_sparse(self, x: Tensor) -> bool:
+        """Whether x is sparse and the library computes with it as with a dense tensor, but returns sparse spikes."""
+        own = getattr(self, "activation_sparse", None)
+        sparse = x.layout is torch.sparse_coo and not x.requires_grad
+        return sparse and own is not None and own is functional("lif").lif_feed_forward_step_sparse
+
     def kernel(self, x: Tensor, states: tuple[Tensor, ...], steps: int | None, **settings: Any) -> Any:
         return cuba(x if steps is None else x.expand(steps, *x.shape), *states, return_state=True, **settings)
 

@@ -13,12 +13,15 @@ from typing import Any
 from torch import nn
 
 from deal_kernels.compat import handwritten, norse
+from deal_kernels.compat.deferred import Uses
 from deal_kernels.compat.fused import Fused, fused_class
-from deal_kernels.compat.report import Layer, Report
+from deal_kernels.compat.norms import defer, is_norm, kind_of
+from deal_kernels.compat.report import Layer, Norm, Report
 from deal_kernels.compat.snntorch import swap as snntorch
+from deal_kernels.compat.spikingjelly import multistate, psn
 from deal_kernels.compat.spikingjelly import swap as spikingjelly
 
-LIBRARIES = (spikingjelly, snntorch, norse)
+LIBRARIES = (spikingjelly, multistate, psn, snntorch, norse)
 ADAPTERS: dict[str, type[Fused]] = {name: fused for library in LIBRARIES for name, fused in library.ADAPTERS.items()}
 NEURONS = tuple(name for library in LIBRARIES for name in library.NEURONS)
 # What a subclass may have of its own, and still be the same neuron.
@@ -31,17 +34,19 @@ Factory = Callable[[Any], nn.Module]
 
 
 def swap(
-    model: nn.Module, custom: Mapping[type[nn.Module], Factory] | None = None, dry_run: bool = False
+    model: nn.Module, custom: Mapping[type[nn.Module], Factory] | None = None, dry_run: bool = False,
+    norms: bool = False,
 ) -> Report:  # fmt: skip
     """Replaces the neurons of a network by fused ones, in place. float32 and float64 results keep their bits.
 
-    It knows the neurons of SpikingJelly (LIF, IF, ParametricLIF, ILIF, HalfThresholdIF, SLTT and OTTT of 2.0; IF, LIF
-    and ParametricLIF of `activation_based` 0.0.0.0.14 and `clock_driven` 0.0.0.0.12), of snnTorch 1.0.0 (Leaky,
-    Lapicque, Synaptic) and of Norse 1.1.0 (LIF, LSNN, IAF, their cells, and LIFBoxCell), their subclasses that override
-    nothing but ``__init__``, and the neurons that MS-ResNet, EMS-YOLO, SpikeYOLO and TET wrote themselves, by their
-    source. Parameters, state_dict, hooks and state stay, and so do the library's functions, such as ``reset_net``. A
-    neuron whose settings no kernel has is left, and the report says why; for inputs that no kernel takes, such as half
-    precision in some neurons, a neuron runs the library's own step.
+    It knows the neurons of SpikingJelly (LIF, IF, ParametricLIF, ILIF, HalfThresholdIF, SLTT, OTTT, CUBALIF,
+    ComplementaryLIF, PSN, MaskedPSN and SlidingPSN of 2.0; IF, LIF and ParametricLIF of `activation_based` 0.0.0.0.14
+    and `clock_driven` 0.0.0.0.12), of snnTorch 1.0.0 (Leaky, Lapicque, Synaptic) and of Norse 1.1.0 (LIF, LSNN, IAF,
+    their cells, and LIFBoxCell), their subclasses that override nothing but ``__init__``, and the neurons that
+    MS-ResNet, EMS-YOLO, SpikeYOLO and TET wrote themselves, by their source. Parameters, state_dict, hooks and state
+    stay, and so do the library's functions, such as ``reset_net``. A neuron whose settings no kernel has is left, and
+    the report says why; for inputs that no kernel takes, such as half precision in some neurons, a neuron runs the
+    library's own step.
 
     A neuron that its network calls in a loop over time gains little: see `over_time`.
 
@@ -50,9 +55,16 @@ def swap(
         custom: for neuron classes of your own, exactly these and no subclasses, a function that makes the module that
             takes the place of a neuron.
         dry_run: only reports.
+        norms: also fuses batch norms (torch's, SpikingJelly's, and `TDBatchNorm2d`) into the neurons of SpikingJelly or
+            of public networks that read their results, directly or through views such as flatten, transpose and
+            reshape. Training keeps less memory. It is an option of its own, because results do not keep their bits:
+            statistics and normalised inputs are rounded otherwise than in torch, so that a spike may differ.
 
     Returns:
-        A report that prints as a table: what was replaced, and what was left and why.
+        A report that prints as a table: what was replaced, and what was left and why. With ``norms`` it counts from
+        then on in how many calls a fused neuron read the result of a norm, and in how many it was computed for another
+        reader. Norms with small inputs, with hooks, under `torch.inference_mode` or a compiler, and those whose first
+        result no fused neuron read (until the next swap), are computed by their library, with its bits.
 
     >>> from deal_kernels.lif import LIF
     >>> class Mine(nn.Module): ...
@@ -60,8 +72,20 @@ def swap(
     >>> print(report)
     1 of 1 neurons replaced
     replaced  1  Mine
+
+    A norm and a neuron of SpikingJelly; this one is fused from the start, as it comes from `install`:
+
+    >>> from deal_kernels.compat.spikingjelly.standin.activation_based.neuron import LIFNode
+    >>> network = nn.Sequential(nn.BatchNorm2d(64), nn.Unflatten(0, (4, 8)), LIFNode(step_mode="m"))
+    >>> report = swap(network, norms=True)
+    >>> spikes = network(torch.randn(32, 64, 16, 16))
+    >>> print(report)
+    0 of 0 neurons replaced, 1 of 1 norms fused so far
+    norm  0  BatchNorm2d  fused in 1 calls
     """
-    report = Report([], [])
+    found = [(name, module) for name, module in model.named_modules() if norms and is_norm(module)]
+    fused_norms = tuple(Norm(name, kind_of(norm), Uses() if dry_run else defer(norm)) for name, norm in found)
+    report = Report([], [], fused_norms)
     made: dict[nn.Module, nn.Module] = {}
     for name, module in list(model.named_modules()):
         kind = type(module)

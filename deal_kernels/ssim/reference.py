@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d
+from torch.nn.functional import pad
 
-from deal_kernels._common.types import STATE, no_autocast
+from deal_kernels._common.types import STATE
 
 WINDOW = 11
 REACH = WINDOW // 2
@@ -50,11 +50,21 @@ def taps() -> tuple[float, ...]:
 
 
 def filtered(images: Tensor, padding: int) -> Tensor:
-    """Images [N, H, W] filtered by the window, padded with zeros."""
-    window = images.new_tensor(taps())
-    with no_autocast(images.device.type):
-        down = conv2d(images[:, None], window.reshape(1, 1, WINDOW, 1), padding=(padding, 0))
-        return conv2d(down, window.reshape(1, 1, 1, WINDOW), padding=(0, padding))[:, 0]
+    """Images [N, H, W] filtered by the window, padded with zeros.
+
+    Written as sums of shifted images, which is exact: a convolution on a GPU may round to TF32, and a variance is the
+    difference of two such sums.
+    """
+    return _filtered_along(_filtered_along(pad(images, [padding] * 4), 1), 2)
+
+
+def _filtered_along(images: Tensor, axis: int) -> Tensor:
+    length = images.shape[axis] - 2 * REACH
+    first, *others = taps()
+    total = first * images.narrow(axis, 0, length)
+    for k, weight in enumerate(others, 1):
+        total = total + weight * images.narrow(axis, k, length)
+    return total
 
 
 def similarity(a: Tensor, b: Tensor, c1: float, c2: float, padding: int) -> Tensor:

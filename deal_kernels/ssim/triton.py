@@ -6,6 +6,7 @@ steps lead from the derivatives of the map to the gradients.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -131,6 +132,12 @@ def gradient_kernel(
         tl.store(grad_b + n, found.to(grad_b.dtype.element_ty), mask=valid)
 
 
+@functools.cache
+def _window(device: torch.device) -> Tensor:
+    """The taps. Copied to the device once: no copy from the host could be captured in a CUDA graph."""
+    return torch.tensor(taps(), dtype=torch.float32, device=device)
+
+
 def run(
     a: Tensor, b: Tensor, s: Settings, structure: float, pixel: float, similarity: Tensor | None, loss: Tensor | None,
     grad: Tensor | None, grads: Sequence[Tensor | None],
@@ -140,12 +147,11 @@ def run(
     total = a.numel()
     gradient, of_map = any(each is not None for each in grads), grad is not None and grad.dim() > 0
     programs = triton.cdiv(total, BLOCK)
-    window = torch.tensor(taps(), dtype=torch.float32, device=a.device)
     rows = a.new_empty(4 * total, dtype=torch.float32)
     slopes = torch.empty_like(rows) if gradient else None
     parts = None if loss is None else a.new_empty(programs, 2, dtype=torch.float32)
     c1, c2 = s.constants
-    options = {"window": window, "rows": rows, "width": width, "REACH": REACH, "BLOCK": BLOCK}
+    options = {"window": _window(a.device), "rows": rows, "width": width, "REACH": REACH, "BLOCK": BLOCK}
     options |= {"num_warps": WARPS, "enable_fp_fusion": False}
     with torch.cuda.device_of(a):
         moments_kernel[(programs,)](a=a, b=b, total=total, **options)

@@ -64,7 +64,7 @@ def tdbn(
     """
     check_input(x, None)
     axis = _channel_axis(x) if channel_axis is None else checked_axis("channel_axis", channel_axis, x)
-    weight, bias, mean, inverse, settings = _normalisation(
+    weight, bias, mean, inverse, settings = normalisation(
         x, axis, weight, bias, running_mean, running_var, training, momentum, eps, alpha, v_threshold, group, backend
     )
     return op.norm(x, weight, bias, mean, inverse, settings)
@@ -143,7 +143,7 @@ def tdbn_lif(
     _check_shortcut(shortcut, x)
     if pack:
         refuse_gradient("pack=True", x, weight, bias, shortcut, v0, decay, threshold)
-    weight, bias, mean, inverse, norm = _normalisation(
+    weight, bias, mean, inverse, norm = normalisation(
         x, axis, weight, bias, running_mean, running_var, training, momentum, eps, alpha,
         neuron.threshold if threshold is None else threshold, group, backend,
     )  # fmt: skip
@@ -158,7 +158,7 @@ def _channel_axis(x: Tensor) -> int:
     return 1 if x.dim() == 4 else 2
 
 
-def _normalisation(
+def normalisation(
     x: Tensor, axis: int, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
     running_var: Tensor | None, training: bool, momentum: float, eps: float, alpha: float | None, v_threshold: Number,
     group: Group, backend: str | None,

@@ -44,12 +44,14 @@ using cudaStream_t = CUstream_st*;
 enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorInvalidDevice = 101,
+  cudaErrorNoKernelImageForDevice = 209,
   cudaErrorIllegalAddress = 700,
   cudaErrorLaunchFailure = 719,
 };
 
 inline const char* cudaGetErrorString(cudaError_t code) {
   if (code == cudaErrorLaunchFailure) return "threads wait for others that have ended";
+  if (code == cudaErrorNoKernelImageForDevice) return "no kernel image is available for execution on the device";
   return code == cudaErrorInvalidDevice ? "invalid device ordinal" : "an illegal memory access was encountered";
 }
 
@@ -64,6 +66,24 @@ inline cudaError_t cudaSetDevice(int device) {
   current_device = device;
   return cudaSuccess;
 }
+
+// What is installed, and whether there is code for the device.
+inline int driver_version = 13000;
+inline bool has_image = true;
+struct cudaFuncAttributes {};
+inline cudaError_t cudaDriverGetVersion(int* version) {
+  *version = driver_version;
+  return cudaSuccess;
+}
+inline cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13020;
+  return cudaSuccess;
+}
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel) {
+  return has_image ? cudaSuccess : cudaErrorNoKernelImageForDevice;
+}
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 struct Thread {
   ucontext_t context;

@@ -110,6 +110,17 @@ def check(kind, of, tensors, common, learnt, starts, records):
                 assert (mine - theirs).abs().max() <= 1e-9 * theirs.abs().max().clamp(min=0.05)
 
 
+def check_sparse(kind, x):
+    """Sparse input, of which the library returns sparse spikes."""
+    z, after = run(kind(), x, None)
+    neuron = kind()
+    swap(neuron)
+    our_z, ours = run(neuron, x, None)
+    assert our_z.layout == z.layout and our_z.dtype == z.dtype and torch.equal(our_z.to_dense(), z.to_dense())
+    assert z.to_dense().any() or x.dtype == torch.bool  # which is too weak for a spike
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(ours, after, strict=True))
+
+
 def main():
     for kind in (SNN, SNNCell):
         count_own_steps(kind)
@@ -122,6 +133,10 @@ def main():
             print("differs:", *each)
             raise
         done += 1
+    for kind in (LIF, LIFCell):
+        for dtype in (torch.float32, torch.bool):
+            check_sparse(kind, ((torch.rand(T, B, N) < 0.4) * 8).to(dtype).to_sparse())
+            done += 1
     print(f"{done} neurons agree; {OWN['steps']} steps were the library's own")
     assert OWN["steps"] == 0
 

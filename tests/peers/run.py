@@ -7,13 +7,13 @@ from collections import Counter
 
 import pytest
 
-from deal_kernels import lif, multistate
+from deal_kernels import lif, multistate, psn
 from deal_kernels.compat import swap
 from deal_kernels.compat.fused import Fused
 from deal_kernels.compat.swapping import ADAPTERS, LIBRARIES
 
-NAMES = {each.__name__.split(".")[2]: each for each in LIBRARIES}
-KERNELS = {getattr(room, name) for room in (lif, multistate) for name in ("lif", "cuba", "lsnn") if hasattr(room, name)}
+NAMES = {each.__name__.split(".")[2] for each in LIBRARIES}
+KERNELS = {lif.lif, multistate.clif, multistate.cuba, multistate.lsnn, psn.psn, psn.sliding_psn}
 
 
 class Calls:
@@ -96,7 +96,8 @@ def main():
 
     adapters = installed(arguments.library)
     calls = Calls(adapters)
-    calls.counts_kernels(NAMES[arguments.library])
+    for module in LIBRARIES:
+        calls.counts_kernels(module)
     for owner in {owner_of_forward(each) for each in (*adapters, *adapters.values())} - {None}:
         calls.watch(owner)
     for kind in adapters:

@@ -1,11 +1,16 @@
 // The entry points of the CUDA kernels. Each returns nullptr, or an error message.
 #pragma once
+#include <string>
+
 #include "../../types.h"
 
 struct CUstream_st;
 
 namespace deal {
 namespace cuda {
+
+// Why the kernels cannot run on the current device; empty if they can.
+std::string problem();
 
 // The size in bytes of the workspace that a call needs in device memory. Its address is a multiple of 16.
 int64_t workspace_bytes(const LifBackward&);

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deal_kernels.compat.deferred import lif, like
 from deal_kernels.compat.fused import Fused, Run
 from deal_kernels.compat.spikingjelly.standin.neurons import States, decays_by_tau, decays_by_weight
 from deal_kernels.compat.spikingjelly.surrogates import refusal, spike_settings
-from deal_kernels.lif import lif
 from deal_kernels.surrogate import LeakyReLU, Window
 
 
@@ -69,10 +69,10 @@ class Node(Fused):
 
     def run_from_state(self, x: Tensor, *, record: bool) -> Tensor:
         """The spikes of x [T, N, ...], from the neuron's state to its next one."""
-        v, settings = self.entered(x[0]), self.settings()
+        v, settings = self.entered(like(x)[0]), self.settings()
         spikes, self.v = lif(x, v, return_state=True, **settings)
         if record:
-            self.v_seq = States(x, v, settings)
+            self.v_seq = States(lif, x, (v,), settings)
         return spikes
 
     def all_steps(
@@ -110,17 +110,22 @@ class Node2(Node):
         """The settings of a single step."""
         return self.settings()
 
+    def run(self, x: Tensor, states: tuple[Any, ...], settings: dict[str, Any]) -> tuple[Tensor, tuple[Any, ...]]:
+        """The spikes of x [T, N, ...], and the states after it."""
+        spikes, v = lif(x, states[0], return_state=True, **settings)
+        return spikes, (v, *states[1:])
+
     def single_step_functional_forward(self, inputs: Any, states: Any, **named: Any) -> Any:
         if not self.fuses(inputs[0]):
             return super().single_step_functional_forward(inputs, states, **named)  # type: ignore[misc]
-        spikes, v = lif(inputs[0].unsqueeze(0), states[0], return_state=True, **self.step_settings())
-        return (spikes[0],), (v, *states[1:])
+        spikes, states = self.run(inputs[0].unsqueeze(0), states, self.step_settings())
+        return (spikes[0],), states
 
     def multi_step_functional_forward(self, inputs: Any, states: Any, **named: Any) -> Any:
         if not self.fuses(inputs[0]):
             return super().multi_step_functional_forward(inputs, states, **named)  # type: ignore[misc]
-        spikes, v = lif(inputs[0], states[0], return_state=True, **self.settings())
-        return (spikes,), (v, *states[1:])
+        spikes, states = self.run(inputs[0], states, self.settings())
+        return (spikes,), states
 
     def multi_step_forward(self, x_seq: Tensor, *others: Any, **named: Any) -> Any:
         if others or named or not self.fuses(x_seq):

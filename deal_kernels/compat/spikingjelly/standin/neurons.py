@@ -4,6 +4,7 @@ replaces one."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 
 from deal_kernels._common.checks import number
 from deal_kernels._common.types import Number
+from deal_kernels.compat.deferred import lif, like
 from deal_kernels.compat.spikingjelly.standin.memory import Deferred, Memory
 from deal_kernels.compat.spikingjelly.standin.surrogates import Derivative, Sigmoid, derivative_of
-from deal_kernels.lif import lif
 from deal_kernels.surrogate import Surrogate
 
 Settings = dict[str, Any]
@@ -22,10 +23,15 @@ PARTS = "neuronal_charge", "neuronal_fire", "neuronal_reset"  # of a step
 
 
 class States(Deferred):
-    """The states after every step, [T, ...], from the input and the state before it."""
+    """The membrane potentials after every step, [T, ...], from the input and the states before it.
 
-    def __init__(self, x: Tensor, v0: Tensor | None, settings: Settings) -> None:
-        self.x, self.v0, self.settings = x, v0, settings
+    `function` is `lif`, or another one with its arguments.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], x: Tensor, entered: tuple[Tensor | None, ...], settings: Settings
+    ) -> None:
+        self.function, self.x, self.entered, self.settings = function, x, entered, settings
         self.gradient = torch.is_grad_enabled()
         self.version = _version(x)
 
@@ -33,11 +39,12 @@ class States(Deferred):
         if self.version is not None and self.version != self.x._version:
             raise RuntimeError("v_seq is computed from the neuron's input, which was since changed in place")
         with torch.set_grad_enabled(self.gradient):
-            return lif(self.x, self.v0, output="v", **self.settings)
+            states: Tensor = self.function(self.x, *self.entered, output="v", **self.settings)
+        return states
 
     def detached(self) -> States:
         settings = {name: _detached(value) for name, value in self.settings.items()}
-        found = States(self.x.detach(), _detached(self.v0), settings)
+        found = States(self.function, self.x.detach(), tuple(map(_detached, self.entered)), settings)
         found.version = self.version
         return found
 
@@ -151,11 +158,12 @@ class Node(Memory):
         return derivative_of(self.surrogate_function)
 
     def _run(self, x_seq: Tensor, derivative: Derivative, keep: bool) -> Tensor:
-        v0 = self._start(x_seq[0])
-        settings = self._settings(x_seq[0]) | {"surrogate": derivative}
+        row = like(x_seq)[0]
+        v0 = self._start(row)
+        settings = self._settings(row) | {"surrogate": derivative}
         spikes, self.v = lif(x_seq, v0, return_state=True, **settings)
         if keep:
-            self.v_seq = States(x_seq, v0, settings)
+            self.v_seq = States(lif, x_seq, (v0,), settings)
         return spikes
 
     def _settings(self, x: Tensor) -> Settings:

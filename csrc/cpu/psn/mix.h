@@ -54,7 +54,8 @@ template <class V, class T>
 DEAL_INLINE void prefetch_next(const T* step, const Tile& tile, int i) {
   constexpr int line = 64 / int(sizeof(T)), second_level = 2;
   const T* const next = step + tile.first + tile.width + i;
-  unrolled<(V::lanes + line - 1) / line>([&](int k) DEAL_FLAT { __builtin_prefetch(next + k * line, 0, second_level); });
+  constexpr int lines = (V::lanes + line - 1) / line;
+  unrolled<lines>([&](int k) DEAL_FLAT { __builtin_prefetch(next + k * line, 0, second_level); });
 }
 
 // Writes values of the neurons of a tile from the i-th on.

@@ -92,6 +92,39 @@ def test_a_stateful_layer_continues():
     assert copy.deepcopy(layer).before is None and layer.double().before.dtype == torch.float64
 
 
+@pytest.mark.parametrize("k", [1, 2, 4, 6, 9])
+@pytest.mark.parametrize("part", [1, 2, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_masked_layer_takes_its_steps_in_parts(k, part, dtype):
+    whole, layer = (MaskedPSN(k, 6, lambda_init=1.0, stateful=stateful).to(dtype) for stateful in (False, True))
+    layer.load_state_dict(whole.state_dict())
+    x = X.to(dtype).requires_grad_()
+    layer(x[:2])
+    assert copy.deepcopy(layer).done == 0
+    layer.reset()
+    parts, expected = torch.cat([layer(some) for some in x.split(part)]), whole(x)
+    assert torch.equal(parts, expected) and layer.done == 6
+    grad = torch.randn_like(x)
+    for ours, other in zip(
+        torch.autograd.grad(parts, [x, *layer.parameters()], grad),
+        torch.autograd.grad(expected, [x, *whole.parameters()], grad), strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(ours, other)
+
+
+def test_what_a_masked_layer_refuses_in_parts():
+    layer = MaskedPSN(3, 6, lambda_init=0.5, stateful=True)
+    with pytest.raises(ValueError, match="a stateful MaskedPSN needs lambda_ >= 1; at 0.5 a step sees later ones"):
+        layer(X[:1])
+    layer.lambda_ = 1.0
+    layer(X[:4])
+    with pytest.raises(ValueError, match=r"x has 3 steps, and 2 of 6 are left: call reset\(\)"):
+        layer(X[:3])
+    with pytest.raises(ValueError, match=r"a step must have the shape \(3, 37\) of those before it; got \(2, 37\)"):
+        layer(X[4:5, :2])
+    assert torch.equal(layer(X[4:]), psn(X, layer.masked_weight(), layer.bias, band=3)[4:])
+
+
 def test_the_gradient_between_calls():
     for detach in (False, True):
         layer, first = SlidingPSN(4, stateful=True, detach_state=detach), X[:3].clone().requires_grad_()
@@ -127,6 +160,27 @@ def test_what_is_shown():
 def test_errors(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", ["MaskedPSN", "SlidingPSN"])
+def test_single_steps_as_in_spikingjelly(spikingjelly, name):
+    """In float64: its single step adds in another order, so that in float32 its spikes differ from its own at once."""
+    jelly = spikingjelly("2.0.0", "spikingjelly.activation_based.neuron")
+    if name == "MaskedPSN":
+        layer = MaskedPSN(3, 6, lambda_init=1.0, stateful=True)
+        theirs = jelly.MaskedPSN(3, 6, lambda_init=1.0, step_mode="s")
+    else:
+        layer, theirs = SlidingPSN(3, stateful=True), jelly.SlidingPSN(3, step_mode="s")
+    layer.load_state_dict(theirs.state_dict())
+    layer, theirs, x = layer.double(), theirs.double(), X.double().requires_grad_()
+    spikes, expected = torch.cat([layer(step[None]) for step in x]), torch.stack([theirs(step) for step in x])
+    assert torch.equal(spikes, expected)
+    grad = torch.randn_like(x)
+    found, other = (
+        torch.autograd.grad(s, [x, *each.parameters()], grad) for s, each in ((spikes, layer), (expected, theirs))
+    )
+    for ours, reference in zip(found, other, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-6, atol=1e-12)
 
 
 @each_layer

@@ -18,16 +18,20 @@ LARGE = 4 << 20
 HUGE_PAGE = 2 << 20
 KEEP = int(os.environ.get("DEAL_KERNELS_KEEP_MB") or 256) << 20
 
-_kept: list[mmap.mmap] = []  # the oldest first; threads change it by single, atomic calls only
+# Threads change these by single, atomic calls only.
+_kept: list[mmap.mmap] = []  # the oldest first
+_lent: dict[int, tuple[weakref.ref[memoryview], mmap.mmap]] = {}  # by the id of the reference
 
 
 def empty(shape: Sequence[int], strides: Sequence[int], dtype: torch.dtype, size: int) -> Tensor:
     """An uninitialised CPU tensor of `size` bytes."""
     pages = _taken(size) or _fresh(size)
     view = memoryview(pages)
-    weakref.finalize(view, _give_back, pages).atexit = False
-    storage = torch.frombuffer(view, dtype=torch.uint8, count=size).untyped_storage()
-    return torch.empty(0, dtype=dtype).set_(storage, 0, tuple(shape), tuple(strides))
+    # A tensor holds its view. This costs half of weakref.finalize, and what a small layer computes is not much more.
+    reference = weakref.ref(view, _give_back)
+    _lent[id(reference)] = reference, pages
+    # In place: for autograd the result is then no view.
+    return torch.frombuffer(view, dtype=dtype, count=size // dtype.itemsize).as_strided_(shape, strides)
 
 
 def release() -> None:
@@ -56,8 +60,8 @@ def _taken(size: int) -> mmap.mmap | None:
     return None
 
 
-def _give_back(pages: mmap.mmap) -> None:
-    _kept.append(pages)
+def _give_back(reference: weakref.ref[memoryview]) -> None:
+    _kept.append(_lent.pop(id(reference))[1])
     while sum(map(len, _kept.copy())) > KEEP:
         try:
             _kept.pop(0)

@@ -49,7 +49,7 @@ def psn(
         check_integer("band", band, 1)
     _check_shape("weight", weight, x, ((steps, steps),))
     _check_shape("bias", bias, x, ((steps,), (steps, 1)))
-    inputs = Inputs(x, _computed_in(weight, x), _computed_in(bias, x).reshape(steps), band, 0)
+    inputs = Inputs(x, _computed_in(weight, x), _computed_in(bias, x), band, 0)
     return op.psn(inputs, surrogates.checked(surrogate), backend)
 
 
@@ -104,7 +104,7 @@ def sliding_psn(
     if before is not None:
         _check_shape("before", before, x, ((k - 1, *x.shape[1:]),))
         x = torch.cat([before.to(x.dtype), x])
-    inputs = Inputs(x, _computed_in(weight, x), _computed_in(bias, x).reshape(1), k, 0 if before is None else k - 1)
+    inputs = Inputs(x, _computed_in(weight, x), _computed_in(bias, x), k, 0 if before is None else k - 1)
     spikes = op.psn(inputs, surrogates.checked(surrogate), backend)
     return (spikes, _last_inputs(x, k - 1)) if return_state else spikes
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from deal_kernels._common.checks import check_integer, number
+from deal_kernels._common.checks import check_integer, check_steps, check_tensor, number
+from deal_kernels._common.forked import one_thread_if_forked
 from deal_kernels.psn.functional import psn, sliding_psn
 from deal_kernels.surrogate import SurrogateLike, checked
 
@@ -42,16 +43,49 @@ class PSN(nn.Module):
         return f"steps={self.steps}, surrogate={self.surrogate!r}"
 
 
-class MaskedPSN(PSN):
+class _Stateful(nn.Module):
+    """A layer that may continue after the last inputs of the call before."""
+
+    before: Tensor | None
+    initial: ClassVar[dict[str, Any]] = {"before": None}
+
+    def _set_state(self, stateful: bool, detach_state: bool) -> None:
+        self.stateful, self.detach_state = stateful, detach_state
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the inputs: the next call starts after none."""
+        vars(self).update(self.initial)
+
+    def detach_(self) -> None:
+        """Keeps the inputs but cuts their gradient."""
+        self.before = None if self.before is None else self.before.detach()
+
+    def _entering(self) -> Tensor | None:
+        return self.before.detach() if self.detach_state and self.before is not None else self.before
+
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+        super()._apply(fn, recurse)
+        if self.before is not None:
+            self.before = fn(self.before)
+        return self
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | self.initial
+
+
+class MaskedPSN(_Stateful, PSN):
     """A `PSN` whose steps come to see no more than the last k steps, as training moves `lambda_` from 0 to 1.
 
-    Weights outside of the last k steps are multiplied by 1 - lambda_. At 1 a step sees nothing that is later than it.
+    Weights outside of the last k steps are multiplied by 1 - lambda_. At 1 a step sees nothing that is later than it:
+    then the steps may come one by one, or in parts, with `stateful=True`.
 
     Args:
         k: the order: how many steps, the last its own, a step sees at lambda_ = 1.
-        steps: T, the number of steps of every input.
+        steps: T, the number of steps of every input, or with `stateful` of all inputs from one `reset` to the next.
         lambda_init: the first value of lambda_.
         surrogate, backend: as in `psn`.
+        stateful, detach_state: as in `SlidingPSN`.
 
     >>> layer = MaskedPSN(2, 4)
     >>> layer.lambda_ = 1.0
@@ -62,13 +96,16 @@ class MaskedPSN(PSN):
     _lambda_: Tensor
     mask0: Tensor
     mask1: Tensor
+    done: int  # steps since the last reset, if stateful
+    initial: ClassVar[dict[str, Any]] = {"before": None, "done": 0}
 
     def __init__(
         self, k: int, steps: int, *, lambda_init: float = 0.0, surrogate: SurrogateLike = "atan",
-        backend: str | None = None,
+        backend: str | None = None, stateful: bool = False, detach_state: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(steps, surrogate=surrogate, backend=backend)
         check_integer("k", k, 1)
+        self._set_state(stateful, detach_state)
         self.k = k
         self.register_buffer("_lambda_", torch.tensor(number("lambda_init", lambda_init)))
         self.register_buffer("mask0", torch.ones(steps, steps).tril().triu(1 - k))
@@ -90,11 +127,36 @@ class MaskedPSN(PSN):
         return (share * self.mask0 + (1 - share) * self.mask1) * self.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        """Spikes of x [T, B, C, ...]."""
-        return psn(
-            x, self.masked_weight(), self.bias, band=self.k if self._banded else None, surrogate=self.surrogate,
-            backend=self.backend,
-        )  # fmt: skip
+        """Spikes of x [T, B, C, ...]; with `stateful`, of the next steps."""
+        options: dict[str, Any] = {"surrogate": self.surrogate, "backend": self.backend}
+        if not self.stateful:
+            return psn(x, self.masked_weight(), self.bias, band=self.k if self._banded else None, **options)
+        before = self._checked_before(x)
+        kept = 0 if before is None else len(before)
+        if before is not None:
+            x = torch.cat([before.to(x.dtype), x])
+        now = slice(self.done - kept, self.done - kept + len(x))
+        spikes = psn(x, self.masked_weight()[now, now], self.bias[now], band=self.k, **options)
+        self.done = now.stop
+        self.before = x[max(len(x) - self.k + 1, 0) :].clone() if self.k > 1 else None
+        return spikes[kept:]
+
+    def _checked_before(self, x: Tensor) -> Tensor | None:
+        """The last inputs before x, of which there are k - 1 or, after the first steps, fewer."""
+        check_tensor("x", x)
+        check_steps(x)
+        if not self._banded:
+            raise ValueError(f"a stateful MaskedPSN needs lambda_ >= 1; at {self.lambda_:g} a step sees later ones")
+        if self.done + len(x) > self.steps:
+            raise ValueError(
+                f"x has {len(x)} steps, and {self.steps - self.done} of {self.steps} are left: call reset()"
+            )
+        before = self._entering()
+        if before is not None and before.shape[1:] != x.shape[1:]:
+            expected, got = tuple(before.shape[1:]), tuple(x.shape[1:])
+            raise ValueError(f"a step must have the shape {expected} of those before it; got {got}: call reset()")
+        one_thread_if_forked()  # for torch's copies
+        return before
 
     def _load_from_state_dict(self, state_dict, prefix, *arguments):  # type: ignore[no-untyped-def]
         super()._load_from_state_dict(state_dict, prefix, *arguments)
@@ -104,7 +166,7 @@ class MaskedPSN(PSN):
         return f"k={self.k}, {super().extra_repr()}"
 
 
-class SlidingPSN(nn.Module):
+class SlidingPSN(_Stateful):
     """`sliding_psn` as a layer.
 
     Args:
@@ -122,8 +184,6 @@ class SlidingPSN(nn.Module):
     >>> layer.reset()
     """
 
-    before: Tensor | None
-
     def __init__(
         self, k: int, *, exp_init: bool = True, surrogate: SurrogateLike = "atan", backend: str | None = None,
         stateful: bool = False, detach_state: bool = False,
@@ -132,12 +192,11 @@ class SlidingPSN(nn.Module):
         check_integer("k", k, 1)
         checked(surrogate)
         self.surrogate, self.backend = surrogate, backend
-        self.stateful, self.detach_state = stateful, detach_state
+        self._set_state(stateful, detach_state)
         bound = 1 / math.sqrt(k)
         weight = 2.0 ** torch.arange(1 - k, 1) if exp_init else torch.empty(k).uniform_(-bound, bound)
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.tensor(-1.0))
-        self.before = None
 
     @property
     def k(self) -> int:
@@ -148,26 +207,9 @@ class SlidingPSN(nn.Module):
         options: dict[str, Any] = {"surrogate": self.surrogate, "backend": self.backend}
         if not self.stateful:
             return sliding_psn(x, self.weight, self.bias, **options)
-        before = self.before.detach() if self.detach_state and self.before is not None else self.before
+        before = self._entering()
         spikes, self.before = sliding_psn(x, self.weight, self.bias, before, return_state=True, **options)
         return spikes
 
-    def reset(self) -> None:
-        """Forgets the inputs: the next call starts after zeros."""
-        self.before = None
-
-    def detach_(self) -> None:
-        """Keeps the inputs but cuts their gradient."""
-        self.before = None if self.before is None else self.before.detach()
-
     def extra_repr(self) -> str:
         return f"k={self.k}, surrogate={self.surrogate!r}"
-
-    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        super()._apply(fn, recurse)
-        if self.before is not None:
-            self.before = fn(self.before)
-        return self
-
-    def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"before": None}

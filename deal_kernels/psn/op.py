@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,19 +24,22 @@ Gradients = list[Tensor | None]
 
 def _like(i: Inputs, steps: int, dtype: torch.dtype) -> Tensor:
     """An empty tensor of so many steps in the layout of a dense x."""
-    row = i.x[0]
-    return empty((steps, *row.shape), (row.numel(), *row.stride()), i.x, dtype)
+    shape, strides = i.x.shape[1:], i.x.stride()[1:]
+    return empty((steps, *shape), (math.prod(shape), *strides), i.x, dtype)
 
 
 def _prepared(i: Inputs) -> Inputs:
+    if i.x.is_contiguous() and i.weight.is_contiguous() and i.bias.is_contiguous():
+        return i
     return i._replace(x=dense(i.x, time=True), weight=i.weight.contiguous(), bias=i.bias.contiguous())
 
 
 def call_inputs(i: Inputs) -> dict[str, Any]:
     """The fields that PsnForward and PsnBackward share."""
     x = i.x
+    steps = x.shape[0]
     return {
-        "dtype": compiled_dtype(x.dtype), "steps": x.shape[0], "neurons": x[0].numel(), "time_stride": x.stride(0),
+        "dtype": compiled_dtype(x.dtype), "steps": steps, "neurons": x.numel() // steps, "time_stride": x.stride(0),
         "skipped": i.skipped, "band": i.band or 0, "sliding": i.sliding, "x": x.data_ptr(),
         "weight": i.weight.data_ptr(), "bias": i.bias.data_ptr(),
     }  # fmt: skip
@@ -45,7 +49,7 @@ def launch_forward(i: Inputs, membranes: bool, backend: str | None) -> Tensor:
     """The spikes, or h in the type that is computed in."""
     i = _prepared(i)
     backend = chosen_backend(backend, i.x)
-    out = fake_forward(i, membranes, backend)
+    out = _result_like(i, membranes)
     if out.numel() == 0:
         return out
     if backend == "torch":
@@ -69,13 +73,12 @@ def launch_backward(i: Inputs, grad: Tensor, surrogate: Surrogate, wanted: Wante
         return wanted_only([torch.zeros_like(tensor) for tensor in i[:3]], wanted)
     if backend == "torch":
         return backward_in_torch(i, grad, surrogate, reference.membranes(i), wanted)
-    row = i.x[0]
-    grad = arranged(grad, (row.numel(), *row.stride()))
+    strides = i.x.stride()[1:]
+    grad = arranged(grad, (i.x.numel() // i.x.shape[0], *strides))
     grad_x = _like(i, i.x.shape[0], i.x.dtype) if wanted[0] else None
     if backend == "cpp":
-        grad_weight, grad_bias = (
-            torch.empty_like(p) if each else None for p, each in zip(i[1:3], wanted[1:], strict=True)
-        )
+        grad_weight = torch.empty_like(i.weight) if wanted[1] else None
+        grad_bias = torch.empty_like(i.bias) if wanted[2] else None
         _run_backward(i, grad, surrogate, backend, grad_x, grad_weight=grad_weight, grad_bias=grad_bias)
         return [grad_x, grad_weight, grad_bias]
     grad_h = _like(i, i.outputs, STATE[i.x.dtype])
@@ -113,7 +116,11 @@ def backward_in_torch(
 
 
 def fake_forward(i: Inputs, membranes: bool, backend: str | None) -> Tensor:
-    i = i._replace(x=dense(i.x, time=True))
+    return _result_like(i._replace(x=dense(i.x, time=True)), membranes)
+
+
+def _result_like(i: Inputs, membranes: bool) -> Tensor:
+    """The result for a dense x."""
     return _like(i, i.outputs, STATE[i.x.dtype] if membranes else i.x.dtype)
 
 

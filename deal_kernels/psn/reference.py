@@ -23,7 +23,7 @@ class Inputs(NamedTuple):
 
     x: Tensor  # [T, ...]
     weight: Tensor  # [T, T], or the same [k] weights for all steps
-    bias: Tensor  # [T], or [1] for all steps
+    bias: Tensor  # [T] or [T, 1], or one value for all steps
     band: int | None  # how many steps, the last its own, a step sees; None: all
     skipped: int  # steps of x, from the first, that have no output
 
@@ -66,7 +66,7 @@ def membranes(i: Inputs) -> Tensor:
         for s, inputs in enumerate(x):
             seeing = slice(None) if i.band is None else slice(s, s + i.band)
             h[seeing] = fused(i.weight[seeing, s, None], inputs, h[seeing])
-    return h + i.bias[:, None]
+    return h + i.bias.reshape(-1, 1)
 
 
 def gradients(i: Inputs, grad_h: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor | None, Tensor | None, Tensor]:
@@ -78,7 +78,8 @@ def gradients(i: Inputs, grad_h: Tensor, wanted: tuple[bool, bool]) -> tuple[Ten
             grad_x = _sliding_input_gradient(i, x, grad_h) if i.sliding else _kept(i.weight, i.band).T @ grad_h
         if wanted[1]:
             grad_weight = _sliding_weight_gradient(i, x, grad_h) if i.sliding else _kept(grad_h @ x.T, i.band)
-    return grad_x, grad_weight, grad_h.sum().reshape(1) if i.sliding else grad_h.sum(1)
+    grad_bias = grad_h.sum() if i.sliding else grad_h.sum(1)
+    return grad_x, grad_weight, grad_bias.reshape(i.bias.shape)
 
 
 def backward(

@@ -61,6 +61,18 @@ void run(int64_t steps, int64_t neurons, int64_t band, bool sliding, int64_t ski
                           grad_bias.data.get(), nullptr},
                          threads);
 
+  const Exact* const gradients[] = {&grad_x, &grad_weight, &grad_bias};
+  for (int wanted = 0; wanted < 3; ++wanted) {
+    const Exact alone(gradients[wanted]->count);
+    float* results[3] = {};
+    results[wanted] = alone.data.get();
+    kernels().psn_backward({a, Surrogate::atan, 2.0, 0.0, 0.0, grad.data.get(), results[0], results[1], results[2],
+                            nullptr},
+                           threads);
+    const float* const expected = gradients[wanted]->data.get();
+    expect_near("a gradient alone", a, alone, std::vector<double>(expected, expected + alone.count), 0);
+  }
+
   std::vector<double> h(size_t(outputs), 0), s(size_t(outputs), 0), gx(size_t(all), 0), gw(size_t(weights), 0),
       gb(size_t(biases), 0);
   for (int64_t t = skipped; t < steps; ++t)

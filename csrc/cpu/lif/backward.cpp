@@ -2,6 +2,7 @@
 // their starts, and from last to first to recompute the membrane potentials and to propagate the gradients.
 #include "../../types.h"
 
+#include "../common/dtype.h"
 #include "../common/kernels.h"
 #include "run.h"
 
@@ -249,12 +250,7 @@ void backward(const LifBackward& a, int threads) {
 }  // namespace
 
 void lif_backward(const LifBackward& a, int threads) {
-  switch (a.dtype) {
-    case DType::float32: return backward<float>(a, threads);
-    case DType::float16: return backward<Half>(a, threads);
-    case DType::bfloat16: return backward<BFloat>(a, threads);
-    case DType::float64: return backward<double>(a, threads);
-  }
+  with_type(a.dtype, [&](auto type) { backward<decltype(type)>(a, threads); });
 }
 
 }  // namespace DEAL_ISA

@@ -3,6 +3,7 @@
 // same for all vectors; the most expensive branches on it are taken outside of the loops.
 #include "../../types.h"
 
+#include "../common/dtype.h"
 #include "../common/kernels.h"
 #include "run.h"
 
@@ -138,12 +139,7 @@ void forward(const LifForward& a, int threads) {
 }  // namespace
 
 void lif_forward(const LifForward& a, int threads) {
-  switch (a.dtype) {
-    case DType::float32: return forward<float>(a, threads);
-    case DType::float16: return forward<Half>(a, threads);
-    case DType::bfloat16: return forward<BFloat>(a, threads);
-    case DType::float64: return forward<double>(a, threads);
-  }
+  with_type(a.dtype, [&](auto type) { forward<decltype(type)>(a, threads); });
 }
 
 }  // namespace DEAL_ISA

@@ -2,6 +2,7 @@
 // registers for all steps of the segment.
 #include "../../types.h"
 
+#include "../common/dtype.h"
 #include "../common/kernels.h"
 #include "tile.h"
 
@@ -66,12 +67,7 @@ void forward(const MultistateForward& a, int threads) {
 }  // namespace
 
 void multistate_forward(const MultistateForward& a, int threads) {
-  switch (a.dtype) {
-    case DType::float32: return forward<float>(a, threads);
-    case DType::float16: return forward<Half>(a, threads);
-    case DType::bfloat16: return forward<BFloat>(a, threads);
-    case DType::float64: return forward<double>(a, threads);
-  }
+  with_type(a.dtype, [&](auto type) { forward<decltype(type)>(a, threads); });
 }
 
 }  // namespace DEAL_ISA

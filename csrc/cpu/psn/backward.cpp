@@ -14,16 +14,13 @@ namespace {
 // Turns the gradients of the spikes into those of h.
 template <class T, class S>
 void to_membranes(const PsnBackward& a, const S* x, S* grad, const Tile& tile) {
-  using V = Wide<S>;
-  mix_inputs(a, x, tile, [&](int64_t t, const S* sums) DEAL_FLAT {
-    prefetch_next(static_cast<const T*>(a.x) + t * a.time_stride, tile);
-    prefetch_next(static_cast<const T*>(a.grad) + (t - a.skipped) * a.neurons, tile);
-    const S bias = bias_of_step<S>(a, t);
-    S* const row = grad + t * tile.width;
-    for (int i = 0; i < tile.width; i += V::lanes) {
-      const V h = read<V>(sums + i) + bias;
-      store(row + i, read<V>(row + i) * surrogate_slope<V>(a.surrogate, S(a.alpha), S(a.height), S(a.outside), h));
-    }
+  mix_inputs(a, x, tile, [&](int64_t t, int i, auto sums) DEAL_FLAT {
+    using V = decltype(sums);
+    prefetch_next<V>(static_cast<const T*>(a.x) + t * a.time_stride, tile, i);
+    prefetch_next<V>(static_cast<const T*>(a.grad) + (t - a.skipped) * a.neurons, tile, i);
+    const V h = sums + bias_of_step<S>(a, t);
+    S* const at = grad + t * tile.width + i;
+    store(at, read<V>(at) * surrogate_slope<V>(a.surrogate, S(a.alpha), S(a.height), S(a.outside), h));
   });
 }
 
@@ -31,9 +28,7 @@ template <class T, class S>
 void write_gradient(const PsnBackward& a, const S* grad_h, const Tile& tile, bool streaming) {
   T* const out = static_cast<T*>(a.grad_x) + tile.first;
   mix(a, [&](int64_t t) DEAL_FLAT { return outputs_of_step<S>(a, t); }, 0, grad_h, tile,
-      [&](int64_t t, const S* sums) DEAL_FLAT {
-        write_step(out + t * a.neurons, sums, tile, streaming, [](auto sum) DEAL_FLAT { return sum; });
-      });
+      [&](int64_t t, int i, auto sums) DEAL_FLAT { write_values(out + t * a.neurons, sums, tile, i, streaming); });
 }
 
 // The neurons of some chunks. `sums` holds those of all chunks; null: they are not wanted.

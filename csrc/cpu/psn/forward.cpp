@@ -21,14 +21,12 @@ void forward(const PsnForward& a, int threads) {
       const T* const source = static_cast<const T*>(a.x);
       read_steps(source, a.time_stride, a.steps, tile, x.get());
       O* const out = static_cast<O*>(a.out) + tile.first;
-      mix_inputs(a, x.get(), tile, [&](int64_t t, const S* sums) DEAL_FLAT {
-        const S bias = bias_of_step<S>(a, t);
-        prefetch_next(source + t * a.time_stride, tile);
+      mix_inputs(a, x.get(), tile, [&](int64_t t, int i, auto sums) DEAL_FLAT {
+        prefetch_next<decltype(sums)>(source + t * a.time_stride, tile, i);
+        const auto h = sums + bias_of_step<S>(a, t);
         O* const to = out + (t - a.skipped) * a.neurons;
-        if (a.membranes) write_step(to, sums, tile, streaming, [&](auto sum) DEAL_FLAT { return sum + bias; });
-        else
-          write_step(to, sums, tile, streaming,
-                     [&](auto sum) DEAL_FLAT { return select(sum + bias >= S(0), S(1), S(0)); });
+        if (a.membranes) write_values(to, h, tile, i, streaming);
+        else write_values(to, select(h >= S(0), S(1), S(0)), tile, i, streaming);
       });
     });
     if (streaming) stream_fence();

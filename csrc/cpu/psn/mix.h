@@ -50,32 +50,35 @@ void read_steps(const T* from, int64_t stride, int64_t steps, const Tile& tile, 
 
 // Prefetches a step of the next tile into the second-level cache. Called between the sums, it lets memory and
 // computation work at the same time.
-template <class T>
-DEAL_INLINE void prefetch_next(const T* step, const Tile& tile) {
+template <class V, class T>
+DEAL_INLINE void prefetch_next(const T* step, const Tile& tile, int i) {
   constexpr int line = 64 / int(sizeof(T)), second_level = 2;
-  for (int i = tile.width; i < 2 * tile.width; i += line) __builtin_prefetch(step + tile.first + i, 0, second_level);
+  const T* const next = step + tile.first + tile.width + i;
+  constexpr int lines = (V::lanes + line - 1) / line;
+  unrolled<lines>([&](int k) DEAL_FLAT { __builtin_prefetch(next + k * line, 0, second_level); });
 }
 
-// Writes value_of(sums) of the neurons of a tile.
-template <class T, class S, class ValueOf>
-DEAL_INLINE void write_step(T* to, const S* sums, const Tile& tile, bool streaming, const ValueOf& value_of) {
-  using V = Wide<S>;
-  int i = 0;
-  for (; i + V::lanes <= tile.neurons; i += V::lanes) {
-    const V values = value_of(read<V>(sums + i));
-    if (streaming) stream(to + i, values);
-    else store(to + i, values);
+// Writes values of the neurons of a tile from the i-th on.
+template <class T, class V>
+DEAL_INLINE void write_values(T* to, const V& values, const Tile& tile, int i, bool streaming) {
+  to += i;
+  if (i + V::lanes <= tile.neurons) {
+    if (streaming) stream(to, values);
+    else store(to, values);
+  } else if (i < tile.neurons) {
+    T some[V::lanes];
+    store(some, values);
+    // Not memcpy: around a call no sum would stay in a register.
+    for (int k = 0; k < tile.neurons - i; ++k) to[k] = some[k];
   }
-  if (i == tile.neurons) return;
-  T some[V::lanes];
-  store(some, value_of(read<V>(sums + i)));
-  __builtin_memcpy(to + i, some, sizeof(T) * size_t(tile.neurons - i));
 }
 
-// Writes the sums of R steps, [R, width], the first of which has the weights `row` and the others those `across` further
-// on, of the same inputs. The order of the additions is part of the definition, because it decides the bits.
-template <int R, class V, class S>
-__attribute__((noinline)) void mix_steps(const PsnRow<S>& row, int64_t across, const S* in, const Tile& tile, S* to) {
+// Calls take(step, i, sums) with the sums of the neurons from the i-th on, at R steps from t on. The first of them has
+// the weights `row` and the others those `across` further on, of the same inputs. The order of the additions is part of
+// the definition, because it decides the bits.
+template <int R, class V, class S, class Take>
+DEAL_INLINE void mix_steps(const PsnRow<S>& row, int64_t across, int64_t t, const S* in, const Tile& tile,
+                           const Take& take) {
   for (int i = 0; i < tile.width; i += V::lanes) {
     V sums[R] = {};
     const S* weight = &row(row.begin);
@@ -84,29 +87,24 @@ __attribute__((noinline)) void mix_steps(const PsnRow<S>& row, int64_t across, c
       const V input = read<V>(x);
       unrolled<R>([&](int r) DEAL_FLAT { sums[r] = fused(weight[r * across], input, sums[r]); });
     }
-    unrolled<R>([&](int r) DEAL_FLAT { store(to + r * tile.width + i, sums[r]); });
+    unrolled<R>([&](int r) DEAL_FLAT { take(t + r, i, sums[r]); });
   }
 }
 
-// Calls take(step, sums) for all steps from the first on. Steps with the same inputs are summed together, which loads
-// each input once for four of them.
+// Calls take(step, i, sums) for all steps from the first on and all neurons of a tile. Steps with the same inputs are
+// summed together, which loads each input once for four of them.
 template <class S, class RowOf, class Take>
 DEAL_INLINE void mix(const PsnInput& a, const RowOf& row_of, int64_t first, const S* in, const Tile& tile,
                      const Take& take) {
-  alignas(64) S sums[4 * kMost];
   int64_t t = first;
   for (; a.band == 0 && t + 4 <= a.steps; t += 4) {
     const PsnRow<S> row = row_of(t);
-    mix_steps<4, Pair<Pack<S>>>(row, row_of(t + 1).first - row.first, in, tile, sums);
-    for (int r = 0; r < 4; ++r) take(t + r, sums + r * tile.width);
+    mix_steps<4, Pair<Pack<S>>>(row, row_of(t + 1).first - row.first, t, in, tile, take);
   }
-  for (; t < a.steps; ++t) {
-    mix_steps<1, Pair<Pair<Pack<S>>>>(row_of(t), 0, in, tile, sums);
-    take(t, sums);
-  }
+  for (; t < a.steps; ++t) mix_steps<1, Pair<Pair<Pack<S>>>>(row_of(t), 0, t, in, tile, take);
 }
 
-// Calls take(step, sums) for all steps with an output, where h is the sum plus the bias of the step.
+// Calls take(step, i, sums) for all steps with an output, where h is the sum plus the bias of the step.
 template <class S, class Take>
 DEAL_INLINE void mix_inputs(const PsnInput& a, const S* x, const Tile& tile, const Take& take) {
   mix(a, [&](int64_t t) DEAL_FLAT { return inputs_of_step<S>(a, t); }, a.skipped, x, tile, take);

@@ -54,7 +54,6 @@ class ParameterSums {
 
   void add_lanes(const S* x, const S* grad_h, const Tile& tile) const {
     const int64_t T = a_.steps;
-    for (int64_t t = a_.skipped; t < T; ++t) add_bias(t, grad_h, tile);
     if (a_.band == 0) {
       int64_t t = 0;
       for (; t + 2 <= T; t += 2) add_row<2>(t, 0, T, x, grad_h, tile);
@@ -64,33 +63,34 @@ class ParameterSums {
     }
   }
 
-  void add_bias(int64_t t, const S* grad_h, const Tile& tile) const {
-    S* const target = at(weights_ + (a_.sliding ? 0 : t));
-    V total = load(target);
-    for (int i = 0; i < tile.width; i += V::lanes) total = total + load(grad_h + t * tile.width + i);
-    store(target, total);
-  }
-
-  // The weights of the inputs from begin to before end, in R steps.
+  // The bias, and the weights of the inputs from begin to before end, in R steps.
   template <int R>
   DEAL_INLINE void add_row(int64_t t, int64_t begin, int64_t end, const S* x, const S* grad_h, const Tile& tile) const {
     int64_t s = begin;
-    for (; s + 4 <= end; s += 4) add_block<R, 4>(t, s, x, grad_h, tile);
-    for (; s < end; ++s) add_block<R, 1>(t, s, x, grad_h, tile);
+    if (s + 4 <= end) add_block<R, 4, true>(t, s, x, grad_h, tile), s += 4;
+    else add_block<R, 1, true>(t, s, x, grad_h, tile), s += 1;
+    for (; s + 4 <= end; s += 4) add_block<R, 4, false>(t, s, x, grad_h, tile);
+    for (; s < end; ++s) add_block<R, 1, false>(t, s, x, grad_h, tile);
   }
 
-  template <int R, int C>
+  S* bias_at(int64_t t) const { return at(weights_ + (a_.sliding ? 0 : t)); }
+
+  // Sums that do not wait for each other are added in one loop: one alone takes as long as five.
+  template <int R, int C, bool bias>
   DEAL_INLINE void add_block(int64_t t, int64_t s, const S* x, const S* grad_h, const Tile& tile) const {
-    V total[R * C], grads[R];
+    V total[R * C], grads[R], biases[R];
+    if (bias) unrolled<R>([&](int r) DEAL_FLAT { biases[r] = load(bias_at(t + r)); });
     unrolled<R * C>([&](int k) DEAL_FLAT { total[k] = load(at(weight_of(t + k / C, s + k % C))); });
     for (int i = 0; i < tile.width; i += V::lanes) {
       unrolled<R>([&](int r) DEAL_FLAT { grads[r] = load(grad_h + (t + r) * tile.width + i); });
+      if (bias) unrolled<R>([&](int r) DEAL_FLAT { biases[r] = biases[r] + grads[r]; });
       unrolled<C>([&](int c) DEAL_FLAT {
         const V input = load(x + (s + c) * tile.width + i);
         unrolled<R>([&](int r) DEAL_FLAT { total[r * C + c] = fused(grads[r], input, total[r * C + c]); });
       });
     }
     unrolled<R * C>([&](int k) DEAL_FLAT { store(at(weight_of(t + k / C, s + k % C)), total[k]); });
+    if (bias) unrolled<R>([&](int r) DEAL_FLAT { store(bias_at(t + r), biases[r]); });
   }
 
   const PsnInput& a_;

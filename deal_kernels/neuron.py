@@ -43,7 +43,8 @@ class Neuron:
     def __init__(self, step: Step[Any], *, steps_at_once: int, compiled: bool) -> None:
         check_integer("steps_at_once", steps_at_once, 1)
         self.step, self.steps_at_once, self.compiled = step, steps_at_once, compiled
-        self._compiled_steps = torch.compile(_with_code_of_its_own(_run_steps)) if compiled else _run_steps
+        run_steps = _with_code_of_its_own(_run_steps)
+        self._compiled_steps = torch.compile(run_steps, fullgraph=True) if compiled else _run_steps
         self.name = getattr(step, "__name__", type(step).__name__)
         functools.update_wrapper(self, step, updated=())
 

@@ -58,14 +58,16 @@ class Surrogate(abc.ABC):
 
 def with_slope(spikes: Tensor, u: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
     """The spikes, with slope(u) as their derivative by u. Its own derivatives are those of the function `slope`."""
-    if torch.compiler.is_dynamo_compiling() and forward_ad._current_level >= 0:
+    if not torch.compiler.is_dynamo_compiling():
+        return _Spike.apply(u, spikes, slope)  # type: ignore[no-any-return]
+    if forward_ad._current_level >= 0:
         # The compiler would drop the tangents. It runs a frame that raises without compiling it.
         raise NotImplementedError("torch.compile does not differentiate spikes in forward mode")
-    return _Spike.apply(u, spikes, slope)  # type: ignore[no-any-return]
+    return _CompiledSpike.apply(u, spikes, slope)  # type: ignore[no-any-return]
 
 
-class _Spike(torch.autograd.Function):
-    generate_vmap_rule = True
+class _CompiledSpike(torch.autograd.Function):
+    """What torch.compile takes into one graph: it does not with a jvp or a rule for vmap."""
 
     @staticmethod
     def forward(u: Tensor, spikes: Tensor, slope: Callable[[Tensor], Tensor]) -> Tensor:
@@ -75,12 +77,20 @@ class _Spike(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         u, _, ctx.slope = inputs
         ctx.save_for_backward(u)
-        ctx.save_for_forward(u)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (u,) = ctx.saved_tensors
         return grad * ctx.slope(u), None, None
+
+
+class _Spike(_CompiledSpike):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _CompiledSpike.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[0])
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:

@@ -198,7 +198,7 @@ def run(neuron: Any, forward: Any, x: Tensor) -> Tensor:
     if x.dim() <= axis or x.shape[axis] == 0:
         raise Unlike("x has no time steps")
     chosen = settings(neuron, forward, x.shape[axis])
-    spikes = lif(x, time_axis=axis, **chosen)
+    spikes = lif(x.transpose(0, axis), **chosen).transpose(0, axis)
     return spikes if axis == 0 else spikes.contiguous()
 
 

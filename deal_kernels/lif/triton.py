@@ -76,30 +76,24 @@ def norm_of(mean, scale, shift, channels, inner, first, KIND: tl.constexpr, BLOC
 
 
 @triton.jit
-def moved(p, by):
-    """An optional pointer, advanced."""
-    return None if p is None else p + by
-
-
-@triton.jit
-def load_row(x, shortcut, lane, inside):
-    """A row of x and, if there is one, of the shortcut."""
+def load_row(x, shortcut, by, lane, inside):
+    """A row of x and, if there is one, that of the shortcut, `by` elements on."""
     if shortcut is None:
         return (tl.load(x + lane, mask=inside),)
     else:
-        return tl.load(x + lane, mask=inside), tl.load(shortcut + lane, mask=inside)
+        return tl.load(x + lane, mask=inside), tl.load(shortcut + by + lane, mask=inside)
 
 
 @triton.jit
 def segment_rows(x, shortcut, lane, left, stride, shortcut_stride, step, steps, SEGMENT: tl.constexpr):
     """A tuple of the rows from `step` on, all their loads in flight at once."""
     x += step * stride
-    shortcut = moved(shortcut, step * shortcut_stride)
+    by = step * shortcut_stride
     rows = ()
     for k in tl.static_range(SEGMENT):
-        rows += (load_row(x, shortcut, lane, inside_if(step + k < steps, lane, left)),)
+        rows += (load_row(x, shortcut, by, lane, inside_if(step + k < steps, lane, left)),)
         x += stride
-        shortcut = moved(shortcut, shortcut_stride)
+        by += shortcut_stride
     return rows
 
 
@@ -136,7 +130,8 @@ def forward_kernel(
     threshold = parameter(threshold, threshold_channels, threshold_inner, first, THRESHOLD, BLOCK)
     reset_to, amount = number(reset_to), number(amount) if OWN_AMOUNT else threshold
     norm = norm_of(mean, norm_scale, shift, channels, inner, first, NORM, BLOCK)
-    shortcut = moved(shortcut, place)
+    if shortcut is not None:
+        shortcut += place
     rest, levels, scale = number(rest), number(levels), number(scale)
     width = (neurons + 7) // 8
     byte = tl.arange(0, BLOCK // 8)
@@ -148,13 +143,12 @@ def forward_kernel(
 
     v = initial_state(v0, rest, first, lane, inside, BLOCK)
     count = tl.zeros([BLOCK], tl.float32)
-    following = load_row(x, shortcut, lane, inside)
+    following = load_row(x, shortcut, 0, lane, inside)
     for t in range(steps):
         # The next step is called for before a store of this one, which the compiler moves no load across.
         row = following
         x += time_stride
-        added = moved(shortcut, (t + 1) * shortcut_stride)
-        following = load_row(x, added, lane, inside_if(t + 1 < steps, lane, left))
+        following = load_row(x, shortcut, (t + 1) * shortcut_stride, lane, inside_if(t + 1 < steps, lane, left))
         y = current(row, norm)
         h, s, v = advance(v, y, decay, threshold, rest, reset_to, amount, levels, CHARGE, RATE, FIRE, RESET)
         if OUTPUT == "spikes":
@@ -199,7 +193,8 @@ def backward_kernel(
     threshold = parameter(threshold, threshold_channels, threshold_inner, first, THRESHOLD, BLOCK)
     reset_to, amount = number(reset_to), number(amount) if OWN_AMOUNT else threshold
     norm = norm_of(mean, norm_scale, shift, channels, inner, first, NORM, BLOCK)
-    shortcut = moved(shortcut, place)
+    if shortcut is not None:
+        shortcut += place
     rest, levels, scale = number(rest), number(levels), number(scale)
     alpha, height, outside = number(alpha), number(height), number(outside)
     steps = steps.to(tl.int64)
@@ -207,7 +202,8 @@ def backward_kernel(
     x += place
     grad += first if OUTPUT == "mean" else place
     grad_x += place
-    slopes = moved(slopes, place)
+    if slopes is not None:
+        slopes += place
     if starts is not None:
         starts += first
 
@@ -293,7 +289,7 @@ def backward_kernel(
         tl.store(grad_x + lane, sum_x.to(grad_x.dtype.element_ty), mask=inside)
     if norm_sums is not None:
         if CONSTANT:
-            sum_product = sum_x * centred(load_row(x, None, lane, inside), norm)
+            sum_product = sum_x * centred(load_row(x, None, 0, lane, inside), norm)
         norm_sums += first
         tl.store(norm_sums + lane, sum_x, mask=inside)
         tl.store(norm_sums + neurons + lane, sum_product, mask=inside)

@@ -1,5 +1,6 @@
 """The CUDA kernels' own source, compiled to run on a CPU, and the tensors they are run on."""
 
+import contextlib
 import functools
 import importlib.util
 import math
@@ -83,16 +84,22 @@ class Emulated(Kernels):
 
     emulated = True
 
-    def __init__(self, module, device=0):
-        super().__init__(module)
-        self.device = device
-
     def run(self, kernel, **fields):
         call = self.call(kernel, **fields)
         tensors = GuardedTensors()
         workspace = tensors.result(self.module.cuda.workspace(call), dtype=torch.uint8)
-        getattr(self.module.cuda, kernel)(call, workspace.data_ptr(), self.device, 0)
+        getattr(self.module.cuda, kernel)(call, workspace.data_ptr(), 0)
         tensors.check()
+
+
+@contextlib.contextmanager
+def installed(module, driver=13000, image=True):
+    """The emulated kernels with this version of the driver, and with code for the device or without."""
+    module.installed(driver, image)
+    try:
+        yield
+    finally:
+        module.installed(13000, True)
 
 
 class GuardedTensors:

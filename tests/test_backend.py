@@ -15,6 +15,7 @@ from workers import Spikes
 
 import deal_kernels
 from deal_kernels import backend
+from deal_kernels._common.dispatch import run_compiled
 from deal_kernels.lif import lif
 
 ISAS = ("baseline", "avx2", "avx512")
@@ -62,6 +63,7 @@ def test_without_the_extension_torch_serves():
 import sys
 sys.modules["deal_kernels._C"] = None
 import torch, deal_kernels
+from deal_kernels._common.dispatch import run_compiled
 from deal_kernels.lif import lif
 x = torch.randn(4, 8, requires_grad=True)
 lif(x).sum().backward()
@@ -113,6 +115,18 @@ def test_auto_leaves_cuda_where_its_kernels_cannot_run(two_gpus, monkeypatch):
     assert backend.choose(None, "cuda:0", torch.float32) == "triton"
     with pytest.raises(RuntimeError, match="backend 'cuda' cannot run: no kernel image"):
         backend.choose("cuda", "cuda:0", torch.float32)
+
+
+def test_a_kernel_is_launched_with_the_device_of_its_tensor_current(two_gpus, monkeypatch):
+    """By torch, which leaves no context on the device that was current before."""
+    launched = []
+    current = contextlib.contextmanager(lambda x: (yield launched.append("current")))
+    monkeypatch.setattr(torch.cuda, "device_of", current)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: types.SimpleNamespace(cuda_stream=7))
+    compiled = types.SimpleNamespace(workspace=lambda call: 0, kernel=lambda *arguments: launched.append(arguments))
+    monkeypatch.setattr(backend, "_loaded", lambda: (types.SimpleNamespace(cuda=compiled), None))
+    run_compiled("kernel", "call", torch.zeros(1), "cuda")
+    assert launched == ["current", ("call", 0, 7)]
 
 
 def test_an_old_triton_is_refused(two_gpus, monkeypatch):

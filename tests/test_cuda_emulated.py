@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from cuda_emulation import HALVES, Compiled, Emulated, GuardedTensors, library
+from cuda_emulation import HALVES, Compiled, Emulated, GuardedTensors, installed, library
 
 CHARGES = ("decay_input", "decay", "beta")
 FIRES = ("ge", "gt", "levels")
@@ -295,8 +295,8 @@ def test_bits_past_the_last_neuron_are_zero(emulated):
 def test_errors_name_what_is_missing(emulated):
     with pytest.raises(RuntimeError, match="float64"):
         forward(emulated, SimpleNamespace(**vars(layer()) | {"dtype": torch.float64}))
-    with pytest.raises(RuntimeError, match="invalid device"):
-        forward(Emulated(emulated.module, device=5), layer())
+    with installed(emulated.module, image=False), pytest.raises(RuntimeError, match="no kernel image"):
+        forward(emulated, layer())
 
 
 @pytest.mark.parametrize(
@@ -308,13 +308,5 @@ def test_errors_name_what_is_missing(emulated):
     ],
 )  # fmt: skip
 def test_a_device_that_cannot_run_the_kernels_is_known_before(emulated, driver, image, said):
-    emulated.module.installed(driver, image)
-    try:
+    with installed(emulated.module, driver, image):
         assert emulated.module.cuda.problem() == said
-    finally:
-        emulated.module.installed(13000, True)
-
-
-def test_device_is_current_only_while_launching(emulated):
-    forward(Emulated(emulated.module, device=1), layer())
-    assert emulated.module.device() == 0

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cuda_emulation import HALVES, Compiled, Emulated, GuardedTensors, library
+from cuda_emulation import HALVES, Compiled, Emulated, GuardedTensors, installed, library
 from ssim_oracle import images
 
 C1, C2 = 1e-4, 9e-4
@@ -79,5 +79,5 @@ def test_gradient_of_the_map(emulated, margin):
 def test_errors_name_what_is_missing(emulated):
     with pytest.raises(RuntimeError, match="float64"):
         both(emulated, (1, 4, 4), torch.float64, 0, (False, False))
-    with pytest.raises(RuntimeError, match="invalid device"):
-        both(Emulated(emulated.module, device=5), (1, 4, 4), torch.float32, 0, (False, False))
+    with installed(emulated.module, image=False), pytest.raises(RuntimeError, match="no kernel image"):
+        both(emulated, (1, 4, 4), torch.float32, 0, (False, False))

@@ -25,14 +25,14 @@ void define_cpu(py::module_& m, const char* name, void (*Kernels::*kernel)(const
   m.def(name, [kernel](const Bound& call, int threads) { (kernels().*kernel)(call, threads); }, ReleaseGil());
 }
 
-// Defines kernel(call, workspace, device, stream), and workspace(call): how many bytes that is.
+// Defines kernel(call, workspace, stream), and workspace(call): how many bytes that is.
 template <class Bound, class Call>
-void define_cuda(py::module_& m, const char* name, const char* (*kernel)(const Call&, void*, int, CUstream_st*)) {
+void define_cuda(py::module_& m, const char* name, const char* (*kernel)(const Call&, void*, CUstream_st*)) {
   m.def(
       name,
-      [kernel](const Bound& call, Address workspace, int device, Address stream) {
+      [kernel](const Bound& call, Address workspace, Address stream) {
         const char* const error =
-            kernel(call, reinterpret_cast<void*>(workspace), device, reinterpret_cast<CUstream_st*>(stream));
+            kernel(call, reinterpret_cast<void*>(workspace), reinterpret_cast<CUstream_st*>(stream));
         if (error) throw std::runtime_error(error);
       },
       ReleaseGil());

@@ -136,5 +136,6 @@ def run_compiled(kernel: str, call: Any, x: Tensor, backend: str) -> None:
         return
     size = compiled.cuda.workspace(call)
     workspace = x.new_empty(size, dtype=torch.uint8) if size else None
-    stream = torch.cuda.current_stream(x.device).cuda_stream
-    getattr(compiled.cuda, kernel)(call, address(workspace), x.device.index, stream)
+    with torch.cuda.device_of(x):
+        stream = torch.cuda.current_stream().cuda_stream
+        getattr(compiled.cuda, kernel)(call, address(workspace), stream)

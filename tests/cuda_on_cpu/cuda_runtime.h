@@ -43,7 +43,6 @@ struct CUstream_st;
 using cudaStream_t = CUstream_st*;
 enum cudaError_t {
   cudaSuccess = 0,
-  cudaErrorInvalidDevice = 101,
   cudaErrorNoKernelImageForDevice = 209,
   cudaErrorIllegalAddress = 700,
   cudaErrorLaunchFailure = 719,
@@ -52,19 +51,7 @@ enum cudaError_t {
 inline const char* cudaGetErrorString(cudaError_t code) {
   if (code == cudaErrorLaunchFailure) return "threads wait for others that have ended";
   if (code == cudaErrorNoKernelImageForDevice) return "no kernel image is available for execution on the device";
-  return code == cudaErrorInvalidDevice ? "invalid device ordinal" : "an illegal memory access was encountered";
-}
-
-// A machine of two devices.
-inline int current_device = 0;
-inline cudaError_t cudaGetDevice(int* device) {
-  *device = current_device;
-  return cudaSuccess;
-}
-inline cudaError_t cudaSetDevice(int device) {
-  if (device < 0 || device > 1) return cudaErrorInvalidDevice;
-  current_device = device;
-  return cudaSuccess;
+  return "an illegal memory access was encountered";
 }
 
 // What is installed, and whether there is code for the device.
@@ -128,6 +115,7 @@ cudaError_t cudaLaunchKernel(void (*kernel)(Arguments), dim3 grid, dim3 block, v
                              cudaStream_t) {
   unsigned char* const memory = reinterpret_cast<unsigned char*>(deal::cuda::shared_words);
   constexpr size_t most = sizeof deal::cuda::shared_words;
+  if (!has_image) return cudaErrorNoKernelImageForDevice;
   if (bytes > most || block.x > sizeof threads / sizeof *threads) return cudaErrorIllegalAddress;
   gridDim = grid;
   blockDim = block;

@@ -30,7 +30,6 @@ PYBIND11_MODULE(emulated, m) {
   define_tdbn_cuda(cuda);
   define_degradation_cuda(cuda);
   define_ssim_cuda(cuda);
-  m.def("device", [] { return current_device; });
   cuda.def("problem", &deal::cuda::problem);
   m.def("installed", [](int driver, bool image) {
     driver_version = driver;

@@ -27,19 +27,19 @@ inline int64_t workspace_bytes(const TdbnNormalise&) { return 0; }
 inline int64_t workspace_bytes(const TdbnGradient&) { return 0; }
 inline int64_t workspace_bytes(const Ssim&) { return 0; }
 
-const char* lif_forward(const LifForward&, void* workspace, int device, CUstream_st*);
-const char* lif_backward(const LifBackward&, void* workspace, int device, CUstream_st*);
-const char* psn_forward(const PsnForward&, void* workspace, int device, CUstream_st*);
-const char* psn_backward(const PsnBackward&, void* workspace, int device, CUstream_st*);
-const char* multistate_forward(const MultistateForward&, void* workspace, int device, CUstream_st*);
-const char* multistate_backward(const MultistateBackward&, void* workspace, int device, CUstream_st*);
-const char* tdbn_moments(const TdbnMoments&, void* workspace, int device, CUstream_st*);
-const char* tdbn_normalise(const TdbnNormalise&, void* workspace, int device, CUstream_st*);
-const char* tdbn_gradient_sums(const TdbnGradientSums&, void* workspace, int device, CUstream_st*);
-const char* tdbn_gradient(const TdbnGradient&, void* workspace, int device, CUstream_st*);
-const char* degradation_forward(const DegradationForward&, void* workspace, int device, CUstream_st*);
-const char* degradation_backward(const DegradationBackward&, void* workspace, int device, CUstream_st*);
-const char* ssim(const Ssim&, void* workspace, int device, CUstream_st*);
+const char* lif_forward(const LifForward&, void* workspace, CUstream_st*);
+const char* lif_backward(const LifBackward&, void* workspace, CUstream_st*);
+const char* psn_forward(const PsnForward&, void* workspace, CUstream_st*);
+const char* psn_backward(const PsnBackward&, void* workspace, CUstream_st*);
+const char* multistate_forward(const MultistateForward&, void* workspace, CUstream_st*);
+const char* multistate_backward(const MultistateBackward&, void* workspace, CUstream_st*);
+const char* tdbn_moments(const TdbnMoments&, void* workspace, CUstream_st*);
+const char* tdbn_normalise(const TdbnNormalise&, void* workspace, CUstream_st*);
+const char* tdbn_gradient_sums(const TdbnGradientSums&, void* workspace, CUstream_st*);
+const char* tdbn_gradient(const TdbnGradient&, void* workspace, CUstream_st*);
+const char* degradation_forward(const DegradationForward&, void* workspace, CUstream_st*);
+const char* degradation_backward(const DegradationBackward&, void* workspace, CUstream_st*);
+const char* ssim(const Ssim&, void* workspace, CUstream_st*);
 
 // How many values ssim() writes as the loss, which is their sum plus the offset.
 int64_t ssim_parts(const Ssim&);

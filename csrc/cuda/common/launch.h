@@ -1,4 +1,4 @@
-// Kernel launches: the device, the grid and error messages.
+// Kernel launches: the grid and error messages. The caller has made the device current.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -11,34 +11,10 @@ constexpr int kBlock = 128;  // threads of a block; small blocks spread a small 
 
 inline const char* error_of(cudaError_t code) { return code == cudaSuccess ? nullptr : cudaGetErrorString(code); }
 
-// Makes a device current and restores the previous one at the end of its scope.
-class DeviceGuard {
- public:
-  explicit DeviceGuard(int device) {
-    error = cudaGetDevice(&previous_);
-    changed_ = error == cudaSuccess && previous_ != device;
-    if (changed_) error = cudaSetDevice(device);
-  }
-  ~DeviceGuard() {
-    if (changed_) cudaSetDevice(previous_);
-  }
-  DeviceGuard(const DeviceGuard&) = delete;
-  DeviceGuard& operator=(const DeviceGuard&) = delete;
-
-  cudaError_t error;
-
- private:
-  int previous_ = 0;
-  bool changed_ = false;
-};
-
 // Launches a kernel on at least `threads` threads, with `bytes` bytes of shared memory per thread. It never waits and
 // never allocates, so a CUDA graph can capture it.
 template <class Arguments>
-const char* launch(void (*kernel)(Arguments), Arguments arguments, int64_t threads, int bytes, int device,
-                   cudaStream_t stream) {
-  const DeviceGuard guard(device);
-  if (guard.error != cudaSuccess) return error_of(guard.error);
+const char* launch(void (*kernel)(Arguments), Arguments arguments, int64_t threads, int bytes, cudaStream_t stream) {
   const int64_t blocks = (threads + kBlock - 1) / kBlock;
   if (blocks > INT32_MAX) return "a CUDA grid has no room for so many neurons";
   void* pointers[] = {&arguments};

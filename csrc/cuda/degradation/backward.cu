@@ -189,7 +189,7 @@ int64_t workspace_bytes(const DegradationBackward& a) {
   return pieces.bytes;
 }
 
-const char* degradation_backward(const DegradationBackward& call, void* workspace, int device, CUstream_st* stream) {
+const char* degradation_backward(const DegradationBackward& call, void* workspace, CUstream_st* stream) {
   const DegradationInput& a = call;
   if (const char* error = refused(a)) return error;
   Plan plan(a);
@@ -198,7 +198,7 @@ const char* degradation_backward(const DegradationBackward& call, void* workspac
   Stage& s = plan.all;
   const int64_t blocks = s.batch * s.blocks;
   const auto through = [&](int64_t stage) { return s.contrast ? scratch.through + stage * blocks : nullptr; };
-  const char* error = prepare(s, device, stream);
+  const char* error = prepare(s, stream);
   for (int64_t stage = a.stages - 1; stage >= 0 && !error; --stage) {
     const bool direct = stage == 0 && !(s.contrast && call.grad_x);
     s.stage = stage;
@@ -209,19 +209,19 @@ const char* degradation_backward(const DegradationBackward& call, void* workspac
     s.result = direct ? call.grad_x : scratch.grads[stage % 2];
     s.through = through(stage);
     s.dots = call.grad_weights ? scratch.dots + stage * blocks * s.operations : nullptr;
-    if (s.looks) error = launch(look_back, s, plan.threads(), int(sizeof(double)), device, stream);
-    if (!error) error = launch(mix_back, s, plan.threads(), bytes_of_thread(s.channels), device, stream);
+    if (s.looks) error = launch(look_back, s, plan.threads(), int(sizeof(double)), stream);
+    if (!error) error = launch(mix_back, s, plan.threads(), bytes_of_thread(s.channels), stream);
   }
   if (!error && s.contrast && call.grad_x) {
     s.image = {DType::float32, scratch.grads[0], through(0)};
     s.result_dtype = a.dtype;
     s.result = call.grad_x;
-    error = launch(finish, s, plan.threads(), int(sizeof(double)), device, stream);
+    error = launch(finish, s, plan.threads(), int(sizeof(double)), stream);
   }
   if (error || !call.grad_weights) return error;
   s.dots = scratch.dots;
   s.result = call.grad_weights;
-  return launch(weigh, s, s.stages * s.batch * s.operations * kBlock, int(sizeof(double)), device, stream);
+  return launch(weigh, s, s.stages * s.batch * s.operations * kBlock, int(sizeof(double)), stream);
 }
 
 }  // namespace cuda

@@ -240,15 +240,15 @@ __global__ void __launch_bounds__(kBlock) mix(const Stage s) {
   }
 }
 
-const char* run_stage(const Stage& s, int64_t threads, int device, CUstream_st* stream) {
-  const char* const error = s.looks ? launch(look, s, threads, kBytesOfSums / kBlock, device, stream) : nullptr;
-  return error ? error : launch(mix, s, threads, bytes_of_thread(s.channels), device, stream);
+const char* run_stage(const Stage& s, int64_t threads, CUstream_st* stream) {
+  const char* const error = s.looks ? launch(look, s, threads, kBytesOfSums / kBlock, stream) : nullptr;
+  return error ? error : launch(mix, s, threads, bytes_of_thread(s.channels), stream);
 }
 
 }  // namespace
 
-const char* prepare(const Stage& s, int device, CUstream_st* stream) {
-  return s.taps_needed ? launch(find_taps, s, s.batch * s.stages, 0, device, stream) : nullptr;
+const char* prepare(const Stage& s, CUstream_st* stream) {
+  return s.taps_needed ? launch(find_taps, s, s.batch * s.stages, 0, stream) : nullptr;
 }
 
 int64_t workspace_bytes(const DegradationForward& a) {
@@ -259,7 +259,7 @@ int64_t workspace_bytes(const DegradationForward& a) {
   return pieces.bytes;
 }
 
-const char* degradation_forward(const DegradationForward& call, void* workspace, int device, CUstream_st* stream) {
+const char* degradation_forward(const DegradationForward& call, void* workspace, CUstream_st* stream) {
   const DegradationInput& a = call;
   if (const char* error = refused(a)) return error;
   Plan plan(a);
@@ -274,14 +274,14 @@ const char* degradation_forward(const DegradationForward& call, void* workspace,
     return (a.stages - 1 - stage) % 2 ? between : call.y;
   };
   const void* image = a.x;
-  const char* error = prepare(plan.all, device, stream);
+  const char* error = prepare(plan.all, stream);
   for (int64_t stage = 0; stage < a.stages && !error; ++stage) {
     Stage& s = plan.all;
     s.stage = stage;
     s.image = {a.dtype, image, nullptr};
     s.result_dtype = a.dtype;
     s.result = result(stage);
-    error = run_stage(s, plan.threads(), device, stream);
+    error = run_stage(s, plan.threads(), stream);
     image = s.result;
   }
   return error;

@@ -7,7 +7,7 @@ namespace deal {
 namespace cuda {
 
 // Launches what is computed once for all stages.
-const char* prepare(const Stage&, int device, CUstream_st*);
+const char* prepare(const Stage&, CUstream_st*);
 
 namespace {
 

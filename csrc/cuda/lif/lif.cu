@@ -264,17 +264,17 @@ bool allows_all(int W, const LifBackward& a, const float* starts) {
 
 // Launches a kernel whose threads have `each` neurons and `bytes` bytes of shared memory.
 template <class Lif>
-const char* launch_lif(void (*kernel)(Arguments<Lif>), int each, int bytes, const Lif& a, float* starts, int device,
+const char* launch_lif(void (*kernel)(Arguments<Lif>), int each, int bytes, const Lif& a, float* starts,
                        cudaStream_t stream) {
   const Arguments<Lif> arguments = {a, numbers_of(a.neuron), starts};
-  return launch(kernel, arguments, (a.neurons + each - 1) / each, bytes, device, stream);
+  return launch(kernel, arguments, (a.neurons + each - 1) / each, bytes, stream);
 }
 
 template <template <class, int> class Source, class T>
-const char* launch_forward(const LifForward& a, int device, cudaStream_t stream) {
+const char* launch_forward(const LifForward& a, cudaStream_t stream) {
   const bool wide = allows_all<T>(kWide, a);
   const auto run = [&](void (*kernel)(Arguments<LifForward>), int each) {
-    return launch_lif(kernel, each, 0, a, nullptr, device, stream);
+    return launch_lif(kernel, each, 0, a, nullptr, stream);
   };
   if (a.output == Output::packed)
     return run(wide ? forward<Source, T, kByte, kWide, Output::packed> : forward<Source, T, kByte, 1, Output::packed>,
@@ -287,28 +287,27 @@ const char* launch_forward(const LifForward& a, int device, cudaStream_t stream)
 }
 
 template <template <class, int> class Source, class T, int L>
-const char* launch_backward(const LifBackward& a, float* starts, int device, cudaStream_t stream) {
+const char* launch_backward(const LifBackward& a, float* starts, cudaStream_t stream) {
   // A thread with one neuron has registers to spare, so one kernel serves both cases.
   const bool shares = L == 1 || a.grad_decay || a.grad_threshold;
   const auto kernel = shares ? backward<Source, T, L, true> : backward<Source, T, L, L == 1>;
   const int columns = L == 1 && a.neuron.reset > Reset::none ? 2 : 1;
   const int bytes = columns * at_most(kSegment, int(a.steps)) * L * int(sizeof(float));
-  return launch_lif(kernel, L, bytes, a, starts, device, stream);
+  return launch_lif(kernel, L, bytes, a, starts, stream);
 }
 
 template <template <class, int> class Source, class T>
-const char* launch_backward(const LifBackward& a, float* starts, int device, cudaStream_t stream) {
-  return allows_all<T>(kWide, a, starts) ? launch_backward<Source, T, kWide>(a, starts, device, stream)
-                                         : launch_backward<Source, T, 1>(a, starts, device, stream);
+const char* launch_backward(const LifBackward& a, float* starts, cudaStream_t stream) {
+  return allows_all<T>(kWide, a, starts) ? launch_backward<Source, T, kWide>(a, starts, stream)
+                                         : launch_backward<Source, T, 1>(a, starts, stream);
 }
 
 }  // namespace
 
-const char* lif_forward(const LifForward& a, void*, int device, CUstream_st* stream) {
+const char* lif_forward(const LifForward& a, void*, CUstream_st* stream) {
   return with_type(a.dtype, [&](auto type) {
     using T = decltype(type);
-    return a.norm.mean.data ? launch_forward<Normalised, T>(a, device, stream)
-                            : launch_forward<Direct, T>(a, device, stream);
+    return a.norm.mean.data ? launch_forward<Normalised, T>(a, stream) : launch_forward<Direct, T>(a, stream);
   });
 }
 
@@ -317,12 +316,12 @@ int64_t workspace_bytes(const LifBackward& a) {
   return a.steps > kSegment ? (a.steps + kSegment - 1) / kSegment * a.neurons * int64_t(sizeof(float)) : 0;
 }
 
-const char* lif_backward(const LifBackward& a, void* workspace, int device, CUstream_st* stream) {
+const char* lif_backward(const LifBackward& a, void* workspace, CUstream_st* stream) {
   float* const starts = static_cast<float*>(workspace);
   return with_type(a.dtype, [&](auto type) {
     using T = decltype(type);
-    return a.norm.mean.data ? launch_backward<Normalised, T>(a, starts, device, stream)
-                            : launch_backward<Direct, T>(a, starts, device, stream);
+    return a.norm.mean.data ? launch_backward<Normalised, T>(a, starts, stream)
+                            : launch_backward<Direct, T>(a, starts, stream);
   });
 }
 

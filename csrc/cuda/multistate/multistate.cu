@@ -159,21 +159,19 @@ __global__ void __launch_bounds__(kBlock) backward(const Arguments<MultistateBac
 }
 
 template <class Call>
-const char* launch_each(void (*kernel)(Arguments<Call>), const Call& a, float* starts, int bytes, int device,
-                        cudaStream_t stream) {
-  return launch(kernel, Arguments<Call>{a, numbers_of(a.neuron), Window<float>(a), starts}, a.neurons, bytes, device,
-                stream);
+const char* launch_each(void (*kernel)(Arguments<Call>), const Call& a, float* starts, int bytes, cudaStream_t stream) {
+  return launch(kernel, Arguments<Call>{a, numbers_of(a.neuron), Window<float>(a), starts}, a.neurons, bytes, stream);
 }
 
 int states_of(const MultistateInput& a) { return a.model == Model::lsnn ? 3 : 2; }
 
 }  // namespace
 
-const char* multistate_forward(const MultistateForward& a, void*, int device, CUstream_st* stream) {
+const char* multistate_forward(const MultistateForward& a, void*, CUstream_st* stream) {
   return with_type(a.dtype, [&](auto type) {
     return with_model(a.model, [&](auto of) {
       using M = typename decltype(of)::template model<float>;
-      return launch_each(forward<M, decltype(type)>, a, nullptr, 0, device, stream);
+      return launch_each(forward<M, decltype(type)>, a, nullptr, 0, stream);
     });
   });
 }
@@ -184,12 +182,12 @@ int64_t workspace_bytes(const MultistateBackward& a) {
   return segments > 1 ? segments * states_of(a) * a.neurons * int64_t(sizeof(float)) : 0;
 }
 
-const char* multistate_backward(const MultistateBackward& a, void* workspace, int device, CUstream_st* stream) {
+const char* multistate_backward(const MultistateBackward& a, void* workspace, CUstream_st* stream) {
   const int bytes = states_of(a) * at_most(kSegment, int(a.steps)) * int(sizeof(float));
   return with_type(a.dtype, [&](auto type) {
     return with_model(a.model, [&](auto of) {
       using M = typename decltype(of)::template model<float>;
-      return launch_each(backward<M, decltype(type)>, a, static_cast<float*>(workspace), bytes, device, stream);
+      return launch_each(backward<M, decltype(type)>, a, static_cast<float*>(workspace), bytes, stream);
     });
   });
 }

@@ -113,11 +113,11 @@ __global__ void __launch_bounds__(kBlock, kResident) gradient_of_x(const Argumen
 
 // Launches a kernel whose threads have `each` neurons, for so many steps.
 template <class Psn>
-const char* launch_psn(void (*kernel)(Arguments<Psn>), Arguments<Psn> arguments, int each, int64_t steps, int device,
+const char* launch_psn(void (*kernel)(Arguments<Psn>), Arguments<Psn> arguments, int each, int64_t steps,
                        cudaStream_t stream) {
   const int64_t neurons = int64_t(kBlock) * each, groups = (steps + kSums - 1) / kSums;
   arguments.blocks = (arguments.psn.neurons + neurons - 1) / neurons;
-  return launch(kernel, arguments, groups * arguments.blocks * kBlock, 0, device, stream);
+  return launch(kernel, arguments, groups * arguments.blocks * kBlock, 0, stream);
 }
 
 // Whether every row starts at a word boundary and consists of whole words.
@@ -125,17 +125,16 @@ bool allows_rows(const PsnInput& a) { return a.neurons % kWide == 0 && a.time_st
 
 }  // namespace
 
-const char* psn_forward(const PsnForward& a, void*, int device, CUstream_st* stream) {
+const char* psn_forward(const PsnForward& a, void*, CUstream_st* stream) {
   return with_type(a.dtype, [&](auto type) {
     using T = decltype(type);
     const bool aligned = a.membranes ? allows<float>(kWide, a.out) : allows<T>(kWide, a.out);
     const bool wide = allows_rows(a) && allows<T>(kWide, a.x) && aligned;
-    return launch_psn(wide ? forward<T, kWide> : forward<T, 1>, {a}, wide ? kWide : 1, a.steps - a.skipped, device,
-                      stream);
+    return launch_psn(wide ? forward<T, kWide> : forward<T, 1>, {a}, wide ? kWide : 1, a.steps - a.skipped, stream);
   });
 }
 
-const char* psn_backward(const PsnBackward& a, void*, int device, CUstream_st* stream) {
+const char* psn_backward(const PsnBackward& a, void*, CUstream_st* stream) {
   return with_type(a.dtype, [&](auto type) {
     using T = decltype(type);
     const bool wide = allows_rows(a) && allows<T>(kWide, a.x) && allows<T>(kWide, a.grad) &&
@@ -143,9 +142,9 @@ const char* psn_backward(const PsnBackward& a, void*, int device, CUstream_st* s
     const Arguments<PsnBackward> arguments = {a, 0, float(a.alpha), float(a.height), float(a.outside)};
     const int each = wide ? kWide : 1;
     const char* const error = launch_psn(wide ? gradient_of_h<T, kWide> : gradient_of_h<T, 1>, arguments, each,
-                                         a.steps - a.skipped, device, stream);
+                                         a.steps - a.skipped, stream);
     if (error || !a.grad_x) return error;
-    return launch_psn(wide ? gradient_of_x<T, kWide> : gradient_of_x<T, 1>, arguments, each, a.steps, device, stream);
+    return launch_psn(wide ? gradient_of_x<T, kWide> : gradient_of_x<T, 1>, arguments, each, a.steps, stream);
   });
 }
 

@@ -148,12 +148,12 @@ int64_t blocks_of(const Bands& b) { return b.call.planes * b.strips * b.bands; }
 
 int64_t ssim_parts(const Ssim& call) { return blocks_of(bands_of(call, has_gradient(call))); }
 
-const char* ssim(const Ssim& call, void*, int device, CUstream_st* stream) {
+const char* ssim(const Ssim& call, void*, CUstream_st* stream) {
   const bool gradient = has_gradient(call);
   const Bands b = bands_of(call, gradient);
   return with_type(call.dtype, [&](auto type) {
     using T = decltype(type);
-    return launch(gradient ? walk<T, true> : walk<T, false>, b, blocks_of(b) * kBlock, kSharedBytes, device, stream);
+    return launch(gradient ? walk<T, true> : walk<T, false>, b, blocks_of(b) * kBlock, kSharedBytes, stream);
   });
 }
 

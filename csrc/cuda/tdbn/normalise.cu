@@ -75,29 +75,29 @@ __global__ void __launch_bounds__(kBlock) gradient(const Map<TdbnGradient> map) 
 }
 
 template <class Call>
-const char* launch_map(void (*kernel)(Map<Call>), int each, const Call& a, int device, cudaStream_t stream) {
+const char* launch_map(void (*kernel)(Map<Call>), int each, const Call& a, cudaStream_t stream) {
   const int64_t pitch = pitch_of(a), rows = rows_of(a), groups = divided_up(rows, kAhead);
   const Map<Call> map = {a, pitch, rows, groups};
-  return launch(kernel, map, a.steps * groups * (pitch / each), 0, device, stream);
+  return launch(kernel, map, a.steps * groups * (pitch / each), 0, stream);
 }
 
 }  // namespace
 
-const char* tdbn_normalise(const TdbnNormalise& call, void*, int device, CUstream_st* stream) {
+const char* tdbn_normalise(const TdbnNormalise& call, void*, CUstream_st* stream) {
   return with_type(call.dtype, [&](auto type) {
     using T = decltype(type);
     const TdbnNormalise a = joined(call);
-    return allows_words<T>(a, a.out) ? launch_map(normalise<T, kWord<T>>, kWord<T>, a, device, stream)
-                                     : launch_map(normalise<T, 1>, 1, a, device, stream);
+    return allows_words<T>(a, a.out) ? launch_map(normalise<T, kWord<T>>, kWord<T>, a, stream)
+                                     : launch_map(normalise<T, 1>, 1, a, stream);
   });
 }
 
-const char* tdbn_gradient(const TdbnGradient& call, void*, int device, CUstream_st* stream) {
+const char* tdbn_gradient(const TdbnGradient& call, void*, CUstream_st* stream) {
   return with_type(call.dtype, [&](auto type) {
     using T = decltype(type);
     const TdbnGradient a = joined(call);
-    return allows_words<T>(a, a.grad, a.out) ? launch_map(gradient<T, kWord<T>>, kWord<T>, a, device, stream)
-                                             : launch_map(gradient<T, 1>, 1, a, device, stream);
+    return allows_words<T>(a, a.grad, a.out) ? launch_map(gradient<T, kWord<T>>, kWord<T>, a, stream)
+                                             : launch_map(gradient<T, 1>, 1, a, stream);
   });
 }
 

@@ -215,26 +215,25 @@ __global__ void __launch_bounds__(kBlock) write_sums(const Reduction<TdbnGradien
 }
 
 template <template <class, int, bool> class Sums, class T, int L, bool together, class Call>
-const char* launch_reduction(void (*write)(Reduction<Call>), const Call& a, void* workspace, int device,
-                             cudaStream_t stream) {
+const char* launch_reduction(void (*write)(Reduction<Call>), const Call& a, void* workspace, cudaStream_t stream) {
   const Reduction<Call> reduction = {a, slicing_of(a, L, together), pitch_of(a), static_cast<float*>(workspace)};
   const int64_t blocks = reduction.slicing.slices * reduction.slicing.blocks;
   constexpr int bytes = int(sizeof(typename Sums<T, L, together>::Found)), bytes_of_lane = bytes / L;
   const char* error = launch(reduce<Sums, T, L, together>, reduction, blocks * kBlock,
-                             together ? bytes_of_lane : bytes, device, stream);
-  return error ? error : launch(write, reduction, a.channels * kBlock, bytes_of_lane, device, stream);
+                             together ? bytes_of_lane : bytes, stream);
+  return error ? error : launch(write, reduction, a.channels * kBlock, bytes_of_lane, stream);
 }
 
 // Reads words of one channel, words of neighbouring channels, or single values.
 template <template <class, int, bool> class Sums, class T, class Call>
-const char* launch_reduction(void (*write)(Reduction<Call>), const Call& a, bool words, void* workspace, int device,
+const char* launch_reduction(void (*write)(Reduction<Call>), const Call& a, bool words, void* workspace,
                              cudaStream_t stream) {
   constexpr int L = kWord<T>;
   if (words && a.inner % L == 0)
-    return launch_reduction<Sums, T, L, true>(write, a, workspace, device, stream);
+    return launch_reduction<Sums, T, L, true>(write, a, workspace, stream);
   if (words && a.inner == 1)
-    return launch_reduction<Sums, T, L, false>(write, a, workspace, device, stream);
-  return launch_reduction<Sums, T, 1, false>(write, a, workspace, device, stream);
+    return launch_reduction<Sums, T, L, false>(write, a, workspace, stream);
+  return launch_reduction<Sums, T, 1, false>(write, a, workspace, stream);
 }
 
 // The workspace holds partial results by slice. Separate steps need no more slices than joined ones.
@@ -247,20 +246,20 @@ int64_t bytes_of_slices(const TdbnInput& a, size_t bytes) {
 int64_t workspace_bytes(const TdbnMoments& a) { return bytes_of_slices(a, sizeof(Welford<1>)); }
 int64_t workspace_bytes(const TdbnGradientSums& a) { return bytes_of_slices(a, sizeof(GradientSum<1>)); }
 
-const char* tdbn_moments(const TdbnMoments& call, void* workspace, int device, CUstream_st* stream) {
+const char* tdbn_moments(const TdbnMoments& call, void* workspace, CUstream_st* stream) {
   return with_type(call.dtype, [&](auto type) {
     using T = decltype(type);
     const TdbnMoments a = joined(call);
-    return launch_reduction<Distances, T>(write_moments<T>, a, allows_words<T>(a), workspace, device, stream);
+    return launch_reduction<Distances, T>(write_moments<T>, a, allows_words<T>(a), workspace, stream);
   });
 }
 
-const char* tdbn_gradient_sums(const TdbnGradientSums& call, void* workspace, int device, CUstream_st* stream) {
+const char* tdbn_gradient_sums(const TdbnGradientSums& call, void* workspace, CUstream_st* stream) {
   return with_type(call.dtype, [&](auto type) {
     using T = decltype(type);
     const TdbnGradientSums a = joined(call);
     const bool words = allows_words<T>(a, a.grad);
-    return launch_reduction<GradientProducts, T>(write_sums, a, words, workspace, device, stream);
+    return launch_reduction<GradientProducts, T>(write_sums, a, words, workspace, stream);
   });
 }
 

@@ -14,7 +14,7 @@ from deal_kernels.version import __version__
 
 BACKENDS = ("cpp", "cuda", "triton", "torch")
 PREFERENCE = {"cpu": ("cpp", "torch"), "cuda": ("cuda", "triton", "torch")}
-OLDEST_TRITON = 3, 5  # the oldest that compiles every kernel
+OLDEST_TRITON = 3, 3  # the first with tuples in kernels
 FORCED = os.environ.get("DEAL_KERNELS_BACKEND") or None
 
 

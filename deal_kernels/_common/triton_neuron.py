@@ -116,7 +116,7 @@ def reset_slope(h, reset_to, amount, RESET: tl.constexpr):
 @triton.jit
 def charge_gradient(h, s, slope, grad_s, grad_v, reset_to, amount, RESET: tl.constexpr, DETACH: tl.constexpr):
     """The gradient of h, from that of the spike and that of the state after the step."""
-    if RESET == "none" or RESET == "next_hard" or RESET == "next_soft":
+    if RESET == "none" or (RESET == "next_hard" or RESET == "next_soft"):
         return grad_s * slope + grad_v
     else:
         through = 1.0 - s if RESET == "hard" else 1.0
@@ -140,7 +140,7 @@ def threshold_gradient(
     FIRE: tl.constexpr, RESET: tl.constexpr, DETACH: tl.constexpr, OWN_AMOUNT: tl.constexpr,
 ):  # fmt: skip
     grad_spike = grad_s
-    if (RESET == "hard" or RESET == "soft" or RESET == "twice_soft") and not DETACH:
+    if (RESET == "hard" or (RESET == "soft" or RESET == "twice_soft")) and not DETACH:
         grad_spike = grad_spike + grad_v * reset_slope(h, reset_to, amount, RESET)
     moved = slope * tl.div_rn(h, threshold) if FIRE == "levels" else slope
     grad = -(grad_spike * moved)

@@ -222,7 +222,10 @@ def backward_kernel(
 @triton.jit
 def repeated(value, COUNT: tl.constexpr):
     """A tuple of so many times the value."""
-    return (value,) if COUNT == 1 else repeated(value, COUNT - 1) + (value,)  # noqa: RUF005
+    values = ()
+    for _ in tl.static_range(COUNT):
+        values += (value,)
+    return values
 
 
 @triton.jit

@@ -110,6 +110,14 @@ def agree(theirs, ours, x, many):
     return same
 
 
+def conclude(count, different):
+    """Prints how many of the neurons are different, with the first of them, and ends the process."""
+    for each in different[:20]:
+        print(*each)
+    print(f"{count} neurons, {len(different)} different")
+    sys.exit(bool(different))
+
+
 def main():
     torch.manual_seed(0)
     different, count = [], 0
@@ -125,10 +133,7 @@ def main():
         count += 1
         if not all(same):
             different.append((settings, same))
-    for each in different[:20]:
-        print(*each)
-    print(f"{count} neurons, {len(different)} different")
-    sys.exit(bool(different))
+    conclude(count, different)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,10 @@ states are close.
 import copy
 import itertools
 import pickle
-import sys
 
 import torch
 from spikingjelly.activation_based import functional, neuron
-from spikingjelly_grid import SURROGATES, close, run
+from spikingjelly_grid import SURROGATES, close, conclude, run
 
 from deal_kernels.compat import swap
 
@@ -111,10 +110,7 @@ def main():
         count += 1
         if any(found):
             different.append((theirs, theirs.training, row, dtype, found))
-    for each in different[:20]:
-        print(*each)
-    print(f"{count} neurons, {len(different)} different")
-    sys.exit(bool(different))
+    conclude(count, different)
 
 
 if __name__ == "__main__":

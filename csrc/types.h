@@ -179,6 +179,25 @@ struct TdbnGradient : TdbnInput {
   void* out;  // may be grad
 };
 
+// Of every channel: weight / sqrt(variance + eps), one over that root, and variance * correction, the unbiased variance.
+struct TdbnScale {
+  DType dtype;  // of all values: float32 or float64
+  int64_t channels;
+  double eps, correction;
+  const void *variance, *weight;  // [C]
+  void* out;                      // [3, C]
+};
+
+// Of every channel: the factors of TdbnGradient, and the gradient of the weight.
+struct TdbnFactors {
+  DType dtype;
+  int64_t channels;
+  double share;  // minus one over the values of a channel in all processes; 0 where the statistics are constants
+  const void *sums, *own;         // [2, C] over all processes, and of this one
+  const void *weight, *inverse;   // [C]
+  void* out;                      // [4, C]: direct, by_variance, by_mean, and the gradient of the weight
+};
+
 // degradation: images are [batch, channels, height, width].
 
 enum class DegradationKind : int {

@@ -121,7 +121,7 @@ def _slid(steps: int, *row: int) -> tuple[Draw, ...]:
     return Draw((steps, *row)), Draw((3,), parameter=True), Draw((), parameter=True), Draw((2, *row))
 
 
-NORM = "tdbn_moments", "tdbn_normalise"
+NORM = "tdbn_moments", "tdbn_scale", "tdbn_normalise"
 
 
 def _tdbn_lif_variant(output: str, steps: int | None, full: bool) -> Call:
@@ -137,7 +137,7 @@ def _tdbn_lif_variant(output: str, steps: int | None, full: bool) -> Call:
     more = (x, Draw(row, parameter=True), _tau(3), _tau(3)) if full else ()
     inputs = (x, _positive(3), _positive(3), *more)
     leaves = () if output == "packed" else tuple(range(len(inputs))) if full else (0,)
-    return Call(f"tdbn_lif-{output}-{steps}-{full}", run, inputs, leaves, ("tdbn_moments", "tdbn_lif"))
+    return Call(f"tdbn_lif-{output}-{steps}-{full}", run, inputs, leaves, (*NORM[:2], "tdbn_lif"))
 
 
 def _mixture(
@@ -213,7 +213,7 @@ CALLS = (
     ),
     Call(
         "tdbn_lif", _tdbn_lif, (Draw((4, 2, 3, 5, 2)), _positive(3), Draw((3,), parameter=True)), (0, 1, 2),
-        ("tdbn_moments", "tdbn_lif"), (Draw((4, 2, 3, 100, 90)), _positive(3), Draw((3,), parameter=True)),
+        (*NORM[:2], "tdbn_lif"), (Draw((4, 2, 3, 100, 90)), _positive(3), Draw((3,), parameter=True)),
         any_threads=False, second_derivatives=True,
     ),
     Call(

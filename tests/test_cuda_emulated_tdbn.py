@@ -113,6 +113,26 @@ def test_alignment(emulated, dtype, skew):
         check_elements(emulated, a, in_place=False)
 
 
+@pytest.mark.parametrize("channels", (1, 5, 128, 300))
+def test_values_of_channels(emulated, channels):
+    placed = GuardedTensors()
+    random = torch.Generator().manual_seed(channels)
+
+    def positive(*shape):
+        return placed.place(torch.rand(*shape, channels, generator=random) + 0.5)
+
+    scale = {"eps": 1e-5, "correction": 1.25, "variance": positive(), "weight": positive()}
+    factors = {
+        "share": -0.01, "sums": positive(2), "own": positive(2), "weight": positive(), "inverse": positive(),
+    }  # fmt: skip
+    for kernel, rows, fields in (("tdbn_scale", 3, scale), ("tdbn_factors", 4, factors)):
+        ours, expected = (placed.result(rows, channels) for _ in range(2))
+        for kernels, out in ((emulated, ours), (compiled, expected)):
+            kernels.run(kernel, dtype=torch.float32, channels=channels, out=out, **fields)
+        assert torch.equal(ours, expected)
+    placed.check()
+
+
 @pytest.mark.parametrize("shape", ((1, 2, 3, 5), (1, 4, 3, 8), (4, 8, 4, 256), (4, 130, 12, 1), (1, 3, 1, 20000)))
 def test_a_mean_far_from_zero(emulated, shape):
     check_moments(emulated, tensors(shape, offset=1e4))

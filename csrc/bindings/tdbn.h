@@ -41,6 +41,25 @@ inline void define_tdbn(py::module_& m) {
       .required("by_mean", set<&TdbnGradient::by_mean>)
       .required("out", set<&TdbnGradient::out>)
       .define(m);
+  Fields<TdbnScale>("TdbnScale")
+      .required("dtype", set<&TdbnScale::dtype>)
+      .required("channels", set<&TdbnScale::channels>)
+      .required("eps", set<&TdbnScale::eps>)
+      .required("correction", set<&TdbnScale::correction>)
+      .required("variance", set<&TdbnScale::variance>)
+      .required("weight", set<&TdbnScale::weight>)
+      .required("out", set<&TdbnScale::out>)
+      .define(m);
+  Fields<TdbnFactors>("TdbnFactors")
+      .required("dtype", set<&TdbnFactors::dtype>)
+      .required("channels", set<&TdbnFactors::channels>)
+      .required("share", set<&TdbnFactors::share>)
+      .required("sums", set<&TdbnFactors::sums>)
+      .required("own", set<&TdbnFactors::own>)
+      .required("weight", set<&TdbnFactors::weight>)
+      .required("inverse", set<&TdbnFactors::inverse>)
+      .required("out", set<&TdbnFactors::out>)
+      .define(m);
 }
 
 inline void define_tdbn_cpu(py::module_& cpu) {
@@ -48,6 +67,8 @@ inline void define_tdbn_cpu(py::module_& cpu) {
   define_cpu<TdbnNormalise>(cpu, "tdbn_normalise", &Kernels::tdbn_normalise);
   define_cpu<TdbnGradientSums>(cpu, "tdbn_gradient_sums", &Kernels::tdbn_gradient_sums);
   define_cpu<TdbnGradient>(cpu, "tdbn_gradient", &Kernels::tdbn_gradient);
+  define_cpu<TdbnScale>(cpu, "tdbn_scale", &Kernels::tdbn_scale);
+  define_cpu<TdbnFactors>(cpu, "tdbn_factors", &Kernels::tdbn_factors);
 }
 
 inline void define_tdbn_cuda(py::module_& cuda) {
@@ -55,6 +76,8 @@ inline void define_tdbn_cuda(py::module_& cuda) {
   define_cuda<TdbnNormalise>(cuda, "tdbn_normalise", &cuda::tdbn_normalise);
   define_cuda<TdbnGradientSums>(cuda, "tdbn_gradient_sums", &cuda::tdbn_gradient_sums);
   define_cuda<TdbnGradient>(cuda, "tdbn_gradient", &cuda::tdbn_gradient);
+  define_cuda<TdbnScale>(cuda, "tdbn_scale", &cuda::tdbn_scale);
+  define_cuda<TdbnFactors>(cuda, "tdbn_factors", &cuda::tdbn_factors);
 }
 
 }  // namespace bindings

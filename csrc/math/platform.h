@@ -39,6 +39,8 @@ DEAL_INLINE float absolute(float a) { return fabsf(a); }
 DEAL_INLINE double absolute(double a) { return fabs(a); }
 DEAL_INLINE float exponential2(float z) { return exp2f(z); }
 DEAL_INLINE double exponential2(double z) { return exp2(z); }
+DEAL_INLINE float squareroot(float a) { return sqrtf(a); }
+DEAL_INLINE double squareroot(double a) { return sqrt(a); }
 DEAL_INLINE float logistic(float a) { return 1.0f / (1.0f + expf(-a)); }
 DEAL_INLINE double logistic(double a) { return 1.0 / (1.0 + exp(-a)); }
 

@@ -207,4 +207,4 @@ def _stages(ops: Stages, stages: int) -> tuple[tuple[str, ...], ...]:
 def _downsampling(inputs: int, outputs: int, *, normed: bool) -> nn.Sequential:
     """A convolution of stride 2, an activation, and a norm if `normed`."""
     layers = [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers, *([nn.InstanceNorm2d(outputs, affine=True)] if normed else []))
+    return nn.Sequential(*layers, *([nn.GroupNorm(outputs, outputs)] if normed else []))

@@ -48,8 +48,10 @@ class Parts(NamedTuple):
         for name in SUBTRACTED:
             amount = amounts.get(name, 0.0)
             if amount:
-                x = x - amount * getattr(self, name)
+                x = torch.sub(x, getattr(self, name), alpha=amount)
         tone = amounts.get("tone", 0.0)
+        if tone == 1:
+            return torch.addcmul(self.offset, self.gain, x)
         return x + tone * ((self.gain - 1) * x + self.offset) if tone else x
 
     def without_mean(self) -> Parts:

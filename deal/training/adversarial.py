@@ -31,6 +31,7 @@ from deal.model.policy import Policy
 from deal.model.pretrained import Network
 from deal.model.separation import DealU
 from deal.training.distributed import ProcessGroup
+from deal.training.half_precision import InHalfPrecision
 from deal.training.losses import separation_loss, structure_loss, whole_frame_loss
 from deal.training.network_setup import build_network, parameter_groups
 from deal.training.settings import Settings
@@ -75,9 +76,10 @@ class AdversarialTraining:
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False) if settings.ema_decay else None
         self.network_optimiser = torch.optim.Adam(parameter_groups(self.network), settings.learning_rate, fused=True)
         self.generator_optimiser = _generator_optimiser(self.generator, settings)
-        self.bf16 = settings.precision == "bf16" or (
+        half = settings.precision == "bf16" or (
             settings.precision == "auto" and group.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
+        self.separate = InHalfPrecision(self.network) if half else self.network.separate
 
     def step(
         self, x: Tensor, step: int, adversary: bool, thumbnails: Tensor | None = None
@@ -102,7 +104,8 @@ class AdversarialTraining:
             self._learn_whole_frames(thumbnails, seeded_random(self.settings.seed, 4, step))
         with torch.set_grad_enabled(adversary):
             x_hat, toned, divergence = self.degrade(x, seeded_random(self.settings.seed, 2, step), policy=adversary)
-            closeness = self.settings.fidelity_weight * self.fidelity(x_hat, x) + self.settings.price * divergence
+            fidelity = self.fidelity(x_hat, x)
+            closeness = self.settings.fidelity_weight * fidelity + self.settings.price * divergence
         if not adversary:
             loss, parts = self._update_network(x_hat, x, toned)
         elif self.settings.update == "alternating":
@@ -112,12 +115,12 @@ class AdversarialTraining:
             loss, parts = self._update_both(x_hat, x, toned, closeness)
         if self.averaged is not None and self.settings.ema_decay is not None:
             update_average(self.averaged, self.network, self.settings.ema_decay)
-        clean, enhanced, degraded = (image.detach().flatten(1).std(1) for image in (x, parts.restored(x_hat), x_hat))
+        images = torch.stack([x, parts.restored(x_hat).detach(), x_hat.detach()])
+        clean, *others = images.flatten(2).std(2)
+        enhanced, degraded = (torch.stack(others) / clean.clamp_min(MIN_DEVIATION)).mean(1)
         return {
-            "loss": loss.detach(), "fidelity": self.fidelity(x_hat, x).detach(),
-            "divergence": divergence.detach(),
-            "contrast": (enhanced / clean.clamp_min(MIN_DEVIATION)).mean(),
-            "degraded_contrast": (degraded / clean.clamp_min(MIN_DEVIATION)).mean(),
+            "loss": loss.detach(), "fidelity": fidelity.detach(), "divergence": divergence.detach(),
+            "contrast": enhanced, "degraded_contrast": degraded,
         }  # fmt: skip
 
     def degrade(self, x: Tensor, random: torch.Generator, *, policy: bool = True) -> tuple[Tensor, Tensor, Tensor]:
@@ -135,11 +138,6 @@ class AdversarialTraining:
         weights, divergence, params = self._choices(x, random, policy)
         degraded: Tensor = self.generator(x, weights, params)
         return degraded, self.generator.only(TONES, x, weights.detach(), params), divergence.mean()
-
-    def separate(self, x_hat: Tensor) -> Parts:
-        """The parts of degraded images, found by the network in training."""
-        with torch.autocast(x_hat.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.network.separate(x_hat)
 
     def loss(self, x_hat: Tensor, parts: Parts, x: Tensor, toned: Tensor) -> Tensor:
         """The loss of the network, [B] or a mean; arguments as of `separation_loss`."""
@@ -257,10 +255,11 @@ class AdversarialTraining:
 
 def _generator_optimiser(generator: Generator, settings: Settings) -> torch.optim.Optimizer:
     if isinstance(generator, Policy):
-        return torch.optim.Adam(generator.parameters(), settings.generator_rate)
+        return torch.optim.Adam(generator.parameters(), settings.generator_rate, fused=True)
     return torch.optim.SGD(
-        generator.parameters(), settings.generator_rate, settings.momentum, weight_decay=settings.weight_decay
-    )
+        generator.parameters(), settings.generator_rate, settings.momentum, weight_decay=settings.weight_decay,
+        fused=True,
+    )  # fmt: skip
 
 
 class ShardedDropout(nn.Dropout):

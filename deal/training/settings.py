@@ -156,7 +156,7 @@ class Settings:
     noise_augmentation: float = 0.0
     window: Literal["auto", "full"] | tuple[float, float] = "auto"
     keep_going: bool = False
-    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
     seed: int = 0
     save_every: int = 200

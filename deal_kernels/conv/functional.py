@@ -59,13 +59,13 @@ def conv2d(
     torch.Size([2, 8, 64, 48])
     """
     _check_image(x)
+    if x.dtype != torch.float64 and _autocasts(x.device.type):
+        x, residual = (_cast(tensor, torch.get_autocast_dtype(x.device.type)) for tensor in (x, residual))
     _check_weight(x, weight)
     _check_bias(x, weight, bias)
     geometry = _geometry(weight, padding, padding_mode, dilation)
     _check_size(x, weight, geometry)
     one_of("activation", activation, (None, "relu"))
-    if x.dtype != torch.float64 and _autocasts(x.device.type):
-        x, residual = (_cast(tensor, torch.get_autocast_dtype(x.device.type)) for tensor in (x, residual))
     if residual is not None:
         _check_residual(x, weight, residual, geometry)
     if x.dim() == 3:

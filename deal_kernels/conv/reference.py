@@ -47,7 +47,9 @@ def padded(x: Tensor, g: Geometry) -> Tensor:
     if not any(g.padding):
         return x
     above, below, left, right = g.padding
-    return functional.pad(x, (left, right, above, below), "constant" if g.padding_mode == "zeros" else g.padding_mode)
+    mode = "constant" if g.padding_mode == "zeros" else g.padding_mode
+    with torch.autocast(x.device.type, enabled=False):  # which would pad in float32
+        return functional.pad(x, (left, right, above, below), mode)
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool) -> Tensor:

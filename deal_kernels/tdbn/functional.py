@@ -64,10 +64,10 @@ def tdbn(
     """
     check_input(x, None)
     axis = _channel_axis(x) if channel_axis is None else checked_axis("channel_axis", channel_axis, x)
-    weight, bias, mean, inverse, settings = normalisation(
+    weight, bias, statistics, settings = normalisation(
         x, axis, weight, bias, running_mean, running_var, training, momentum, eps, alpha, v_threshold, group, backend
     )
-    return op.norm(x, weight, bias, mean, inverse, settings)
+    return op.norm(x, weight, bias, statistics, settings)
 
 
 @overload
@@ -143,12 +143,12 @@ def tdbn_lif(
     _check_shortcut(shortcut, x)
     if pack:
         refuse_gradient("pack=True", x, weight, bias, shortcut, v0, decay, threshold)
-    weight, bias, mean, inverse, norm = normalisation(
+    weight, bias, statistics, norm = normalisation(
         x, axis, weight, bias, running_mean, running_var, training, momentum, eps, alpha,
         neuron.threshold if threshold is None else threshold, group, backend,
     )  # fmt: skip
     tensors = x, weight, bias, shortcut, v0, decay, threshold
-    spikes, v = op.lif(tensors, mean, inverse, norm, neuron, kept, steps, return_state)
+    spikes, v = op.lif(tensors, statistics, norm, neuron, kept, steps, return_state)
     return (spikes, v) if return_state else spikes  # type: ignore[return-value]
 
 
@@ -162,8 +162,8 @@ def normalisation(
     x: Tensor, axis: int, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None,
     running_var: Tensor | None, training: bool, momentum: float, eps: float, alpha: float | None, v_threshold: Number,
     group: Group, backend: str | None,
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor, op.Settings]:  # fmt: skip
-    """The weight times its factor, the bias, mean and 1 / deviation of each channel, and the settings of the ops.
+) -> tuple[Tensor, Tensor | None, op.Statistics, op.Settings]:  # fmt: skip
+    """The weight times its factor, the bias, the statistics, and the settings of the ops.
 
     In training this updates the running statistics.
     """
@@ -178,17 +178,19 @@ def normalisation(
     weight = _with_factor(weight, alpha, v_threshold, x, axis)
     bias = None if bias is None else bias.to(dtype).contiguous()
     if running_mean is not None and running_var is not None and not training:
-        inverse = torch.rsqrt(running_var.detach().to(dtype) + eps)
-        mean = running_mean.detach().to(dtype).contiguous()
-        return weight, bias, mean, inverse, op.Settings(axis, None, group, backend, eps)
+        mean, inverse = running_mean.detach().to(dtype).contiguous(), torch.rsqrt(running_var.detach().to(dtype) + eps)
+        constant = op.Statistics(mean, inverse, weight.detach() * inverse)
+        return weight, bias, constant, op.Settings(axis, None, group, backend, eps)
     with torch.no_grad():
-        mean, variance, count = op.statistics(x, axis, group, backend)
+        mean, variance, count = op.moments(x, axis, group, backend)
         if count < 2:
             raise ValueError(f"training needs more than one value per channel; got x of shape {tuple(x.shape)}")
+        found = op.SCALE(variance, variance, weight.detach(), eps, count / (count - 1), backend)
+        scale, inverse, unbiased = found.unbind()
         if running_mean is not None and running_var is not None:
-            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-            running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), momentum)
-    return weight, bias, mean, torch.rsqrt(variance + eps), op.Settings(axis, count, group, backend, eps)
+            new = mean.to(running_mean.dtype), unbiased.to(running_var.dtype)
+            torch._foreach_lerp_([running_mean, running_var], new, momentum)
+    return weight, bias, op.Statistics(mean, inverse, scale), op.Settings(axis, count, group, backend, eps)
 
 
 def _with_factor(weight: Tensor | None, alpha: float | None, v_threshold: Number, x: Tensor, axis: int) -> Tensor:

@@ -39,6 +39,14 @@ class Settings(NamedTuple):
     eps: float  # that the variance of the batch was increased by
 
 
+class Statistics(NamedTuple):
+    """Of every channel, [C] each, without gradient."""
+
+    mean: Tensor
+    inverse: Tensor  # one over the deviation
+    scale: Tensor  # the weight times `inverse`
+
+
 def _prepared(x: Tensor, axis: int) -> Tensor:
     return dense_or_grouped(x) if axis == 2 else dense(x, time=False)
 
@@ -87,6 +95,59 @@ def fake_moments(x: Tensor, axis: int, backend: str | None) -> tuple[Tensor, Ten
 
 def plain_moments(x: Tensor, axis: int, backend: str | None) -> tuple[Tensor, Tensor]:
     return reference.moments(x, axis)
+
+
+def launch_scale(variance: Tensor, weight: Tensor, eps: float, correction: float, backend: str | None) -> Tensor:
+    """Scale, one over the deviation, and the unbiased variance of each channel, [3, C]."""
+    backend = chosen_backend(backend, variance)
+    if backend == "torch" or variance.numel() == 0:
+        return reference.scale(variance, weight, eps, correction)
+    return _run_on_channels(
+        "scale", backend, fake_scale(variance, weight, eps, correction, backend), eps=eps, correction=correction,
+        variance=variance, weight=weight,
+    )  # fmt: skip
+
+
+def fake_scale(variance: Tensor, weight: Tensor, eps: float, correction: float, backend: str | None) -> Tensor:
+    return variance.new_empty(3, len(variance))
+
+
+def plain_scale(variance: Tensor, weight: Tensor, eps: float, correction: float, backend: str | None) -> Tensor:
+    return reference.scale(variance, weight, eps, correction)
+
+
+def launch_factors(
+    sums: Tensor, own: Tensor, weight: Tensor, inverse: Tensor, share: float, backend: str | None
+) -> Tensor:
+    """The factors of `launch_gradient` and the gradient of the weight, [4, C], see `reference.factors`."""
+    backend = chosen_backend(backend, sums)
+    if backend == "torch" or sums.numel() == 0:
+        return reference.factors(sums, own, weight, inverse, share)
+    return _run_on_channels(
+        "factors", backend, fake_factors(sums, own, weight, inverse, share, backend), share=share, sums=sums, own=own,
+        weight=weight, inverse=inverse,
+    )  # fmt: skip
+
+
+def fake_factors(
+    sums: Tensor, own: Tensor, weight: Tensor, inverse: Tensor, share: float, backend: str | None
+) -> Tensor:
+    return sums.new_empty(4, sums.shape[1])
+
+
+def _run_on_channels(name: str, backend: str, out: Tensor, **arguments: Any) -> Tensor:
+    """Runs Triton's or the extension's kernel `name` on values per channel, and returns its result `out`."""
+    given = {field: each.contiguous() if isinstance(each, Tensor) else each for field, each in arguments.items()}
+    if backend == "triton":
+        from deal_kernels.tdbn import triton
+
+        getattr(triton, name)(out, **given)
+        return out
+    addresses = {field: each.data_ptr() if isinstance(each, Tensor) else each for field, each in given.items()}
+    make = getattr(backends.extension(), "Tdbn" + name.title())
+    call = make(dtype=compiled_dtype(out.dtype), channels=out.shape[1], out=out.data_ptr(), **addresses)
+    run_compiled(f"tdbn_{name}", call, out, backend)
+    return out
 
 
 def launch_normalise(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, axis: int, backend: str | None) -> Tensor:
@@ -191,6 +252,14 @@ MOMENTS = Op(
     "tdbn_moments(Tensor x, int axis, str? backend) -> (Tensor, Tensor)",
     launch=launch_moments, fake=fake_moments, flat=_as_they_are, structured=_as_they_are, plain=plain_moments,
 )  # fmt: skip
+SCALE = Op(
+    "tdbn_scale(Tensor variance, Tensor weight, float eps, float correction, str? backend) -> Tensor",
+    launch=launch_scale, fake=fake_scale, flat=_as_they_are, structured=_as_they_are, plain=plain_scale,
+)  # fmt: skip
+FACTORS = Op(
+    "tdbn_factors(Tensor sums, Tensor own, Tensor weight, Tensor inverse, float share, str? backend) -> Tensor",
+    launch=launch_factors, fake=fake_factors, flat=_as_they_are, structured=_as_they_are,
+)  # fmt: skip
 NORMALISE = Op(
     "tdbn_normalise(Tensor x, Tensor mean, Tensor scale, Tensor shift, int axis, str? backend) -> Tensor",
     launch=launch_normalise, fake=fake_normalise, flat=_as_they_are, structured=_as_they_are, plain=plain_normalise,
@@ -217,39 +286,32 @@ LIF_BACKWARD = Op(
 )  # fmt: skip
 
 
-def scale_and_shift(weight: Tensor, bias: Tensor | None, inverse: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and shift of each channel; `inverse` is one over its standard deviation."""
-    return weight * inverse, torch.zeros_like(inverse) if bias is None else bias
-
-
-def _factors(s: Settings, weight: Tensor, inverse: Tensor, sums: Tensor) -> Factors:
-    """The factors of `launch_gradient`, from the sums of the gradient in this process."""
-    direct = weight * inverse
-    if s.values is None:
-        nothing = torch.zeros_like(direct)
-        return direct, nothing, nothing
-    if processes.many(s.group):
-        sums = processes.summed(sums, s.group)
-    by_mean, by_variance = sums * (direct * (-1 / s.values))
-    return direct, by_variance * (inverse * inverse), by_mean
+def shift_of(bias: Tensor | None, scale: Tensor) -> Tensor:
+    """The shift of each channel."""
+    return torch.zeros_like(scale) if bias is None else bias
 
 
 def _gradients(
     s: Settings, wanted: Sequence[bool], grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor,
-    sums: Tensor, reuse: bool,
+    own: Tensor, reuse: bool,
 ) -> list[Tensor | None]:  # fmt: skip
-    """The gradients of x, weight and bias as far as they are wanted, from that of the normalised x and its sums."""
-    factors = _factors(s, weight, inverse, sums)  # in every process, as they have to meet
+    """The gradients of x, weight and bias as far as they are wanted, from that of the normalised x and its sums in this
+    process."""
+    constant = s.values is None
+    # In every process, as they have to meet.
+    sums = own if constant or not processes.many(s.group) else processes.summed(own, s.group)
+    share = 0.0 if s.values is None else -1 / s.values
+    *factors, of_weight = FACTORS(sums, sums, own, weight, inverse, share, s.backend)
     grad_x = GRADIENT(x, grad, x, mean, factors, s.axis, s.backend, reuse) if wanted[0] else None
-    return wanted_only([grad_x, sums[1] * inverse, sums[0]], wanted)
+    return wanted_only([grad_x, of_weight, own[0]], wanted)
 
 
 class NormFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, mean, inverse, s):
+    def forward(ctx, x, weight, bias, mean, inverse, scale, s):
         ctx.save_for_backward(x, weight, bias, mean, inverse)
         ctx.settings = s
-        return run_norm(x, weight, bias, mean, inverse, s)
+        return run_norm(x, bias, Statistics(mean, inverse, scale), s)
 
     @staticmethod
     def backward(ctx, grad):
@@ -265,36 +327,37 @@ class NormFunction(torch.autograd.Function):
             return [plain_norm(*tensors, mean, inverse, s)]
 
         if differentiates_gradients((grad,)):
-            return *differentiable_gradients(plain, tensors, (grad,), wanted, by_kernels), None, None, None
-        return *by_kernels(), None, None, None
+            return *differentiable_gradients(plain, tensors, (grad,), wanted, by_kernels), *[None] * 4
+        return *by_kernels(), *[None] * 4
 
 
 class NormLIFFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, shortcut, v0, decay, threshold, mean, inverse, s, neuron, output, steps, state):
+    def forward(
+        ctx, x, weight, bias, shortcut, v0, decay, threshold, mean, inverse, scale, s, neuron, output, steps, state
+    ):
         tensors = x, weight, bias, shortcut, v0, decay, threshold
-        ctx.save_for_backward(*tensors, mean, inverse)
+        ctx.save_for_backward(*tensors, mean, inverse, scale)
         ctx.arguments = s, neuron, output, steps, state
         ctx.set_materialize_grads(False)
-        return run_lif(_inputs(tensors, mean, inverse, neuron, steps), output, state, s.backend)
+        return run_lif(_inputs(tensors, mean, scale, neuron, steps), output, state, s.backend)
 
     @staticmethod
     def backward(ctx, grad, grad_v):
-        *tensors, mean, inverse = ctx.saved_tensors
+        *tensors, mean, inverse, scale = ctx.saved_tensors
         s, neuron, output, steps, state = ctx.arguments
         wanted, grads = ctx.needs_input_grad[:7], (grad, grad_v if state else None)
 
         def by_kernels():
-            return _lif_gradients(
-                _inputs(tensors, mean, inverse, neuron, steps), *grads, output, wanted, s, tensors[1], inverse
-            )
+            i = _inputs(tensors, mean, scale, neuron, steps)
+            return _lif_gradients(i, *grads, output, wanted, s, tensors[1], inverse)
 
         def plain(*tensors):
             return plain_lif(tensors, mean, inverse, s, neuron, output, steps)
 
         if differentiates_gradients(grads):
-            return *differentiable_gradients(plain, tensors, grads, wanted, by_kernels), *[None] * 7
-        return *by_kernels(), *[None] * 7
+            return *differentiable_gradients(plain, tensors, grads, wanted, by_kernels), *[None] * 8
+        return *by_kernels(), *[None] * 8
 
 
 def _lif_gradients(
@@ -312,9 +375,9 @@ def _lif_gradients(
     return [*of_norm, *wanted_only([grad_y, *others], wanted[3:])]
 
 
-def _inputs(tensors: Tensors, mean: Tensor, inverse: Tensor, neuron: Neuron, steps: int | None) -> Inputs:
-    x, weight, bias, shortcut, v0, decay, threshold = tensors
-    norm = Norm(mean, *scale_and_shift(weight, bias, inverse), shortcut)
+def _inputs(tensors: Tensors, mean: Tensor, scale: Tensor, neuron: Neuron, steps: int | None) -> Inputs:
+    x, _, bias, shortcut, v0, decay, threshold = tensors
+    norm = Norm(mean, scale, shift_of(bias, scale), shortcut)
     return Inputs(neuron, x, v0, decay, threshold, steps, norm)
 
 
@@ -335,7 +398,8 @@ def _differentiable_statistics(x: Tensor, mean: Tensor, inverse: Tensor, s: Sett
 def plain_norm(x: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor, inverse: Tensor, s: Settings) -> Tensor:
     """The normalised x in plain torch, which has all derivatives."""
     mean, inverse = _differentiable_statistics(x, mean, inverse, s)
-    return reference.normalise(x, mean, *scale_and_shift(weight, bias, inverse), s.axis)
+    scale = weight * inverse
+    return reference.normalise(x, mean, scale, shift_of(bias, scale), s.axis)
 
 
 def plain_lif(
@@ -343,21 +407,22 @@ def plain_lif(
 ) -> tuple[Tensor, Tensor]:
     """The neuron of a normalised input in plain torch, which has all derivatives."""
     mean, inverse = _differentiable_statistics(tensors[0], mean, inverse, s)
-    return neuron_reference.forward(_inputs(tensors, mean, inverse, neuron, steps), output, differentiable=True)
+    i = _inputs(tensors, mean, tensors[1] * inverse, neuron, steps)
+    return neuron_reference.forward(i, output, differentiable=True)
 
 
-def run_norm(x: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor, inverse: Tensor, s: Settings) -> Tensor:
+def run_norm(x: Tensor, bias: Tensor | None, of: Statistics, s: Settings) -> Tensor:
     """The normalised x, without autograd."""
-    return NORMALISE(x, x, mean, *scale_and_shift(weight, bias, inverse), s.axis, s.backend)
+    return NORMALISE(x, x, of.mean, of.scale, shift_of(bias, of.scale), s.axis, s.backend)
 
 
-def norm(x: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor, inverse: Tensor, s: Settings) -> Tensor:
+def norm(x: Tensor, weight: Tensor, bias: Tensor | None, of: Statistics, s: Settings) -> Tensor:
     """The normalised x, through autograd where a gradient is needed."""
     if transformed():
-        return plain_norm(x, weight, bias, mean, inverse, s)
+        return plain_norm(x, weight, bias, of.mean, of.inverse, s)
     if needs_gradient(x, weight, bias):
-        return NormFunction.apply(x, weight, bias, mean, inverse, s)
-    return run_norm(x, weight, bias, mean, inverse, s)
+        return NormFunction.apply(x, weight, bias, *of, s)
+    return run_norm(x, bias, of, s)
 
 
 def run_lif(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
@@ -367,8 +432,7 @@ def run_lif(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[T
 
 
 def lif(
-    tensors: Tensors, mean: Tensor, inverse: Tensor, s: Settings, neuron: Neuron, output: str, steps: int | None,
-    state: bool,
+    tensors: Tensors, of: Statistics, s: Settings, neuron: Neuron, output: str, steps: int | None, state: bool
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """The neuron of a normalised input, through autograd where a gradient is needed.
 
@@ -376,13 +440,13 @@ def lif(
         tensors: x, weight, bias, shortcut, v0, decay and threshold.
     """
     if transformed():
-        return plain_lif(tensors, mean, inverse, s, neuron, output, steps)
+        return plain_lif(tensors, of.mean, of.inverse, s, neuron, output, steps)
     if needs_gradient(*tensors):
-        return NormLIFFunction.apply(*tensors, mean, inverse, s, neuron, output, steps, state)
-    return run_lif(_inputs(tensors, mean, inverse, neuron, steps), output, state, s.backend)
+        return NormLIFFunction.apply(*tensors, *of, s, neuron, output, steps, state)
+    return run_lif(_inputs(tensors, of.mean, of.scale, neuron, steps), output, state, s.backend)
 
 
-def statistics(x: Tensor, axis: int, group: Group, backend: str | None) -> tuple[Tensor, Tensor, int]:
+def moments(x: Tensor, axis: int, group: Group, backend: str | None) -> tuple[Tensor, Tensor, int]:
     """Mean, variance and number of values of each channel in all processes, without gradient."""
     count = x.numel() // max(x.shape[axis], 1)
     mean, variance = MOMENTS(x, x, axis, backend)

@@ -11,7 +11,7 @@ from torch import Tensor
 from deal_kernels._common.types import STATE
 from deal_kernels.lif.reference import by_channel, gradient_sums, normalised
 
-__all__ = ["gradient", "gradient_sums", "moments", "normalise"]
+__all__ = ["factors", "gradient", "gradient_sums", "moments", "normalise", "scale"]
 
 
 def moments(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
@@ -19,6 +19,12 @@ def moments(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     others = [a for a in range(x.dim()) if a != axis]
     variance, mean = torch.var_mean(x.to(STATE[x.dtype]), others, correction=0)
     return mean, variance
+
+
+def scale(variance: Tensor, weight: Tensor, eps: float, correction: float) -> Tensor:
+    """Scale, one over the deviation, and the unbiased variance of each channel, [3, C]."""
+    inverse = torch.rsqrt(variance + eps)
+    return torch.stack([weight * inverse, inverse, variance * correction])
 
 
 def normalise(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, axis: int) -> Tensor:
@@ -32,3 +38,15 @@ def gradient(
     mean, direct, by_variance, by_mean = (by_channel(p, x, axis) for p in (mean, direct, by_variance, by_mean))
     grad, wide = grad.to(mean.dtype), x.to(mean.dtype)
     return ((grad * direct + (wide - mean) * by_variance) + by_mean).to(x.dtype)
+
+
+def factors(sums: Tensor, own: Tensor, weight: Tensor, inverse: Tensor, share: float) -> Tensor:
+    """The arguments direct, by_variance and by_mean of `gradient`, and the gradient of the weight, [4, C].
+
+    Args:
+        sums, own: the sums of the gradient and of gradient * (x - mean) over all processes, and over this one, [2, C].
+        share: minus one over the number of values of a channel; 0 where the statistics are constants.
+    """
+    direct = weight * inverse
+    by_mean, by_variance = sums * (direct * share)
+    return torch.stack([direct, by_variance * (inverse * inverse), by_mean, own[1] * inverse])

@@ -17,8 +17,7 @@ class Normalisation(NamedTuple):
 
     weight: Tensor
     bias: Tensor | None
-    mean: Tensor
-    inverse: Tensor  # of the standard deviation
+    statistics: op.Statistics
     settings: op.Settings
 
     @classmethod
@@ -54,7 +53,7 @@ class Normalisation(NamedTuple):
         v0, decay, threshold = state_and_parameters(x, None, v0, decay, threshold)
         tensors = x, self.weight, self.bias, None, v0, decay, threshold
         norm = self.settings._replace(axis=2)
-        spikes, v = op.lif(tensors, self.mean, self.inverse, norm, neuron, kept, None, return_state)
+        spikes, v = op.lif(tensors, self.statistics, norm, neuron, kept, None, return_state)
         spikes = _channels_back(spikes, axis)
         return (spikes, _channels_back(v.unsqueeze(0), axis)[0]) if v is not None and return_state else spikes
 

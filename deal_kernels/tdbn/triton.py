@@ -19,6 +19,7 @@ from deal_kernels._common.triton_neuron import normalised
 
 TILE = 2048  # elements
 WARPS = 4
+CHANNELS = 128  # of a program that computes values per channel
 LONGEST = 512  # elements of a tile's row where there are more rows: the last part of a row may be almost empty
 PROGRAMS = 2048  # of a reduction, if it is large enough
 MOST_TILES = 64  # that one program reduces while slices last: with more it would lose digits
@@ -172,6 +173,48 @@ def merge_kernel(partial, mean, variance, channels, slices, SLICES: tl.constexpr
     squares = tl.sum(tl.load(partial + 2 * plane + slice, mask=inside, other=0.0) + count * away * away)
     tl.store(mean + channel, near + further)
     tl.store(variance + channel, tl.div_rn(squares, total))
+
+
+@triton.jit
+def scale_kernel(variance, weight, out, channels, eps, correction, WIDTH: tl.constexpr):
+    channel = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
+    exists = channel < channels
+    spread = tl.load(variance + channel, mask=exists, other=1.0)
+    inverse = tl.div_rn(1.0, tl.sqrt_rn(spread + eps))
+    tl.store(out + channel, tl.load(weight + channel, mask=exists) * inverse, mask=exists)
+    tl.store(out + channels + channel, inverse, mask=exists)
+    tl.store(out + 2 * channels + channel, spread * correction, mask=exists)
+
+
+@triton.jit
+def factors_kernel(sums, own, weight, inverse, out, channels, share, WIDTH: tl.constexpr):
+    channel = tl.program_id(0) * WIDTH + tl.arange(0, WIDTH)
+    exists = channel < channels
+    inverse = tl.load(inverse + channel, mask=exists)
+    direct = tl.load(weight + channel, mask=exists) * inverse
+    of_each = direct * share
+    by_variance = (tl.load(sums + channels + channel, mask=exists) * of_each) * (inverse * inverse)
+    tl.store(out + channel, direct, mask=exists)
+    tl.store(out + channels + channel, by_variance, mask=exists)
+    tl.store(out + 2 * channels + channel, tl.load(sums + channel, mask=exists) * of_each, mask=exists)
+    of_weight = tl.load(own + channels + channel, mask=exists) * inverse
+    tl.store(out + 3 * channels + channel, of_weight, mask=exists)
+
+
+def scale(out: Tensor, **arguments: Any) -> None:
+    _each_channel(scale_kernel, out, arguments)
+
+
+def factors(out: Tensor, **arguments: Any) -> None:
+    _each_channel(factors_kernel, out, arguments)
+
+
+def _each_channel(kernel: Any, out: Tensor, arguments: dict[str, Any]) -> None:
+    channels = out.shape[1]
+    with torch.cuda.device_of(out):
+        kernel[(triton.cdiv(channels, CHANNELS),)](
+            out=out, channels=channels, WIDTH=CHANNELS, **arguments, num_warps=1, enable_fp_fusion=False
+        )
 
 
 def moments(x: Tensor, layout: ChannelLayout, mean: Tensor, variance: Tensor) -> None:

@@ -14,6 +14,8 @@
   of_each(tdbn_normalise, TdbnNormalise)        \
   of_each(tdbn_gradient_sums, TdbnGradientSums) \
   of_each(tdbn_gradient, TdbnGradient)          \
+  of_each(tdbn_scale, TdbnScale)                \
+  of_each(tdbn_factors, TdbnFactors)            \
   of_each(ssim, Ssim)                                 \
   of_each(degradation_forward, DegradationForward)            \
   of_each(degradation_backward, DegradationBackward)          \

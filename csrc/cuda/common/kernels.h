@@ -25,6 +25,8 @@ inline int64_t workspace_bytes(const PsnBackward&) { return 0; }
 inline int64_t workspace_bytes(const MultistateForward&) { return 0; }
 inline int64_t workspace_bytes(const TdbnNormalise&) { return 0; }
 inline int64_t workspace_bytes(const TdbnGradient&) { return 0; }
+inline int64_t workspace_bytes(const TdbnScale&) { return 0; }
+inline int64_t workspace_bytes(const TdbnFactors&) { return 0; }
 inline int64_t workspace_bytes(const Ssim&) { return 0; }
 
 const char* lif_forward(const LifForward&, void* workspace, CUstream_st*);
@@ -37,6 +39,8 @@ const char* tdbn_moments(const TdbnMoments&, void* workspace, CUstream_st*);
 const char* tdbn_normalise(const TdbnNormalise&, void* workspace, CUstream_st*);
 const char* tdbn_gradient_sums(const TdbnGradientSums&, void* workspace, CUstream_st*);
 const char* tdbn_gradient(const TdbnGradient&, void* workspace, CUstream_st*);
+const char* tdbn_scale(const TdbnScale&, void* workspace, CUstream_st*);
+const char* tdbn_factors(const TdbnFactors&, void* workspace, CUstream_st*);
 const char* degradation_forward(const DegradationForward&, void* workspace, CUstream_st*);
 const char* degradation_backward(const DegradationBackward&, void* workspace, CUstream_st*);
 const char* ssim(const Ssim&, void* workspace, CUstream_st*);

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from deal.io.synthetic import thermal_scene
 from deal.model.generator import Generator
 from deal.model.network import DEAL
-from deal.training.adversarial import AdversarialTraining, seeded_random
+from deal.training.adversarial import AdversarialTraining
 from deal.training.distributed import ProcessGroup
+from deal.training.draws import seeded_random
 from deal.training.settings import Settings
 
 SIZES = ((256, 256), (480, 640), (768, 1024))

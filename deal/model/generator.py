@@ -110,6 +110,7 @@ class Generator(nn.Module):
         self.straight_through, self.checkpoint = straight_through, checkpoint
         self.sample(torch.zeros(1, channels, SIDE, SIDE))  # checks stages and ranges early
         widths = (channels, 16, 32, 64, 128)
+        self.dropout_shape = widths[-1], SIDE // 32, SIDE // 32  # of the features that dropout thins
         self.trunk = nn.Sequential(
             *(_downsampling(*pair, normed=True) for pair in itertools.pairwise(widths)),
             _downsampling(widths[-1], widths[-1], normed=False),

@@ -20,7 +20,6 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-import numpy
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +30,7 @@ from deal.model.policy import Policy
 from deal.model.pretrained import Network
 from deal.model.separation import DealU
 from deal.training.distributed import ProcessGroup
+from deal.training.draws import Draws, draw, draw_noise, seeded_random
 from deal.training.half_precision import InHalfPrecision
 from deal.training.losses import separation_loss, structure_loss, whole_frame_loss
 from deal.training.network_setup import build_network, parameter_groups
@@ -39,16 +39,6 @@ from deal_kernels.ssim import l1_ssim
 from deal_kernels.tdbn import TDBatchNorm2d
 
 MIN_DEVIATION = 1e-6  # lower bound of the standard deviation of a clean image in divisions
-THUMBNAIL_NOISE = 0.02  # the largest deviation of the noise that a thumbnail keeps
-
-
-def seeded_random(*key: int) -> torch.Generator:
-    """A random generator that depends on the key alone, so that no random state is kept between steps.
-
-    It is on the CPU, so that a GPU gets the same numbers.
-    """
-    seed = numpy.random.SeedSequence(key).generate_state(1, numpy.uint64)[0]
-    return torch.Generator().manual_seed(int(seed))
 
 
 class AdversarialTraining:
@@ -65,7 +55,7 @@ class AdversarialTraining:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             network = build_network(settings)
-            self.dropout = ShardedDropout(settings.dropout, group)
+            self.dropout = DrawnDropout(settings.dropout)
             kind = Policy if settings.strategy in ("policy", "random") else Generator
             generator = kind(
                 settings.ops, channels=settings.channels, stages=settings.stages, dropout=settings.dropout,
@@ -81,8 +71,20 @@ class AdversarialTraining:
         )
         self.separate = InHalfPrecision(self.network) if half else self.network.separate
 
+    def draws(
+        self, step: int, x: Tensor, adversary: bool, thumbnails: Tensor | None = None
+    ) -> tuple[Draws, Draws | None]:  # fmt: skip
+        """The random numbers of a step for its images and its thumbnails, on the CPU; arguments as of `step`."""
+        of_images = self._draws(x, seeded_random(self.settings.seed, 2, step), adversary)
+        if thumbnails is None:
+            return of_images, None
+        random = seeded_random(self.settings.seed, 4, step)
+        of_thumbnails = self._draws(thumbnails, random, policy=False)
+        return of_images, of_thumbnails._replace(noise=draw_noise(thumbnails, random, self.group))
+
     def step(
-        self, x: Tensor, step: int, adversary: bool, thumbnails: Tensor | None = None
+        self, x: Tensor, step: int, adversary: bool, thumbnails: Tensor | None = None,
+        draws: tuple[Draws, Draws | None] | None = None,
     ) -> dict[str, Tensor]:  # fmt: skip
         """Updates the network, and the generator if `adversary` is set.
 
@@ -91,19 +93,21 @@ class AdversarialTraining:
             step: the number of the step, which seeds its random numbers.
             adversary: whether the generator learns.
             thumbnails: reduced images [B', C, H', W'] that train the shading and the tone.
+            draws: the random numbers of the step, where they were drawn before, see `draws`.
 
         Returns:
             "loss" is the network's and "fidelity" that of the degraded images; "divergence" is that of the policy from
             random choices; "contrast" and "degraded_contrast" are the standard deviations of the restored images and of
             x_hat, relative to that of x.
         """
+        of_images, of_thumbnails = draws or self.draws(step, x, adversary, thumbnails)
         self._set_learning_rates(step)
         self.network_optimiser.zero_grad()
         self.generator_optimiser.zero_grad()
-        if thumbnails is not None:
-            self._learn_whole_frames(thumbnails, seeded_random(self.settings.seed, 4, step))
+        if thumbnails is not None and of_thumbnails is not None:
+            self._learn_whole_frames(thumbnails, of_thumbnails)
         with torch.set_grad_enabled(adversary):
-            x_hat, toned, divergence = self.degrade(x, seeded_random(self.settings.seed, 2, step), policy=adversary)
+            x_hat, toned, divergence = self.degrade(x, of_images, policy=adversary)
             fidelity = self.fidelity(x_hat, x)
             closeness = self.settings.fidelity_weight * fidelity + self.settings.price * divergence
         if not adversary:
@@ -123,21 +127,21 @@ class AdversarialTraining:
             "contrast": enhanced, "degraded_contrast": degraded,
         }  # fmt: skip
 
-    def degrade(self, x: Tensor, random: torch.Generator, *, policy: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    def degrade(self, x: Tensor, draws: Draws, *, policy: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """Clean images, degraded by the strategy of the run.
 
         Args:
             x: clean images, [B, C, H, W].
-            random: the source of all random numbers.
+            draws: the random numbers.
             policy: whether a policy chooses; otherwise it makes random choices.
 
         Returns:
             The degraded images, the images with the changes of contrast and brightness alone, and the mean divergence
             of the choices from random ones.
         """
-        weights, divergence, params = self._choices(x, random, policy)
-        degraded: Tensor = self.generator(x, weights, params)
-        return degraded, self.generator.only(TONES, x, weights.detach(), params), divergence.mean()
+        weights, divergence = self._mixture_weights(x, draws, policy)
+        degraded: Tensor = self.generator(x, weights, draws.params)
+        return degraded, self.generator.only(TONES, x, weights.detach(), draws.params), divergence.mean()
 
     def loss(self, x_hat: Tensor, parts: Parts, x: Tensor, toned: Tensor) -> Tensor:
         """The loss of the network, [B] or a mean; arguments as of `separation_loss`."""
@@ -151,45 +155,32 @@ class AdversarialTraining:
             return structure_loss(x_hat, x).mean()
         return l1_ssim(x_hat, x, self.settings.l1_weight, self.settings.ssim_weight)
 
-    def _choices(
-        self, x: Tensor, random: torch.Generator, policy: bool
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # fmt: skip
-        """The mixture weights of this process's samples, their divergences from random ones, and random parameters."""
-        whole = x[:1].expand(len(x) * self.group.size, -1, -1, -1)  # the shape of the batch of all processes
-        self.dropout.random = random
-        weights, divergence = self._mixture_weights(x, len(whole), random, policy)
-        params = {name: self.group.shard(each) for name, each in self.generator.sample(whole, random).items()}
-        return weights, divergence, params
+    def _draws(self, x: Tensor, random: torch.Generator, policy: bool) -> Draws:
+        strategy = self.settings.strategy
+        classifies = (strategy == "das" or (strategy == "policy" and policy)) and self.dropout.p > 0
+        like = torch.empty_like(x, device="cpu")
+        return draw(self.generator, like, random, self.group, classifies=classifies).to(x.device)
 
-    def _mixture_weights(
-        self, x: Tensor, count: int, random: torch.Generator, policy: bool
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """The weights of this process's samples, of `count` in all processes, and their divergences."""
+    def _mixture_weights(self, x: Tensor, draws: Draws, policy: bool) -> tuple[Tensor, Tensor]:
+        """The weights of this process's samples, and their divergences from random ones."""
+        self.dropout.drawn = draws.dropout
         if isinstance(self.generator, Policy):
-            chances = (self.group.shard(each).to(x) for each in self.generator.chances(count, random))
-            return self.generator.draw(x if policy and self.settings.strategy == "policy" else None, *chances)
+            return self.generator.draw(x if policy and self.settings.strategy == "policy" else None, *draws.chances)
         if self.settings.strategy == "das":
             return self.generator.weights(x), x.new_zeros(())
         return self.generator.even(len(x)).to(x), x.new_zeros(())
 
-    def _learn_whole_frames(self, x: Tensor, random: torch.Generator) -> None:
+    def _learn_whole_frames(self, x: Tensor, draws: Draws) -> None:
         """Adds to the gradients of shading and tone. Thumbnails keep the tone and the shading, and little of the
         noise."""
         if not isinstance(self.network, DealU):
             raise ValueError(f"thumbnails can only train deal-u; got {type(self.network).__name__}")
-        weights, _, params = self._choices(x, random, policy=False)
-        toned, shaded = (self.generator.only(kinds, x, weights, params) for kinds in (TONES, TONES + SHADINGS))
-        x_hat = shaded + self._noise(x, random)
+        weights, _ = self._mixture_weights(x, draws, policy=False)
+        toned, shaded = (self.generator.only(kinds, x, weights, draws.params) for kinds in (TONES, TONES + SHADINGS))
+        x_hat = shaded if draws.noise is None else shaded + draws.noise
         shading = self.network.shading(x_hat)
         tone = self.network.tone((x_hat - shading).detach())
         whole_frame_loss(x_hat, shading, tone, x, toned).mean().backward()  # type: ignore[no-untyped-call]
-
-    def _noise(self, x: Tensor, random: torch.Generator) -> Tensor:
-        """Normal noise for x [B, C, H, W], of another deviation in each image."""
-        count = len(x) * self.group.size
-        deviation = THUMBNAIL_NOISE * torch.rand(count, 1, 1, 1, generator=random)
-        noise = deviation * torch.randn(count, *x.shape[1:], generator=random)
-        return self.group.shard(noise).to(x)
 
     def _update_network(self, x_hat: Tensor, x: Tensor, toned: Tensor) -> tuple[Tensor, Parts]:
         parts = self.separate(x_hat)
@@ -262,18 +253,16 @@ def _generator_optimiser(generator: Generator, settings: Settings) -> torch.opti
     )  # fmt: skip
 
 
-class ShardedDropout(nn.Dropout):
-    """Dropout of this process's samples, with the mask that one process would draw for the whole batch."""
+class DrawnDropout(nn.Dropout):
+    """Dropout by uniform numbers that were drawn before."""
 
-    def __init__(self, p: float, group: ProcessGroup) -> None:
-        super().__init__(p)
-        self.group, self.random = group, torch.Generator()
+    drawn: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        drawn = torch.rand(len(x) * self.group.size, *x.shape[1:], generator=self.random)
-        return x * ((self.group.shard(drawn) >= self.p).to(x) / (1 - self.p))
+        assert self.drawn is not None
+        return x * ((self.drawn >= self.p).to(x) / (1 - self.p))
 
 
 class GradientReversal(torch.autograd.Function):

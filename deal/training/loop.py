@@ -37,10 +37,11 @@ from deal.model.pretrained import Network
 from deal.model.separation import DealU
 from deal.model.shading import THUMBNAIL
 from deal.training import run_dir, samples
-from deal.training.adversarial import AdversarialTraining, seeded_random
+from deal.training.adversarial import AdversarialTraining
 from deal.training.augmentation import Crops, Reduced
 from deal.training.distributed import ProcessGroup, StopSignal, process_group
 from deal.training.divergence import ADVICE, CollapseDetector
+from deal.training.draws import Draws, seeded_random, sent
 from deal.training.lock import locked
 from deal.training.logging import Log
 from deal.training.settings import Settings
@@ -57,7 +58,13 @@ THUMBNAIL_ZOOM = 2.0  # thumbnails show at least half of the height or width of 
 VALIDATION_IMAGES, VALIDATION_SIZE = 8, 256  # the size applies if training uses whole images
 VALIDATION_SHARPNESS = 2.0  # factor of random logits: some validation images have nearly a single degradation
 
-Batch = tuple[Tensor, Tensor | None]  # images, and thumbnails
+
+class Batch(NamedTuple):
+    """What a step needs, on the device."""
+
+    x: Tensor  # clean images [B, C, H, W]
+    thumbnails: Tensor | None
+    draws: tuple[Draws, Draws | None]
 
 
 class Result(NamedTuple):
@@ -138,7 +145,7 @@ class _Run:
         with self._open_log() as log, contextlib.closing(self._batches()) as batches:
             running = self.step < self.settings.steps
             while running:
-                self._train_step(*next(batches))
+                self._train_step(next(batches))
                 self.seconds = time.monotonic() - start
                 running = self._after_step(log, stop)
         return Result(
@@ -169,19 +176,26 @@ class _Run:
                 yield batch
 
     def _read_batch(self, step: int) -> Batch:
-        """This process's part of the batch and of the thumbnails of a step."""
-        x = self._part(self.crops, self.settings.batch, step)
-        if not self.thumbnail_count or self.settings.has_settled(step):
-            return x, None
-        return x, self._part(self.thumbnails, self.thumbnail_count, step)
+        """This process's part of the batch and of the thumbnails of a step, and its random numbers."""
+        x, thumbnails, device = self._part(self.crops, self.settings.batch, step), None, self.group.device
+        if self.thumbnail_count and not self.settings.has_settled(step):
+            thumbnails = self._part(self.thumbnails, self.thumbnail_count, step)
+        of_images, of_thumbnails = self.training.draws(step, x, self._plays(step), thumbnails)
+        return Batch(
+            sent(x, device), None if thumbnails is None else sent(thumbnails, device),
+            (of_images.to(device), None if of_thumbnails is None else of_thumbnails.to(device)),
+        )  # fmt: skip
 
     def _part(self, crops: Crops, count: int, step: int) -> Tensor:
         mine = count // self.group.size
-        return crops.batch(step * count + self.group.rank * mine, mine).to(self.group.device)
+        return crops.batch(step * count + self.group.rank * mine, mine)
 
-    def _train_step(self, x: Tensor, thumbnails: Tensor | None) -> None:
-        adversary = self.settings.strategy in ("das", "policy") and self.step >= self.settings.adversary_start
-        figures = self.training.step(x, self.step, adversary, thumbnails)
+    def _plays(self, step: int) -> bool:
+        """Whether the generator learns in a step."""
+        return self.settings.strategy in ("das", "policy") and step >= self.settings.adversary_start
+
+    def _train_step(self, batch: Batch) -> None:
+        figures = self.training.step(batch.x, self.step, self._plays(self.step), batch.thumbnails, batch.draws)
         self.sums += torch.stack([figures[name] for name in AVERAGED])
         self.step += 1
 

@@ -1,3 +1,4 @@
+import collections
 import functools
 import importlib
 import os
@@ -21,12 +22,45 @@ settings.load_profile("shared")
 
 BACKENDS = [name for name, state in deal_kernels.info()["backends"].items() if state == "live"]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICES = sorted({"cpu", DEVICE})
 PEERS = os.environ.get("DEAL_TEST_PEERS")
 IMPORTED = {}  # modules of SpikingJelly by version
 DATA = Path(os.environ.get("DEAL_TEST_DATA", Path(__file__).parents[2] / "shared"))
 
 
 INTERPRETER = pytest.StashKey[subprocess.Popen]()
+COMPILES = torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1"  # Triton, for this machine's GPU
+# Triton compiles 2,700 variants of its kernels for all tests, about one a second, and 300 for these parts: of each of
+# its own tests one set of parameters in OWN, and of the tests that it shares with other backends one in SHARED.
+OWN, SHARED = 11, 61
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--all-variants", action="store_true",
+        help="on a GPU, run all tests for which Triton compiles kernels, which takes most of an hour",
+    )  # fmt: skip
+
+
+def pytest_collection_modifyitems(config, items):
+    if COMPILES and not config.option.all_variants:
+        items[:], left = thinned(items)
+        config.hook.pytest_deselected(items=left)
+
+
+def thinned(items):
+    """The items to run on a GPU, and those left out."""
+    seen, kept, left = collections.Counter(), [], []
+    for item in items:
+        test, _, parameters = item.nodeid.partition("[")
+        every, of = 1, None
+        if parameters and item.path.name.endswith("_triton.py"):
+            every, of = OWN, test
+        elif parameters and item.callspec.params.get("backend") == "triton":
+            every, of = SHARED, "shared"
+        (left if seen[of] % every else kept).append(item)
+        seen[of] += 1
+    return kept, left
 
 
 def pytest_collection_finish(session):
@@ -66,6 +100,22 @@ def device(backend):
     if backend == "triton":
         return "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
     return {"cpp": "cpu", "cuda": "cuda"}.get(backend, DEVICE)
+
+
+@pytest.fixture(params=DEVICES)
+def each_device(request, monkeypatch):
+    """Every device there is, which "auto" then means, too."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # results are compared with those of a CPU
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def automatic_device(request, monkeypatch):
+    """Tests of deal that do not ask for each device run on the CPU, as it alone gives the same bits again."""
+    of_deal = request.path.name.startswith("test_deal_")
+    chosen = request.getfixturevalue("each_device") if "each_device" in request.fixturenames else "cpu"
+    if of_deal and chosen == "cpu":
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
 def _spikingjelly_modules():

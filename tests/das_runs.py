@@ -26,10 +26,6 @@ def scenes():
     return SyntheticScenes(4, 48, 48)
 
 
-def alone():
-    return ProcessGroup(torch.device("cpu"))
-
-
 def run(folder, **changes):
     torch.set_num_threads(1)
     return train(Settings(**{**TINY, "output": str(folder), **changes}), scenes())
@@ -44,10 +40,10 @@ def distributed(rank, file, count, folder, updates):
         torch.distributed.destroy_process_group()
 
 
-def save_for_ever(folder):
+def save_for_ever(folder, device):
     """Writes checkpoints, one after the other, whose weights all equal the number of its step."""
-    settings = Settings(**{**TINY, "output": folder})
-    training = AdversarialTraining(settings, alone())
+    settings = Settings(**{**TINY, "output": folder, "device": device})
+    training = AdversarialTraining(settings, ProcessGroup(torch.device(device)))
     step = 0
     while True:
         step += 1
@@ -59,4 +55,4 @@ def save_for_ever(folder):
 
 
 if __name__ == "__main__":
-    save_for_ever(sys.argv[1])
+    save_for_ever(*sys.argv[1:])

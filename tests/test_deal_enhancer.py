@@ -3,6 +3,7 @@
 import numpy
 import pytest
 import torch
+from oracle import same_image
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from deal.inference import enhancer as enhancer_module
@@ -14,6 +15,8 @@ from deal.io.writers import Batch, write_image
 from deal.model import pretrained
 from deal.model.network import DEAL
 from deal.model.separation import DealU
+
+pytestmark = pytest.mark.usefixtures("each_device")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +66,7 @@ def test_16_bits(network, low, high):
 
 def test_8_bits(network):
     frame = Frame(bytes_of(40, 52), 0, 255)
-    result = Enhancer(network)(frame)
+    result = Enhancer(network, precision="fp32")(frame)
     assert result.dtype == numpy.uint8
     assert abs(result - in_whole(network.with_channels(1).eval(), frame).round().clip(0, 255)).max() <= 1
 
@@ -84,23 +87,23 @@ def test_nothing_changes_where_the_network_changes_nothing(silent, pixels):
 def test_colours(network):
     """Grey in three channels gives what grey in one gives, and a three-channel network takes grey."""
     grey = bytes_of(40, 52)
-    one = Enhancer(network)(Frame(grey, 0, 255))
-    three = Enhancer(network)(Frame(numpy.repeat(grey[..., None], 3, 2), 0, 255))
+    one = Enhancer(network, precision="fp32")(Frame(grey, 0, 255))
+    three = Enhancer(network, precision="fp32")(Frame(numpy.repeat(grey[..., None], 3, 2), 0, 255))
     assert three.shape == (40, 52, 3)
     assert abs(three.astype(int) - one[..., None]).max() <= 1
-    of_colours = Enhancer(network.with_channels(3))(Frame(grey, 0, 255))
+    of_colours = Enhancer(network.with_channels(3), precision="fp32")(Frame(grey, 0, 255))
     assert abs(of_colours.astype(int) - one).max() <= 1
 
 
 @pytest.mark.parametrize("tile", [13, 23, 61])
 @pytest.mark.parametrize("more", [0, 8])
-def test_tiles_are_the_whole(network, tile, more):
+def test_tiles_are_the_whole(network, tile, more, each_device):
     x = torch.rand(1, 1, 75, 61)
     whole = Enhancer(network, tile=0).enhance_tensor(x)
     with torch.no_grad():
-        torch.testing.assert_close(whole, network(x), rtol=0, atol=1e-5)
+        assert same_image(whole, network(x), 1e-5, each_device)
     tiled = Enhancer(network, tile=tile, overlap=network.reach + more).enhance_tensor(x)
-    torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-5)
+    assert same_image(tiled, whole, 1e-5, each_device)
 
 
 def test_tiles_need_the_reach(network):
@@ -127,7 +130,7 @@ def test_parts_cover_the_whole(length, tile, overlap, reach):
     torch.testing.assert_close(total, torch.ones(length))
 
 
-def test_out_of_memory_halves_the_tile(network, monkeypatch):
+def test_out_of_memory_halves_the_tile(network, each_device, monkeypatch):
     enhancer = Enhancer(network)
     enhancer.tile = 400
     x = torch.rand(1, 1, 300, 40)
@@ -140,7 +143,7 @@ def test_out_of_memory_halves_the_tile(network, monkeypatch):
         return restored(self, x)
 
     monkeypatch.setattr(DEAL, "restored", small_only)
-    torch.testing.assert_close(enhancer.enhance_tensor(x), whole, rtol=0, atol=1e-5)
+    assert same_image(enhancer.enhance_tensor(x), whole, 1e-5, each_device)
     assert enhancer.tile == 200
     with pytest.raises(torch.OutOfMemoryError):  # a tile that was named stays
         Enhancer(network, tile=400).enhance_tensor(x)
@@ -161,25 +164,25 @@ def test_half_precision(network):
 
 
 @pytest.mark.parametrize("matrix_unit", [False, True])
-def test_where_bfloat16_is_the_default(matrix_unit, network, monkeypatch):
-    """On a CPU: for deal-u and 8 bits, if there is a matrix unit."""
+def test_where_bfloat16_is_the_default(matrix_unit, network, each_device, monkeypatch):
+    """For 8 bits on a GPU; on a CPU for deal-u alone, if there is a matrix unit."""
     monkeypatch.setattr(enhancer_module, "MATRIX_UNIT", matrix_unit)
     chosen = []
     for each in (DealU("deal-u-small"), network):
-        enhancer = Enhancer(each, device="cpu")
+        enhancer = Enhancer(each, device=each_device)
         separate = enhancer.separate
         monkeypatch.setattr(enhancer, "separate", lambda x, bf16, s=separate: chosen.append(bf16) or s(x, bf16=bf16))
         for dtype in (numpy.uint8, numpy.uint16):
             enhancer(numpy.zeros((48, 64), dtype))
-    assert chosen == [matrix_unit, False, False, False]
+    assert chosen == ([matrix_unit, False, False, False] if each_device == "cpu" else [True, False, True, False])
 
 
-def test_half_precision_that_overflows_is_done_again(network, monkeypatch):
+def test_half_precision_that_overflows_is_done_again(network, each_device, monkeypatch):
     restored = DEAL.restored
 
     def overflows(self, x):
         result = restored(self, x)
-        return result / 0 if torch.is_autocast_enabled("cpu") else result
+        return result / 0 if torch.is_autocast_enabled(each_device) else result
 
     monkeypatch.setattr(DEAL, "restored", overflows)
     enhancer, x = Enhancer(network), torch.rand(1, 1, 40, 52)

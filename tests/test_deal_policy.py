@@ -5,13 +5,12 @@ import torch
 from torch.distributions import AffineTransform, SigmoidTransform, TransformedDistribution, Uniform
 
 from deal.io.synthetic import SyntheticScenes
+from deal.model.device import choose_device
 from deal.model.generator import CAMERA
 from deal.model.policy import Policy, _logistic_divergence
 from deal.training.adversarial import AdversarialTraining
 from deal.training.distributed import ProcessGroup
 from deal.training.settings import Settings
-
-ALONE = ProcessGroup(torch.device("cpu"))
 
 
 def policy(ops="camera"):
@@ -115,14 +114,16 @@ def test_the_gradient_reaches_operations_and_strengths():
 def game(price, steps=20):
     """The divergence of the policy after a game for the strongest degradations, with a network that stands still."""
     chosen = Settings(
-        blocks=[["scale", 5, 3]], width=4, device="cpu", strategy="policy", price=price, learning_rate=0.0,
+        blocks=[["scale", 5, 3]], width=4, strategy="policy", price=price, learning_rate=0.0,
         generator_rate=0.01, fidelity_weight=0.0, update="simultaneous", dropout=0.0,
         ops=[["identity", "noise"], ["identity", "dead"]],
     )  # fmt: skip
-    training, x = AdversarialTraining(chosen, ALONE), scenes(2)[..., :32, :32].contiguous()
+    device = choose_device("auto")
+    training, x = AdversarialTraining(chosen, ProcessGroup(device)), scenes(2)[..., :32, :32].contiguous().to(device)
     return [training.step(x, number, True)["divergence"].item() for number in range(steps)][-1]
 
 
+@pytest.mark.usefixtures("each_device")
 def test_the_price_holds_the_policy_back():
     free, dear = game(0.0), game(100.0)
     assert free > 0.1 and dear < 0.1 * free

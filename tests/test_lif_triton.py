@@ -254,7 +254,7 @@ def launched(name, i, output, monkeypatch):
             grad, grad_x = op.spikes_like(i, output), op.spikes_like(i, "spikes" if i.steps is None else "mean")
             parameters = (None if p is None else state for p in (i.decay, i.threshold))
             sums = None if i.norm is None else torch.empty((2, *i.row.shape))
-            slopes = None if i.neuron.has_kernels else torch.empty((i.length, *i.row.shape))
+            slopes = None if i.neuron.has_kernels() else torch.empty((i.length, *i.row.shape))
             room.backward(i, grad, state, output, slopes, grad_x, state, *parameters, sums)
     return recorder.arguments
 

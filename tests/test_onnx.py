@@ -52,17 +52,17 @@ class Convolutions(nn.Module):
         return *(block(x) for block in self.blocks), self.conv(v0)
 
 
-def built(module):
+def built(module, device):
     torch.manual_seed(0)
-    model = module().eval()
+    model = module().eval().to(device)
     for layer in model.modules():
         if isinstance(layer, TDBatchNorm2d):
             layer.running_mean.normal_(), layer.running_var.uniform_(0.5, 2)
     return model
 
 
-def inputs(batch, height, width, steps=4):
-    return torch.randn(steps, batch, 3, height, width), torch.rand(batch, 3, height, width)
+def inputs(batch, height, width, device):
+    return torch.randn(4, batch, 3, height, width, device=device), torch.rand(batch, 3, height, width, device=device)
 
 
 def exported(model, given, dynamo):
@@ -78,27 +78,27 @@ def exported(model, given, dynamo):
 
 
 @pytest.mark.parametrize("dynamo", [True, False], ids=["dynamo", "TorchScript"])
-def test_onnx(dynamo):
+def test_onnx(dynamo, each_device):
     for module, rtol, atol in ((Neurons, 0, 0), (Convolutions, 1e-5, 1e-6)):
-        model = built(module)
-        session = exported(model, inputs(2, 9, 8), dynamo)
-        for given in (inputs(2, 9, 8), inputs(3, 10, 12)):
+        model = built(module, each_device)
+        session = exported(model, inputs(2, 9, 8, each_device), dynamo)
+        for given in (inputs(2, 9, 8, each_device), inputs(3, 10, 12, each_device)):
             with torch.no_grad():
                 expected = model(*given)
-            found = session.run(None, {"x": given[0].numpy(), "v0": given[1].numpy()})
+            found = session.run(None, {name: x.numpy(force=True) for name, x in zip(("x", "v0"), given, strict=True)})
             for one, other in zip(found, expected, strict=True):
-                torch.testing.assert_close(torch.from_numpy(one), other, rtol=rtol, atol=atol)
+                torch.testing.assert_close(torch.from_numpy(one), other.cpu(), rtol=rtol, atol=atol)
 
 
-def test_a_program_that_was_exported_before():
-    model, given = TDBNLIF(3, tau=3.0, v_reset=None).eval(), inputs(2, 5, 4)[:1]
+def test_a_program_that_was_exported_before(each_device):
+    model, given = TDBNLIF(3, tau=3.0, v_reset=None).eval().to(each_device), inputs(2, 5, 4, each_device)[:1]
     program = torch.export.export(model, given)
     assert "deal_kernels.tdbn_lif.default" in str(program.graph)
     file = io.BytesIO()
     torch.onnx.export(program, (), file, dynamo=True, verbose=False)
     session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"x": given[0].numpy()})
-    assert torch.equal(torch.from_numpy(found), model(*given))
+    (found,) = session.run(None, {"x": given[0].numpy(force=True)})
+    assert torch.equal(torch.from_numpy(found), model(*given).cpu())
 
 
 def test_the_number_of_steps_has_to_be_fixed():

@@ -15,6 +15,8 @@ from deal_kernels._common.types import STATE
 
 
 def number(name: str, value: object) -> float:
+    if isinstance(value, torch.fx.Proxy):  # torch.compile makes a surrogate again, of the symbols in its graph
+        return value  # type: ignore[return-value]
     if isinstance(value, bool) or not isinstance(value, (int, float, Real)):
         raise TypeError(f"{name} must be a number; got {type(value).__name__}")
     value = float(value)
@@ -25,7 +27,7 @@ def number(name: str, value: object) -> float:
 
 def positive(name: str, value: object) -> float:
     found = number(name, value)
-    if found <= 0:
+    if not isinstance(found, torch.fx.Proxy) and found <= 0:
         raise ValueError(f"{name} must be positive; got {found}")
     return found
 

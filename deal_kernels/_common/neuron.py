@@ -68,14 +68,15 @@ class _Settings(NamedTuple):
 
 
 class Neuron(_Settings):
-    """A neuron without its tensors. A decay or threshold given as a tensor replaces the number."""
+    """A neuron without its tensors. A decay or threshold given as a tensor replaces the number.
 
-    @property
+    What torch.compile meets is a method: torch 2.9 does not compile properties of named tuples.
+    """
+
     def has_kernels(self) -> bool:
         """Whether its surrogate is one that kernels have, and not a function of the caller's."""
         return isinstance(self.surrogate, Surrogate)
 
-    @property
     def slope(self) -> tuple[str, surrogates.Numbers]:
         """Kind and numbers of the surrogate, as kernels take them. A function's values are given to them."""
         s = self.surrogate
@@ -103,7 +104,7 @@ WIDTH = SCHEMA.count(",") + 1  # arguments of the schema
 def flat(n: Neuron) -> tuple[Any, ...]:
     """The arguments of SCHEMA."""
     *first, _, fire, levels, scale = n
-    kind, numbers = n.slope
+    kind, numbers = n.slope()
     return *first, kind, *numbers, fire, levels, scale
 
 
@@ -128,7 +129,7 @@ def compiled(n: Neuron, *, learnt_decay: bool = False) -> Any:
 
 
 def _compiled(n: Neuron) -> Any:
-    c, (kind, (alpha, height, outside)) = backends.extension(), n.slope
+    c, (kind, (alpha, height, outside)) = backends.extension(), n.slope()
     return c.Neuron(
         charge=getattr(c.Charge, n.charge), fire=getattr(c.Fire, "levels" if n.levels > 1 else n.fire),
         reset=getattr(c.Reset, n.reset), surrogate=getattr(c.Surrogate, kind), detach_reset=n.detach_reset,

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 PARAMETERS = ("tau", "rate", "beta", "v_threshold")  # which may be tensors
-_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.6 does not have it
 _USUAL = {
     **DEFAULTS, "steps": None, "output": "spikes", "reduce": None, "pack": False, "backend": None, "time_axis": 0,
     "channel_axis": None,
@@ -62,7 +61,7 @@ class Learned:
 
 def _refuse_lost_state() -> None:
     """Raises where a module would lose its state, or move on from it twice."""
-    if _exporting() or torch.jit.is_tracing():
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
         raise RuntimeError(
             "a module with stateful=True cannot be exported or traced, because its state is not part of the graph: set "
             "stateful=False, and where the state matters also return_state=True, with the state as v0 at every call"

@@ -74,7 +74,7 @@ def state_like(i: Inputs) -> Tensor:
 
 def chosen_backend(i: Inputs, named: str | None) -> str:
     """The backend of a call. A surrogate that is the caller's function is compiled together with the reference."""
-    if not i.neuron.has_kernels and torch.compiler.is_compiling():
+    if not i.neuron.has_kernels() and torch.compiler.is_compiling():
         return "torch"
     return dispatch.chosen_backend(named, i.x)
 
@@ -207,7 +207,7 @@ def launch_backward(
 
 def _given_slopes(i: Inputs, backend: str) -> Tensor | None:
     """The derivative of the spikes at all steps, [T, ...], where the caller's function computes it."""
-    if i.neuron.has_kernels:
+    if i.neuron.has_kernels():
         return None
     membranes, _ = launch_forward(i, "membranes", False, backend)
     slopes = reference.cell_of(i).spike_slope(membranes)
@@ -327,7 +327,7 @@ def _gradients(
     if grad is None:
         grad = torch.zeros_like(spikes_like(i, output))
     arguments = i, grad, grad_v, output, wanted[1:], backend
-    found = BACKWARD(i.x, *arguments) if i.neuron.has_kernels else launch_backward(*arguments)[:4]
+    found = BACKWARD(i.x, *arguments) if i.neuron.has_kernels() else launch_backward(*arguments)[:4]
     return wanted_only(found, wanted)
 
 
@@ -337,7 +337,7 @@ def of_schema(i: Inputs) -> Inputs | None:
     A surrogate that is a function fits no schema. The forward pass does not need it, so that another one takes its
     place where something observes the call; but torch.compile takes it as it is, for the backward pass.
     """
-    if i.neuron.has_kernels:
+    if i.neuron.has_kernels():
         return i
     if torch.compiler.is_dynamo_compiling() or dispatch.unobserved(i.x):
         return None

@@ -316,7 +316,7 @@ def backward(
     With a norm also each neuron's sums of that gradient, and of it times x - mean, [2, N] in memory.
     """
     n, segment = i.neuron, 4 if i.length <= 4 else 8
-    kind, numbers = n.slope
+    kind, numbers = n.slope()
     saved = (i.length - 1) // segment
     starts = i.x.new_empty(saved, i.row.numel(), dtype=torch.float32) if saved else None  # [segments - 1, N]
     _launch(

@@ -100,7 +100,7 @@ def launch_backward(
     """Gradients of x, and of the initial states and the parameters as far as they are wanted."""
     given, i = i.parameters, _prepared(i)
     row = i.row
-    backend = dispatch.chosen_backend(backend, i.x) if i.neuron.cell.has_kernels else "torch"
+    backend = dispatch.chosen_backend(backend, i.x) if i.neuron.cell.has_kernels() else "torch"
     grad_x = result_like(i, "spikes")
     results = [state_like(i) if each else None for each in wanted]
     starts, shares = results[: len(i.states)], results[MOST_STATES : MOST_STATES + len(given)]
@@ -207,13 +207,13 @@ class MultistateFunction(torch.autograd.Function):
         wanted = ctx.needs_input_grad[5:]
         grad_states = padded(grad_states[: len(i.states)] if state else (), MOST_STATES)
         arguments = i, grad, grad_states, output, wanted, backend
-        grad_x, *grads = BACKWARD(x, *arguments) if neuron.cell.has_kernels else launch_backward(*arguments)
+        grad_x, *grads = BACKWARD(x, *arguments) if neuron.cell.has_kernels() else launch_backward(*arguments)
         return *[None] * 4, grad_x, *wanted_only(grads, wanted)
 
 
 def run_forward(i: Inputs, output: str, state: bool, backend: str | None) -> Sequence[Optional]:
     """The operation without autograd."""
-    if i.neuron.cell.has_kernels:
+    if i.neuron.cell.has_kernels():
         found: Sequence[Optional] = FORWARD(i.x, i, output, state, backend)
         return found
     # A surrogate that is a function fits no schema: no dispatcher, and a tensor in every place for torch.compile.

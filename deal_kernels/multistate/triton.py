@@ -264,7 +264,7 @@ def backward(
 ) -> None:  # fmt: skip
     """Writes the gradient of x, and of the initial states and each neuron's share of the parameters' where given."""
     cell = i.neuron.cell
-    kind, (alpha, height, outside) = cell.slope
+    kind, (alpha, height, outside) = cell.slope()
     low, high = i.neuron.window or (0.0, 0.0)
     saved = (i.x.shape[0] - 1) // SEGMENT
     states = len(i.states)

@@ -369,7 +369,7 @@ def _lif_gradients(
     if grad is None:
         grad = torch.zeros_like(lif_op.spikes_like(i, output))
     arguments = i, grad, grad_v, output, wanted[4:], s.backend
-    found: Any = LIF_BACKWARD(i.x, *arguments) if i.neuron.has_kernels else lif_op.launch_backward(*arguments)
+    found: Any = LIF_BACKWARD(i.x, *arguments) if i.neuron.has_kernels() else lif_op.launch_backward(*arguments)
     grad_y, *others, sums = found
     of_norm = _gradients(s, wanted[:3], grad_y, i.x, weight, i.norm.mean, inverse, sums, reuse=not wanted[3])
     return [*of_norm, *wanted_only([grad_y, *others], wanted[3:])]

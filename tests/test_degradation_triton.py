@@ -99,9 +99,11 @@ def test_all_operations_in_stages():
 @pytest.fixture
 def guarded(monkeypatch):
     """Puts the kernels' own memory between numbers that must stay NaN."""
-    made = []
+    made, new_empty = [], torch.Tensor.new_empty
 
-    def create(like, *shape):
+    def create(like, *shape, **options):
+        if options:  # of the interpreter
+            return new_empty(like, *shape, **options)
         made.append(torch.full((math.prod(shape) + 128,), torch.nan, dtype=like.dtype, device=like.device))
         return made[-1][64:-64].view(shape)
 
@@ -144,7 +146,7 @@ def test_halves_are_computed_in_float32(dtype):
 
 @runs
 def test_gradients_that_are_wanted():
-    arguments = given((1, 3, 9, 8), [*DEAL_OPS, "noise"])
+    arguments = given((1, 1, 9, 8), ("contrast_0.5", "sharpness_0.3", "gaussian_blur", "max_pool_resize_2", "noise"))
     both = result_and_gradients(mixture, *arguments, backend="triton")
     for k, wanted in enumerate(((True, False), (False, True)), 1):
         result, gradient = result_and_gradients(mixture, *arguments, wanted, backend="triton")

@@ -204,6 +204,41 @@ def resize_adjoint(kind, held, places, y, x, factor, tall, small, height, width,
     return result
 
 
+@triton.jit
+def pixel_adjoint(kind, v, g, given, straight_through):
+    """The gradient through an operation up to POSTERIZE, with the value that it has for the pixel."""
+    part = g
+    if (kind == TONE) | (kind == MULTIPLY):
+        part = g * given
+    elif kind == REPLACE:
+        part = tl.where(given == given, 0.0, g)
+    elif kind >= CLIP:
+        part = tl.where((kind == POSTERIZE) & (straight_through == 0), 0.0, passed(v, g))
+    return part
+
+
+@triton.jit
+def flat_adjoint(
+    kind, image, grad, held, sums, flat, through, first, second, n, y, x, channel, channels, tall, small, programs,
+    there, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The gradient through what a blend mixes the image with, where `through` is that of the blend. held is the image
+    of look_back, and sums what its programs have left."""
+    part = through
+    if kind == SATURATION:
+        part, pixels = tl.zeros_like(through), tl.cast(tall, tl.int64) * small
+        for c in range(channels):
+            blend = pixel(image + c * pixels, n, there) * first + flat * second
+            part += passed(blend, pixel(grad + c * pixels, n, there))
+        part = part * gray_share(channel, channels)
+    elif kind == SHARPNESS:
+        part = tl.where(on_border(y, x, tall, small), through, 0.0) + smoothed(held, n, y, x, tall, small, there)
+    else:
+        mean = ratio(total_of(sums, programs, BLOCK), tall * small)
+        part = tl.zeros_like(through) + mean * gray_share(channel, channels)
+    return part * second
+
+
 @triton.jit(do_not_specialize=ARGUMENTS)
 def mix_back_kernel(
     image, grad, weights, table, numbers, values, sums, scratch, out, dots, stage, stages, operations, channels, height,
@@ -229,33 +264,20 @@ def mix_back_kernel(
                 first, second = tl.load(numbers + 2 * j), tl.load(numbers + (2 * j + 1))
                 if kind <= POSTERIZE:
                     result, given = of_pixel(kind, v, first, second, values, table, j, number, channel, y, x, there)
-                    product = g * result
-                    if (kind == TONE) | (kind == MULTIPLY):
-                        part = g * given
-                    elif kind == REPLACE:
-                        part = tl.where(given == given, 0.0, g)
-                    elif kind >= CLIP:
-                        part = tl.where((kind == POSTERIZE) & (whole(table, j, WHOLE) == 0), 0.0, passed(v, g))
+                    product, part = g * result, pixel_adjoint(kind, v, g, given, whole(table, j, WHOLE))
                 elif kind <= CONTRAST:
                     parts = sums + (stage * samples + sample) * programs
                     flat = flatter(
                         kind, image, channel, v, parts, n, y, x, channels, tall, small, programs, there, BLOCK
                     )  # fmt: skip
                     blend = v * first + flat * second
-                    product, part = g * clamped(blend), passed(blend, g) * first
-                    if kind == SATURATION:
-                        passes, apart = tl.zeros_like(v), tl.cast(tall, tl.int64) * small
-                        for c in range(channels):
-                            other = pixel(image + c * apart, n, there) * first + flat * second
-                            passes += passed(other, pixel(grad + c * apart, n, there))
-                        part += passes * (second * gray_share(channel, channels))
-                    elif kind == SHARPNESS:
-                        spread = smoothed(scratch_of(scratch, table, j, plane), n, y, x, tall, small, there)
-                        part += tl.where(on_border(y, x, tall, small), passed(blend, g) + spread, spread) * second
-                    else:
-                        left = scratch + (tl.load(table + (j * FIELDS + SCRATCH)) + sample * programs)
-                        through = ratio(total_of(left, programs, BLOCK), tall * small)
-                        part += through * (second * gray_share(channel, channels))
+                    through, held = passed(blend, g), scratch_of(scratch, table, j, plane)
+                    parts = scratch + (tl.load(table + (j * FIELDS + SCRATCH)) + sample * programs)
+                    product, part = g * clamped(blend), through * first
+                    part += flat_adjoint(
+                        kind, image, grad, held, parts, flat, through, first, second, n, y, x, channel, channels, tall,
+                        small, programs, there, BLOCK,
+                    )  # fmt: skip
                 else:
                     held, factor = scratch_of(scratch, table, j, plane), whole(table, j, WHOLE)
                     if kind == BLUR:

@@ -20,7 +20,6 @@ from deal_kernels.psn import PSN, MaskedPSN, SlidingPSN, psn, sliding_psn
 from deal_kernels.ssim import L1SSIM, l1_ssim, ssim, ssim_map
 from deal_kernels.tdbn import TDBNLIF, SpikingConv, TDBatchNorm2d, tdbn, tdbn_lif
 
-NO_TRITON = ("cpp", "cuda", "torch")
 SOME = (
     "sharpness_0.7", "contrast_0.5", "posterize_5", "gaussian_blur", "average_pool_resize_2", "noise", "glow", "tone",
     "quantise_6",
@@ -218,11 +217,10 @@ CALLS = (
     ),
     Call(
         "mixture", _mixture, _mixed(2, 3, 9, 11), (0, 1), ("degradation",), _mixed(2, 1, 150, 170),
-        backends=NO_TRITON,
     ),
     Call(
         "mixture, checkpoint", lambda *given, backend=None: _mixture(*given, checkpoint=True, backend=backend),
-        _mixed(2, 1, 9, 11), (0, 1), ("degradation",), _mixed(3, 3, 70, 90), backends=NO_TRITON,
+        _mixed(2, 1, 9, 11), (0, 1), ("degradation",), _mixed(3, 3, 70, 90),
     ),
     *(
         Call(function.__name__, function, _pair(2, 3, 20, 25), (0, 1), (name,), large)
@@ -249,7 +247,7 @@ def _image_variants():
     ):
         yield Call(
             f"mixture-{stages}-{leaves}", _mixture, _mixed(2, 3, 9, 11, stages), leaves, ("degradation",),
-            backends=NO_TRITON, dtype=dtype, channels_last=True,
+            dtype=dtype, channels_last=True,
         )  # fmt: skip
     for (padding, dtype), (function, leaves) in itertools.product(
         (("zeros", torch.float32), ("valid", torch.bfloat16)),

@@ -9,7 +9,7 @@ from oracle import close
 import deal_kernels
 from deal_kernels.degradation import apply
 
-BACKENDS = [name for name, state in deal_kernels.info()["backends"].items() if state == "live" and name != "triton"]
+BACKENDS = [name for name, state in deal_kernels.info()["backends"].items() if state == "live"]
 
 
 @pytest.fixture(params=BACKENDS)

@@ -7,7 +7,7 @@ from degradation_oracle import case
 import deal_kernels
 from deal_kernels.degradation import DEAL_OPS, Mixture, mixture
 
-BACKENDS = [name for name, state in deal_kernels.info()["backends"].items() if state == "live" and name != "triton"]
+BACKENDS = [name for name, state in deal_kernels.info()["backends"].items() if state == "live"]
 SOME = ("sharpness_0.7", "contrast_0.5", "posterize_5", "gaussian_blur", "average_pool_resize_2", "noise")
 
 

@@ -24,7 +24,8 @@ def mixture(
     Args:
         x: [B, C, H, W] with one or three channels: float32, float16, bfloat16 or float64. Half types are computed in
             float32 and rounded after every stage. An x that is not contiguous (channels-last too) is copied once.
-        weights: [B, S, N] for S stages and N operations. They need not sum to one.
+        weights: [B, S, N] for S stages and N operations. They need not sum to one. triton leaves an operation without
+            weight out; elsewhere 0 times a result that is not finite is NaN.
         ops: names of operations, see `deal_kernels.degradation`.
         params: the values of operations by name, for those that ops has. `sample_params` draws them. They get no
             gradient.
@@ -40,7 +41,7 @@ def mixture(
               fractions of the height. A row counts if its centre lies between them.
         straight_through: gives posterize the gradient of its clamp.
         checkpoint: computes the stages again in the backward pass, instead of keeping the input of each.
-        backend: "cpp", "cuda" or "torch" runs that one or raises. None or "auto" chooses.
+        backend: "cpp", "cuda", "triton" or "torch" runs that one or raises. None or "auto" chooses.
 
     Returns:
         A contiguous tensor like x.

@@ -18,6 +18,8 @@ from deal_kernels.degradation.names import KINDS, PATTERNS, RANDOM, known
 from deal_kernels.degradation.patterns import pattern
 from deal_kernels.degradation.reference import Operation
 
+MOST_PIXELS = 2**30  # of a channel on triton: their indices have 32 bits
+
 
 class Settings(NamedTuple):
     operations: Sequence[str]
@@ -26,15 +28,23 @@ class Settings(NamedTuple):
 
 
 def chosen_backend(s: Settings, x: Tensor) -> str:
-    """The backend of a call. Triton has no mixture, and operations without a kernel run in torch."""
-    named = s.backend or backends.FORCED
-    if named == "triton":
-        raise RuntimeError("backend 'triton' cannot run: it has no degradation mixture; 'cpp', 'cuda' and 'torch' have")
+    """The backend of a call. What has no kernel runs in torch."""
     found = dispatch.chosen_backend(s.backend, x)
-    lacking = [name for name in s.operations if known(name).kind not in KINDS]
-    if lacking and named in ("cpp", "cuda"):
-        raise RuntimeError(f"backend {named!r} cannot run: it has no {lacking[0]}; 'torch' has")
-    return "torch" if lacking or found == "triton" else found
+    lacks = _lacks(found, s.operations, x)
+    if lacks and found == (s.backend or backends.FORCED):
+        raise RuntimeError(f"backend {found!r} cannot run: {lacks}; 'torch' has")
+    return "torch" if lacks else found
+
+
+def _lacks(backend: str, operations: Sequence[str], x: Tensor) -> str | None:
+    """What the kernels of a backend do not have."""
+    lacking = [name for name in operations if known(name).kind not in KINDS]
+    if lacking and backend != "torch":
+        return f"it has no {lacking[0]}"
+    height, width = x.shape[2:]
+    if backend == "triton" and height * width >= MOST_PIXELS:
+        return f"it has no images of {MOST_PIXELS} pixels and more; got {height} x {width}"
+    return None
 
 
 def _inputs_like(x: Tensor, stages: int) -> Tensor:
@@ -100,6 +110,11 @@ def launch_forward(
         for one, other in zip(read, () if inputs is None else inputs, strict=False):
             other.copy_(one)
         return result.copy_(found), inputs
+    if backend == "triton":
+        from deal_kernels.degradation import triton
+
+        triton.forward(x, weights, operations, result, inputs)
+        return result, inputs
     _run("forward", x, weights, operations, backend, y=result, inputs=inputs)
     return result, inputs
 
@@ -126,6 +141,10 @@ def launch_backward(
         for result, each in zip(grads, found, strict=True):
             if result is not None:
                 result.copy_(each)
+    elif backend == "triton":
+        from deal_kernels.degradation import triton
+
+        triton.backward(grad, inputs, x, weights, operations, *grads)
     else:
         _run(
             "backward", x, weights, operations, backend, inputs=inputs, grad=grad, grad_x=grads[0],

@@ -42,7 +42,7 @@ def readers_of(at, count, before, after, MODE: tl.constexpr):
 
 
 @triton.jit
-def reader(k, at, count, before, MODE: tl.constexpr):
+def position_of(k, at, count, before, MODE: tl.constexpr):
     """The position k of those that read a pixel."""
     if MODE == "reflect":
         return at + before + tl.where(k < 0, k * 2 * at, k * 2 * (count - 1 - at))
@@ -59,11 +59,6 @@ def words_of_row(blocks, inner, BLOCK: tl.constexpr):
     return row, word, column, word - column * inner
 
 
-@triton.jit
-def elements(word, UNIT: tl.constexpr):
-    return (word * UNIT)[:, None] + tl.arange(0, UNIT)[None, :]
-
-
 @triton.jit(do_not_specialize=["blocks", "height", "width", "above", "below", "left", "right"])
 def pad_kernel(
     x, out, blocks, height, width, inner, above, below, left, right,
@@ -74,9 +69,11 @@ def pad_kernel(
     from_y = pixel_at(row - plane * (height + above + below) - above, height, MODE)
     from_x = pixel_at(column - left, width, MODE)
     first = (plane.to(tl.int64) * height + from_y) * width * inner * UNIT
-    there = (word < tl.where(from_y >= 0, across, 0)) & (from_x >= 0)
-    values = tl.load(x + first + elements(from_x * inner + channel, UNIT), mask=there[:, None], other=0.0)
-    tl.store(out + row.to(tl.int64) * across * UNIT + elements(word, UNIT), values, mask=(word < across)[:, None])
+    there, unit = (word < tl.where(from_y >= 0, across, 0)) & (from_x >= 0), tl.arange(0, UNIT)[None, :]
+    from_word = (from_x * inner + channel) * UNIT
+    values = tl.load(x + first + from_word[:, None] + unit, mask=there[:, None], other=0.0)
+    to = out + row.to(tl.int64) * across * UNIT
+    tl.store(to + (word * UNIT)[:, None] + unit, values, mask=(word < across)[:, None])
 
 
 @triton.jit(do_not_specialize=["blocks", "height", "width", "above", "below", "left", "right"])
@@ -90,17 +87,17 @@ def unpad_kernel(
     begin_y, end_y = readers_of(y, height, above, below, MODE)
     begin_x, end_x = readers_of(x, width, left, right, MODE)
     first, last = tl.min(begin_x, axis=0), tl.max(end_x, axis=0)  # of the block
-    inside = word < width * inner
+    inside, unit = word < width * inner, tl.arange(0, UNIT)[None, :]
     total = tl.zeros((BLOCK, UNIT), tl.float32)
     for k in range(begin_y, end_y + 1):
-        position = plane.to(tl.int64) * (height + above + below) + reader(k, y, height, above, MODE)
+        position = plane.to(tl.int64) * (height + above + below) + position_of(k, y, height, above, MODE)
         for j in range(first, last + 1):
             there = inside & (j >= begin_x) & (j <= end_x)
-            within = elements(reader(j, x, width, left, MODE) * inner + channel, UNIT)
-            value = tl.load(grad + position * across * UNIT + within, mask=there[:, None], other=0.0)
-            total += value.to(tl.float32)
+            from_word = (position_of(j, x, width, left, MODE) * inner + channel) * UNIT
+            words = grad + position * across * UNIT + from_word[:, None] + unit
+            total += tl.load(words, mask=there[:, None], other=0.0).to(tl.float32)
     to = grad_x + row.to(tl.int64) * width * inner * UNIT
-    tl.store(to + elements(word, UNIT), total.to(grad_x.dtype.element_ty), mask=inside[:, None])
+    tl.store(to + (word * UNIT)[:, None] + unit, total.to(grad_x.dtype.element_ty), mask=inside[:, None])
 
 
 def pad(x: Tensor, out: Tensor, b: Border) -> None:

@@ -271,6 +271,32 @@ struct Ssim {
   void *grad_a, *grad_b;
 };
 
+// pad, on a GPU alone: images are [planes, height, width, inner] in memory: a plane is a channel and inner is 1, or they
+// are channels-last, a plane is a sample and inner is the number of channels.
+
+enum class Padding : int { zeros, reflect, replicate };
+
+struct PadShape {
+  DType dtype;
+  int64_t planes, height, width, inner;  // of the image without padding
+  int64_t top, bottom, left, right;      // reflected padding is smaller than the image
+  Padding mode;
+
+  int64_t padded_height() const { return height + top + bottom; }
+  int64_t padded_width() const { return width + left + right; }
+};
+
+struct PadForward : PadShape {
+  const void* x;
+  void* out;
+};
+
+// The gradient of a pixel is the sum over all positions that read it, row by row.
+struct PadBackward : PadShape {
+  const void* grad;
+  void* grad_x;
+};
+
 // consensus, on the CPU alone: x and weights are contiguous, [batch, rows, columns].
 
 struct Consensus {
@@ -283,8 +309,6 @@ struct Consensus {
 
 // conv, on the CPU alone: images are [batch, channels, height, width] of float32, contiguous or channels-last.
 // out(p) = the sum over kernel positions k of weight(k) * padded(p + dilation * k), with stride 1.
-
-enum class Padding : int { zeros, reflect, replicate };
 
 struct ConvShape {
   int64_t batch, in_channels, out_channels;

@@ -19,7 +19,7 @@ HALVES = (torch.float32, torch.float16, torch.bfloat16)  # what the CUDA kernels
 MARGIN = 16  # elements before and after every tensor, which keep it aligned
 ENUMS = {
     "dtype": "DType", "output": "Output", "charge": "Charge", "fire": "Fire", "reset": "Reset",
-    "surrogate": "Surrogate", "kind": "Degradation",
+    "surrogate": "Surrogate", "kind": "Degradation", "mode": "Padding",
 }  # fmt: skip
 
 

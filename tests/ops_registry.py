@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +17,12 @@ from deal_kernels.conv import Conv2d, conv2d
 from deal_kernels.degradation import Mixture, mixture
 from deal_kernels.lif import LIF, lif
 from deal_kernels.multistate import ALIF, CUBA, alif, clif, cuba, lsnn
+from deal_kernels.pad import pad2d
 from deal_kernels.psn import PSN, MaskedPSN, SlidingPSN, psn, sliding_psn
 from deal_kernels.ssim import L1SSIM, l1_ssim, ssim, ssim_map
 from deal_kernels.tdbn import TDBNLIF, SpikingConv, TDBatchNorm2d, tdbn, tdbn_lif
 
+NO_CPP = ("cuda", "triton", "torch")
 SOME = (
     "sharpness_0.7", "contrast_0.5", "posterize_5", "gaussian_blur", "average_pool_resize_2", "noise", "glow", "tone",
     "quantise_6",
@@ -181,6 +184,10 @@ def _convolved(batch: int, inputs: int, outputs: int, height: int, width: int) -
     )
 
 
+def _pad2d(x: Tensor, *, mode: str = "reflect", backend: str | None = None) -> Tensor:
+    return pad2d(x, (1, 2, 0, 3), mode, backend=backend)
+
+
 def _rows(batch: int, rows: int, columns: int) -> tuple[Draw, ...]:
     shape = batch, rows, columns
     return Draw(shape), Draw(shape, (0.0, 1.0)), Draw((batch,), (0.1, 0.2))
@@ -234,6 +241,10 @@ CALLS = (
         backends=("cpp", "torch"), second_derivatives=True, autocasts=True,
     ),
     Call(
+        "pad2d", _pad2d, (Draw((2, 3, 6, 5)),), (0,), ("pad2d",), (Draw((4, 8, 100, 90)),), backends=NO_CPP,
+        second_derivatives=True,
+    ),
+    Call(
         "consensus", consensus, _rows(2, 9, 20), (), ("consensus",), _rows(3, 90, 300), backends=("cpp", "torch"),
         second_derivatives=True,
     ),
@@ -257,6 +268,13 @@ def _image_variants():
             f"{function.__name__}-{padding}-{leaves}",
             lambda a, b, backend, f=function, padding=padding: f(a, b, padding=padding, backend=backend),
             _pair(2, 3, 13, 17), leaves, (), dtype=dtype, channels_last=function is ssim_map,
+        )  # fmt: skip
+    for (mode, dtype), last in itertools.product(
+        (("reflect", torch.float32), ("replicate", torch.bfloat16), ("zeros", torch.float32)), (False, True)
+    ):
+        yield Call(
+            f"pad2d-{mode}-{last}", functools.partial(_pad2d, mode=mode), (Draw((2, 8, 6, 5)),), (0,), ("pad2d",),
+            backends=NO_CPP, dtype=dtype, channels_last=last,
         )  # fmt: skip
     for dtype, last, (count, leaves) in itertools.product(
         (torch.float32, torch.bfloat16), (False, True), ((2, ()), (4, (0, 1, 2, 3)), (2, (0,)), (3, (1, 2)))
@@ -343,6 +361,11 @@ class Convolutions(nn.Module):
         return self.third(self.second(y, y)).square().mean()
 
 
+class Padded(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return pad2d(torch.relu(pad2d(x * 1.5, 1)), (2, 1, 0, 3), "replicate").square().mean()
+
+
 def _normed() -> nn.Module:
     return nn.Sequential(
         TDBatchNorm2d(3), TDBNLIF(3, alpha=None, surrogate="atan"), SpikingConv(3, 4, 3, padding=1, reduce="mean")
@@ -370,6 +393,7 @@ NETWORKS = (
         )
         for checkpoint in (False, True)
     ),
+    Network("pad2d", Padded, (Draw((2, 3, 6, 5)),), (0,), ("pad2d",)),
     Network("ssim", Losses, _pair(2, 3, 13, 17), (0, 1), ("ssim_loss", "ssim_map")),
     *(
         Network(

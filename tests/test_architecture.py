@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OPERATIONS = ("lif", "multistate", "psn", "tdbn", "degradation", "ssim", "conv", "consensus")
-FUSED = {("tdbn", "lif")}  # the norm and the neuron in one kernel
+OPERATIONS = ("lif", "multistate", "psn", "tdbn", "degradation", "ssim", "conv", "consensus", "pad")
+# The norm and the neuron in one kernel; a convolution in torch, in front of which images are padded.
+FUSED = {("tdbn", "lif"), ("conv", "pad")}
 FILES = ("__init__", "functional", "reference", "op")
 LONGEST = 420  # lines of a file
 

@@ -86,7 +86,7 @@ def test_same_input_same_bits(call, backend, device):
 
 
 @pytest.mark.skipif("cpp" not in BACKENDS, reason="the extension is not built")
-@by_name([call for call in registry.CALLS if call.any_threads])
+@by_name([call for call in registry.CALLS if call.any_threads and "cpp" in call.backends])
 def test_any_number_of_threads_gives_the_same_bits(case):
     tensors, before, found = case.tensors(large=True), torch.get_num_threads(), []
     try:

@@ -9,6 +9,7 @@ from torch.export import Dim
 
 from deal_kernels.conv import Conv2d
 from deal_kernels.lif import LIF, Learned, lif
+from deal_kernels.pad import pad2d
 from deal_kernels.tdbn import TDBNLIF, SpikingConv, TDBatchNorm2d
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -36,7 +37,8 @@ class Neurons(nn.Module):
         shortcut = self.norms[0](x, shortcut=x, v0=v0)
         held = lif(x[0], steps=3, v_reset=None)
         return (
-            *(layer(x) for layer in (*self.neurons, *self.norms)), self.normed(x), *self.state(x, v0), shortcut, held
+            *(layer(x) for layer in (*self.neurons, *self.norms)), self.normed(x), *self.state(x, v0), shortcut, held,
+            pad2d(v0, (2, 1, 0, 3)), pad2d(v0, 1, "replicate"), pad2d(v0, 1, "zeros"),
         )  # fmt: skip
 
 

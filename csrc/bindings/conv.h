@@ -28,10 +28,6 @@ Fields<Call> conv_fields(const char* name) {
 }
 
 inline void define_conv(py::module_& m) {
-  py::enum_<Padding>(m, "Padding", py::module_local())
-      .value("zeros", Padding::zeros)
-      .value("reflect", Padding::reflect)
-      .value("replicate", Padding::replicate);
   m.def("conv_spectrum_floats", &conv_spectrum_floats);
   Fields<ConvSpectrum>("ConvSpectrum")
       .required("in_channels", set<&ConvSpectrum::in_channels>)

@@ -3,6 +3,7 @@
 #include "conv.h"
 #include "degradation.h"
 #include "lif.h"
+#include "pad.h"
 #include "psn.h"
 #include "multistate.h"
 #include "ssim.h"
@@ -23,6 +24,7 @@ PYBIND11_MODULE(_C, m) {
   define_tdbn(m);
   define_degradation(m);
   define_ssim(m);
+  define_pad(m);
   define_consensus(m);
   define_conv(m);
 
@@ -46,5 +48,6 @@ PYBIND11_MODULE(_C, m) {
   define_tdbn_cuda(cuda);
   define_degradation_cuda(cuda);
   define_ssim_cuda(cuda);
+  define_pad_cuda(cuda);
 #endif
 }

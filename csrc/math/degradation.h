@@ -1,5 +1,6 @@
 // The ops of a degradation mixture for a single pixel. deal_kernels/degradation/reference.py is the same in Python.
 #pragma once
+#include "padding.h"
 #include "platform.h"
 
 namespace deal {
@@ -129,11 +130,6 @@ DEAL_INLINE V from_outside(const At& at, const Taps<scalar_t<V>>& taps) {
 template <class V, int reach, class At>
 DEAL_INLINE V blurred(const At& at, const Taps<scalar_t<V>>& taps) {
   return from_outside<V, reach, 1>(at, taps) + at(0) * taps.at[0];
-}
-
-// Reflects an index that is less than `count` outside of [0, count).
-DEAL_INLINE int64_t reflected(int64_t at, int64_t count) {
-  return at < 0 ? -at : at >= count ? 2 * (count - 1) - at : at;
 }
 
 // The weight of the pixel `to` in the blurred pixel `from`, directly and by reflection. The adjoint of the blur along

@@ -120,3 +120,18 @@ def in_memory_order(x: Tensor, strides: Sequence[int]) -> Tensor:
     """x [T, ...] as [T, N], the neurons in memory order of a dense layout with these strides."""
     order = sorted(range(len(strides)), key=lambda axis: -strides[axis])
     return x.permute(0, *(axis + 1 for axis in order)).flatten(1)
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether x is channels-last. Images of one channel fit both layouts: their strides decide, as in torch."""
+    if x.shape[1] == 1:
+        return x.stride(1) == 1 and x.shape[2] * x.shape[3] > 1 and x.is_contiguous()
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def image_strides(shape: Sequence[int], channels_last: bool) -> tuple[int, ...]:
+    """Strides of images [B, C, H, W], contiguous or channels-last."""
+    _, channels, height, width = shape
+    if channels_last:
+        return height * width * channels, 1, width * channels, channels
+    return channels * height * width, height * width, width, 1

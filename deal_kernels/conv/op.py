@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deal_kernels import backend as backends
 from deal_kernels._common.dispatch import Op, address, needs_gradient, run_compiled, unobserved, wanted_only
-from deal_kernels._common.layout import arranged, empty
+from deal_kernels._common.layout import arranged, empty, image_strides, is_channels_last
 from deal_kernels.conv import cost, reference, spectra
 from deal_kernels.conv.reference import Geometry
 
@@ -67,28 +67,14 @@ def _engine_lacks(x: Tensor, weight: Tensor) -> str | None:
     return NOT_BUILT if x.is_cpu else backends.unavailable("cpp", x.device.type)
 
 
-def is_channels_last(x: Tensor) -> bool:
-    """Whether x is channels-last. Images of one channel fit both layouts: their strides decide, as in torch."""
-    if x.shape[1] == 1:
-        return x.stride(1) == 1 and x.shape[2] * x.shape[3] > 1 and x.is_contiguous()
-    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-
-
-def _strides(shape: Sequence[int], channels_last: bool) -> tuple[int, ...]:
-    _, channels, height, width = shape
-    if channels_last:
-        return height * width * channels, 1, width * channels, channels
-    return channels * height * width, height * width, width, 1
-
-
 def _images(shape: Sequence[int], channels_last: bool, like: Tensor, dtype: torch.dtype) -> Tensor:
     """Empty images."""
-    return empty(shape, _strides(shape, channels_last), like, dtype)
+    return empty(shape, image_strides(shape, channels_last), like, dtype)
 
 
 def _prepared(x: Tensor | None, channels_last: bool) -> Tensor | None:
     """x in float32, contiguous or channels-last: itself, or a copy."""
-    return None if x is None else arranged(x.float(), _strides(x.shape, channels_last))
+    return None if x is None else arranged(x.float(), image_strides(x.shape, channels_last))
 
 
 def _narrowed(y: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from deal_kernels.pad import op as pad
+from deal_kernels.pad.reference import Border
+
 MODES = ("zeros", "reflect", "replicate")
 
 _aten = torch.ops.aten
@@ -43,9 +46,17 @@ class Geometry(NamedTuple):
         return (kernel[0] - 1) * down - above - below, (kernel[1] - 1) * across - left - right
 
 
+def _own_border(x: Tensor, g: Geometry) -> Border | None:
+    """What `deal_kernels.pad` is to add: on a GPU, where torch's gradients of such padding differ from run to run."""
+    above, below, left, right = g.padding
+    return None if x.is_cpu or g.padding_mode == "zeros" else Border((left, right, above, below), g.padding_mode)
+
+
 def padded(x: Tensor, g: Geometry) -> Tensor:
     if not any(g.padding):
         return x
+    if own := _own_border(x, g):
+        return pad.pad2d(x, own)
     above, below, left, right = g.padding
     mode = "constant" if g.padding_mode == "zeros" else g.padding_mode
     with torch.autocast(x.device.type, enabled=False):  # which would pad in float32
@@ -84,6 +95,8 @@ def unpadded(grad: Tensor, x: Tensor, g: Geometry) -> Tensor:
     above, _, left, _ = g.padding
     if not any(g.padding):
         return grad
+    if own := _own_border(x, g):
+        return pad.unpad2d(grad, own)
     if g.padding_mode == "zeros":
         return grad[..., above : above + x.shape[-2], left : left + x.shape[-1]]
     fold = _aten.reflection_pad2d_backward if g.padding_mode == "reflect" else _aten.replication_pad2d_backward

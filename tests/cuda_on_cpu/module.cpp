@@ -3,10 +3,12 @@
 
 #include "../../csrc/bindings/degradation.h"
 #include "../../csrc/bindings/lif.h"
+#include "../../csrc/bindings/pad.h"
 #include "../../csrc/bindings/psn.h"
 #include "../../csrc/bindings/multistate.h"
 #include "../../csrc/bindings/ssim.h"
 #include "../../csrc/bindings/tdbn.h"
+#include "../../csrc/cuda/common/divisor.h"
 
 namespace deal {
 namespace cuda {
@@ -23,6 +25,7 @@ PYBIND11_MODULE(emulated, m) {
   define_tdbn(m);
   define_degradation(m);
   define_ssim(m);
+  define_pad(m);
   py::module_ cuda = m.def_submodule("cuda");
   define_lif_cuda(cuda);
   define_psn_cuda(cuda);
@@ -30,7 +33,9 @@ PYBIND11_MODULE(emulated, m) {
   define_tdbn_cuda(cuda);
   define_degradation_cuda(cuda);
   define_ssim_cuda(cuda);
+  define_pad_cuda(cuda);
   cuda.def("problem", &deal::cuda::problem);
+  m.def("quotient", [](int64_t n, int64_t by) { return deal::cuda::Divisor(by).quotient(n); });
   m.def("installed", [](int driver, bool image) {
     driver_version = driver;
     has_image = image;

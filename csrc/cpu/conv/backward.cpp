@@ -167,7 +167,7 @@ class Backward {
         for (int64_t x = -frame_.left; x < width + frame_.right; ++x) {
           if (inside && x == 0) x = width;
           if (x >= width + frame_.right) break;
-          const int64_t to = source_of(y, height) * steps.row + source_of(x, width) * steps.column;
+          const int64_t to = pixel_at(y, height, a_.mode) * steps.row + pixel_at(x, width, a_.mode) * steps.column;
           for (int64_t i = begin; i < end; ++i) {
             const int64_t image = i / a_.in_channels, c = i % a_.in_channels;
             a_.grad_x[image * a_.in_channels * height * width + to + c * steps.channel] +=
@@ -176,11 +176,6 @@ class Backward {
         }
       }
     });
-  }
-
-  int64_t source_of(int64_t at, int64_t length) const {
-    if (a_.mode == Padding::replicate) return at < 0 ? 0 : at < length ? at : length - 1;
-    return at < 0 ? -at : at < length ? at : 2 * (length - 1) - at;
   }
 
   const ConvBackward& a_;

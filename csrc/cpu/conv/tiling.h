@@ -1,6 +1,7 @@
 // How an image is cut into tiles. The inputs of tiles overlap, their results do not. With dilation d, a tile takes
 // every d-th pixel.
 #pragma once
+#include "../../math/padding.h"
 #include "tile.h"
 
 namespace deal {
@@ -53,9 +54,7 @@ Axis axis(int64_t first, int64_t step, int count, int64_t length, int64_t before
     else if (at >= 0 && at < length) {
       if (axis.begin == axis.end) axis.begin = i;
       axis.end = i + 1;
-    } else if (mode == Padding::zeros) at = -1;
-    else if (mode == Padding::replicate) at = at < 0 ? 0 : length - 1;
-    else at = at < 0 ? -at : 2 * (length - 1) - at;
+    } else at = pixel_at(at, length, mode);
     axis.at[i] = int(at);
   }
   return axis;

@@ -28,6 +28,8 @@ inline int64_t workspace_bytes(const TdbnGradient&) { return 0; }
 inline int64_t workspace_bytes(const TdbnScale&) { return 0; }
 inline int64_t workspace_bytes(const TdbnFactors&) { return 0; }
 inline int64_t workspace_bytes(const Ssim&) { return 0; }
+inline int64_t workspace_bytes(const PadForward&) { return 0; }
+inline int64_t workspace_bytes(const PadBackward&) { return 0; }
 
 const char* lif_forward(const LifForward&, void* workspace, CUstream_st*);
 const char* lif_backward(const LifBackward&, void* workspace, CUstream_st*);
@@ -44,6 +46,8 @@ const char* tdbn_factors(const TdbnFactors&, void* workspace, CUstream_st*);
 const char* degradation_forward(const DegradationForward&, void* workspace, CUstream_st*);
 const char* degradation_backward(const DegradationBackward&, void* workspace, CUstream_st*);
 const char* ssim(const Ssim&, void* workspace, CUstream_st*);
+const char* pad_forward(const PadForward&, void* workspace, CUstream_st*);
+const char* pad_backward(const PadBackward&, void* workspace, CUstream_st*);
 
 // How many values ssim() writes as the loss, which is their sum plus the offset.
 int64_t ssim_parts(const Ssim&);

@@ -92,17 +92,21 @@ __device__ __forceinline__ Lanes<L> load(const void* p, int64_t first, int64_t l
   return widen(load<W, L>(static_cast<const float*>(p) + first, left));
 }
 
-template <int W, int L, class T>
-__device__ __forceinline__ void store(T* p, const Lanes<L>& a, int64_t left) {
+template <int W, class T, int L>
+__device__ __forceinline__ void store(T* p, const Stored<T, L>& stored, int64_t left) {
   using Word = word_t<T, W>;
   constexpr int words = L * int(sizeof(T)) / int(sizeof(Word));
   constexpr int each = L / words;
-  const Stored<T, L> stored = narrowed<T>(a);
   Word raw[words];
   __builtin_memcpy(raw, static_cast<const void*>(&stored), sizeof raw);
 #pragma unroll
   for (int i = 0; i < words; ++i)
     if (L == W || i * each < left) reinterpret_cast<Word*>(p)[i] = raw[i];
+}
+
+template <int W, int L, class T>
+__device__ __forceinline__ void store(T* p, const Lanes<L>& a, int64_t left) {
+  store<W>(p, narrowed<T>(a), left);
 }
 
 constexpr int kAhead = 4;  // rows that are read before the first of them is used

@@ -58,7 +58,7 @@ __device__ __forceinline__ float bicubic(const Stage& s, const Step& step, int64
 __device__ __forceinline__ float wide_blur_down(const Stage& s, const Taps<float>& taps, int64_t plane, int row,
                                                 int column) {
   return wide_blurred(
-      [&](int k) { return value_at(s.image, plane + reflected(row + k, s.height) * s.width + column); }, taps);
+      [&](int k) { return value_at(s.image, plane + reflected<int64_t>(row + k, s.height) * s.width + column); }, taps);
 }
 
 __global__ void __launch_bounds__(kBlock, 8) look(const Stage s) {
@@ -142,7 +142,7 @@ __device__ __forceinline__ void add_wide_blur(const Stage& s, const float* plane
 #pragma unroll 1
   for (int k = 0; k < kRows; ++k) {
     const float* const row = plane + int64_t(within(at.y + k, s.height)) * s.width;
-    scratch[k * kPitch] = wide_blurred([&](int i) { return row[reflected(x + i, s.width)]; }, taps);
+    scratch[k * kPitch] = wide_blurred([&](int i) { return row[reflected<int64_t>(x + i, s.width)]; }, taps);
   }
   pixels.add(weight, [&](float, int k) { return scratch[k * kPitch]; });
 }

@@ -154,10 +154,10 @@ template <class T>
 __device__ __forceinline__ void read_tile(const T* __restrict__ plane, const Stage& s, const ThreadTile& at,
                                           Window window, float offset, float* to) {
   for (int column = at.column - window.reach; column < kTile + window.reach; column += kTile) {
-    const int x = at.left + column, from_x = within(int(reflected(x, s.width)), s.width);
+    const int x = at.left + column, from_x = within(int(reflected<int64_t>(x, s.width)), s.width);
 #pragma unroll 2
     for (int row = int(threadIdx.x) / kTile - window.reach; row < kTall + window.reach; row += kBlock / kTile) {
-      const int y = at.top + row, from_y = within(int(reflected(y, s.height)), s.height);
+      const int y = at.top + row, from_y = within(int(reflected<int64_t>(y, s.height)), s.height);
       const bool there = window.reflect || (x == from_x && y == from_y);
       const float value = widen(plane[int64_t(from_y) * s.width + from_x]) + offset;
       to[row * kPitch + column] = there ? value : 0.0f;

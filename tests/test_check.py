@@ -1,16 +1,18 @@
 """The check of a machine: it passes here, and says what is wrong where a machine or a result is.
 
-What only a GPU can do wrong is simulated: a call gives what a broken kernel would give, and torch.cuda answers as with a
-broken driver.
+What only a GPU can do wrong is simulated: a call gives what a broken kernel would give, and torch.cuda answers as it
+does with a broken driver.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import resource
 import subprocess
 import sys
 import types
+from importlib.metadata import EntryPoint
 
 import pytest
 import torch
@@ -74,8 +76,8 @@ def test_a_failure_is_told_and_the_others_go_on(monkeypatch, tmp_path, capsys):
 
     found = {"wrong": raises, "not here": skips, "right": lambda: Outcome("fine", (Figure("a", "b", 1.5, 3.0, 4.0),))}
     checks = [Check("machine", *each) for each in found.items()]
-    monkeypatch.setitem(command.PARTS, "machine", lambda targets: checks)
-    assert command.check(("machine",), tmp_path / "found.json") is False
+    monkeypatch.setitem(command.OWN, "machine", lambda targets: checks)
+    assert command.check(["machine"], tmp_path / "found.json") is False
     written = json.loads((tmp_path / "found.json").read_text())
     assert not written["passed"]
     assert [(each["result"], each["detail"]) for each in written["results"]] == [
@@ -85,6 +87,29 @@ def test_a_failure_is_told_and_the_others_go_on(monkeypatch, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "wrong    FAIL  ValueError: first line" in printed and "1 passed, 1 failed, 1 do not apply here" in printed
     assert "75%" in printed
+
+
+def test_parts_of_other_packages(monkeypatch, capsys):
+    """One that adds a check, and one that is broken."""
+    added = types.SimpleNamespace(
+        name="added", value="a:b", load=lambda: lambda targets: [Check("added", "one", lambda: Outcome(""))]
+    )
+    broken = types.SimpleNamespace(name="broken", value="c:d", load=lambda: importlib.import_module("no_such_module"))
+    monkeypatch.setattr(command, "entry_points", lambda group: [added, broken])
+    assert command.check(["added"])
+    assert not command.check(["added", "broken"])
+    assert "broken     c:d FAIL  ModuleNotFoundError: No module named 'no_such_module'" in capsys.readouterr().out
+
+
+def test_the_part_of_deal_is_declared():
+    """As the metadata of an installed package have it."""
+    tomllib = pytest.importorskip("tomllib")
+    with open(f"{ROOT}/pyproject.toml", "rb") as file:
+        declared = tomllib.load(file)["project"]["entry-points"]
+    (entry,) = declared[command.GROUP].items()
+    part = EntryPoint(*entry, command.GROUP).load()
+    names = [check.name for check in part([Target("cuda", "cuda")])]
+    assert names[-1] == "fused network as a graph, cuda" and len(names) == 4
 
 
 def test_the_exit_status_tells(monkeypatch):

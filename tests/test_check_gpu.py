@@ -13,6 +13,7 @@ import pytest
 import torch
 from broken_calls import BROKEN, LIF, broken, the_result
 
+from deal.model import check as deal_check
 from deal_kernels.check import sanitizer, speed, streams, training
 from deal_kernels.check.cases import Target
 from deal_kernels.check.registry import CALLS
@@ -259,7 +260,7 @@ def test_speed_takes_the_gpu_and_what_torch_has_there():
 @pytest.mark.parametrize("loss", [torch.nan, 1.0])
 def test_a_training_that_does_not_learn(monkeypatch, loss):
     monkeypatch.setattr(training, "l1_ssim", lambda y, x: 0 * y.mean() + loss)
-    found = the_result(lambda: training.trained("cpu", "float32", torch.float32, False))
+    found = the_result(lambda: training.trained(training.Restorer, "cpu", "step", torch.float32, False))
     assert found.result == "FAIL" and ("the loss is nan" if loss != loss else "did not fall") in found.detail
 
 
@@ -271,9 +272,19 @@ def test_a_training_step_as_a_graph(monkeypatch):
         return [loss], lambda: loss.copy_(step()[0])
 
     monkeypatch.setattr(training, "captured", warmed)
-    losses, _ = training.replays(training.Trainer("cpu", torch.float32))
+    losses, _ = training.replays(training.Trainer(training.Restorer, "cpu", torch.float32))
     assert len(losses) == training.STEPS and losses[-1] < losses[0]
     monkeypatch.setattr(training, "captured", lambda step: (step(), lambda: None))
     with pytest.raises(AssertionError, match="the graph has the loss"):
-        training.replays(training.Trainer("cpu", torch.float32))
-    assert the_result(lambda: training.trained("cpu", "graph", torch.float32, True)).result == "SKIP"
+        training.replays(training.Trainer(training.Restorer, "cpu", torch.float32))
+    assert the_result(lambda: training.trained(training.Restorer, "cpu", "step", torch.float32, True)).result == "SKIP"
+
+
+def test_the_fused_network_as_a_graph(monkeypatch):
+    monkeypatch.setattr(deal_check, "captured", eager)
+    found = deal_check.replayed("cpu", (1, 1, 40, 48))
+    assert len(found.figures) == 2 and all(figure.milliseconds > 0 for figure in found.figures)
+    monkeypatch.setattr(deal_check, "captured", lambda step: (step(), lambda: None))
+    found = the_result(lambda: deal_check.replayed("cpu", (1, 1, 40, 48)))
+    assert found.result == "FAIL" and "the replayed graph computes something else" in found.detail
+    assert the_result(lambda: deal_check.fused("cpu")).result == "SKIP"

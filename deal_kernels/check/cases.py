@@ -85,6 +85,11 @@ def live_targets() -> list[Target]:
     ]
 
 
+def fastest(targets: list[Target]) -> str:
+    """The device that speed is measured on."""
+    return "cuda" if any(target.device == "cuda" for target in targets) else "cpu"
+
+
 def own_targets(call: Call, targets: list[Target]) -> list[Target]:
     """Those where a kernel of this library runs the call."""
     return [target for target in targets if target.backend in call.backends and target.backend != "torch"]

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from deal_kernels.check import report, runner
 from deal_kernels.check.agreement import agreement, far, repeats
 from deal_kernels.check.cases import Target, live_targets
 from deal_kernels.check.machine import description, machine
-from deal_kernels.check.runner import Check
+from deal_kernels.check.runner import Check, Outcome
 from deal_kernels.check.sanitizer import sanitizer, tiny
 from deal_kernels.check.speed import speed
 from deal_kernels.check.streams import devices, graphs, streams
 from deal_kernels.check.training import training
 
-PARTS: dict[str, Callable[[list[Target]], list[Check]]] = {
+Part = Callable[[list[Target]], list[Check]]
+
+OWN: dict[str, Part] = {
     "machine": lambda targets: machine(),
     "agreement": agreement,
     "far": far,
@@ -29,13 +33,39 @@ PARTS: dict[str, Callable[[list[Target]], list[Check]]] = {
     "speed": speed,
     "tiny": tiny,
 }
-USUAL = tuple(part for part in PARTS if part != "tiny")  # which is what the sanitizer runs
+ON_REQUEST = "tiny"  # which is what the sanitizer runs
+GROUP = "deal_kernels.check"  # of entry points: parts that other packages add
 
 
-def check(parts: Sequence[str] = USUAL, file: Path | None = None) -> bool:
-    """Runs parts of the check, prints a row for each result and writes the file. True if nothing failed."""
+def parts() -> dict[str, Part]:
+    """The functions that give the checks of each part. One of another package is imported when it is called."""
+    return OWN | {entry.name: partial(added, entry) for entry in entry_points(group=GROUP)}
+
+
+def added(entry: EntryPoint, targets: list[Target]) -> list[Check]:
+    try:
+        return entry.load()(targets)
+    except Exception as error:  # a package that is broken is a finding
+        return [Check(entry.name, entry.value, partial(raises, error))]
+
+
+def raises(error: Exception) -> Outcome:
+    raise error
+
+
+def check(only: Sequence[str] = (), file: Path | None = None) -> bool:
+    """Runs parts of the check, prints a row for each result and writes the file. True if nothing failed.
+
+    Args:
+        only: the names of parts; without any all but those on request.
+    """
     start, targets = time.perf_counter(), live_targets()
-    checks = [each for part in PARTS if part in parts for each in PARTS[part](targets)]
+    checks = [
+        each
+        for name, part in parts().items()
+        if (name in only if only else name != ON_REQUEST)
+        for each in part(targets)
+    ]
     width = max((len(each.name) for each in checks), default=0)
     results = []
     for result in runner.run(checks):

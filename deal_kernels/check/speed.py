@@ -35,7 +35,7 @@ class Work(NamedTuple):
 
 def speed(targets: list[Target]) -> list[Check]:
     """Of each call on the fastest device: the backends of this library, or torch where the call has none there."""
-    device = "cuda" if any(target.device == "cuda" for target in targets) else "cpu"
+    device = cases.fastest(targets)
     here = [target for target in targets if target.device == device]
     checks = []
     for call in CALLS:

@@ -10,9 +10,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from deal_kernels.check import speed
-from deal_kernels.check.cases import Target, strict
+from deal_kernels.check.cases import Target, fastest, strict
 from deal_kernels.check.runner import Check, Figure, NotApplicable, Outcome
+from deal_kernels.check.speed import medians
 from deal_kernels.check.streams import captured
 from deal_kernels.conv import Conv2d
 from deal_kernels.degradation import mixture
@@ -20,6 +20,9 @@ from deal_kernels.ssim import l1_ssim
 from deal_kernels.tdbn import TDBNLIF, SpikingConv
 
 OPS = ("contrast_0.5", "gaussian_blur", "noise")
+MODES = {
+    "float32": (torch.float32, False), "bfloat16": (torch.bfloat16, False), "graph": (torch.float32, True),
+}  # fmt: skip
 STEPS = 6
 WARM = 2  # steps before a graph is captured
 SIZES = {"cpu": (2, 48), "cuda": (8, 128)}  # images, and their height and width
@@ -50,11 +53,11 @@ def waves(batch: int, size: int) -> Tensor:
 class Trainer:
     """The same images at every step, degraded by mixtures that are fixed, too."""
 
-    def __init__(self, device: str, dtype: torch.dtype) -> None:
-        self.device, self.dtype = device, dtype
+    def __init__(self, build: Callable[[], nn.Module], device: str, dtype: torch.dtype) -> None:
+        self.build, self.device, self.dtype = build, device, dtype
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.network = Restorer().to(device)
+            self.network = build().to(device)
             batch, size = SIZES[device]
             x = waves(batch, size)
             weights = torch.rand(batch, 2, len(OPS)).softmax(-1)
@@ -81,32 +84,35 @@ class Trainer:
 
 
 def training(targets: list[Target]) -> list[Check]:
-    device = "cuda" if any(target.device == "cuda" for target in targets) else "cpu"
-    modes = (("float32", torch.float32, False), ("bfloat16", torch.bfloat16, False), ("graph", torch.float32, True))
+    return training_of("training", "small network", Restorer, targets)
+
+
+def training_of(part: str, name: str, build: Callable[[], nn.Module], targets: list[Target]) -> list[Check]:
+    """Steps of a network that restores images, in every mode, on the fastest device."""
+    device = fastest(targets)
     return [
-        Check("training", f"small network, {name}, {device}", partial(trained, device, name, dtype, graphed))
-        for name, dtype, graphed in modes
+        Check(part, f"{name}, {mode}, {device}", partial(trained, build, device, f"{name}, {mode}", *how))
+        for mode, how in MODES.items()
     ]
 
 
-def trained(device: str, name: str, dtype: torch.dtype, graphed: bool) -> Outcome:
+def trained(build: Callable[[], nn.Module], device: str, name: str, dtype: torch.dtype, graphed: bool) -> Outcome:
     """Some steps, whose loss falls, and how long one takes."""
     if graphed and device == "cpu":
         raise NotApplicable("graphs are for GPUs")
-    trainer = Trainer(device, dtype)
-    strictly = strict(Target("auto", device)) if graphed else contextlib.nullcontext()
-    with strictly:
+    trainer = Trainer(build, device, dtype)
+    with strict(Target("auto", device)) if graphed else contextlib.nullcontext():
         losses, step = replays(trainer) if graphed else (trainer.losses(WARM + STEPS), trainer.step)
     assert all(map(math.isfinite, losses)), f"the loss is {losses[-1]}"
     assert losses[-1] < losses[0], f"the loss did not fall: {losses[0]:.4f}, {losses[-1]:.4f} after {len(losses)} steps"
-    (seconds,) = speed.medians([lambda _: step()], device)
+    (seconds,) = medians([lambda _: step()], device)
     figure = Figure(f"training step, {name}", device, seconds * 1e3)
     return Outcome(f"loss {losses[0]:.3f} to {losses[-1]:.3f} in {len(losses)} steps", (figure,))
 
 
 def replays(trainer: Trainer) -> tuple[list[float], Callable[[], object]]:
     """The losses of steps by a graph, which have to be those of single steps; and the graph."""
-    wanted = Trainer(trainer.device, trainer.dtype).losses(WARM + STEPS)[WARM:]
+    wanted = Trainer(trainer.build, trainer.device, trainer.dtype).losses(WARM + STEPS)[WARM:]
     (loss,), replay = captured(trainer.step)
     found = []
     for _ in range(STEPS):

@@ -319,6 +319,7 @@ def test_far_offsets(monkeypatch):
     found = the_result(lambda: agreement.far_offsets(target, neurons))
     assert found.result == "FAIL" and "has wrong spikes" in found.detail
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (11 << 30, 16 << 30))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     found = the_result(lambda: agreement.far_offsets(Target("cuda", "cuda")))
     assert found.result == "SKIP" and "11.0 are free" in found.detail
 

@@ -15,9 +15,10 @@ from deal_kernels.check.runner import Check, NotApplicable, Outcome
 from deal_kernels.lif import lif
 
 TIMES = 20
+CUDNN = 4  # times the error that is allowed elsewhere: its convolutions may go through transforms
 FAR_STEPS, FAR_PERIOD = 8, 17
 FAR_NEURONS = 2**28 + 1  # 2^31 + 8 elements; a multiple of the period
-GIGABYTE = 1 << 30
+FAR_GIGABYTES = 12
 
 
 def agreement(targets: list[Target]) -> list[Check]:
@@ -44,10 +45,11 @@ def compared(case: Case, target: Target) -> float:
     tensors, grads = case.tensors(target.device, e.tensors), [grad.to(target.device) for grad in e.grads]
     with cases.strict(target):
         found = call.with_gradients(tensors, target.backend, grads)
-    return max(compared_one(case, k, tensor, e) for k, tensor in enumerate(found))
+    leeway = CUDNN if target == Target("torch", "cuda") else 1
+    return max(compared_one(case, k, tensor, e, leeway) for k, tensor in enumerate(found))
 
 
-def compared_one(case: Case, k: int, found: Tensor, e: Expected) -> float:
+def compared_one(case: Case, k: int, found: Tensor, e: Expected, leeway: int) -> float:
     own, count = e.own[k], len(e.grads)
     name = f"{case}: " + (f"result {k}" if k < count else f"gradient of input {case.call.leaves[k - count]}")
     described = [(tuple(each.shape), each.dtype) for each in (found, own)]
@@ -55,10 +57,10 @@ def compared_one(case: Case, k: int, found: Tensor, e: Expected) -> float:
     if k < case.call.exact:
         different = int((found.cpu() != own).sum())
         assert not different, f"{name} differs from torch in {different} of {own.numel()} elements"
-    error = cases.error(found, e.exact[k])
-    # `not <=` also turns NaN down.
-    assert error <= e.allowed[k], f"{name} is off by {error:.1e} of the largest value, allowed {e.allowed[k]:.1e}"
-    return error / e.allowed[k]
+    error, allowed = cases.error(found, e.exact[k]), leeway * e.allowed[k]
+    # Not so for NaN either.
+    assert error <= allowed, f"{name} is off by {error:.1e} of the largest value, allowed {allowed:.1e}"
+    return error / allowed
 
 
 def far(targets: list[Target]) -> list[Check]:
@@ -75,9 +77,8 @@ def far_offsets(target: Target, neurons: int = FAR_NEURONS) -> Outcome:
     The period divides no power of two: an offset that wrapped around would read another phase.
     """
     backend, device = target
-    free = torch.cuda.mem_get_info(device)[0] if device != "cpu" else 0
-    if device != "cpu" and free < 12 * GIGABYTE:
-        raise NotApplicable(f"needs 12 GB of GPU memory, {free / GIGABYTE:.1f} are free")
+    if device != "cpu" and (free := cases.free_gigabytes(device)) < FAR_GIGABYTES:
+        raise NotApplicable(f"needs {FAR_GIGABYTES} GB of GPU memory, {free:.1f} are free")
     generator = torch.Generator().manual_seed(0)
     period = torch.randn(FAR_STEPS, 1, FAR_PERIOD, generator=generator).to(device, torch.bfloat16)
     repeated = neurons // FAR_PERIOD, FAR_PERIOD

@@ -81,7 +81,7 @@ def timed(call: Call, target: Target, dtype: torch.dtype) -> Outcome:
 def elements_for(device: str) -> int:
     if device == "cpu":
         return CPU_ELEMENTS
-    free = torch.cuda.mem_get_info(device)[0] / 2**30
+    free = cases.free_gigabytes(device)
     return next(elements for elements, needed in GPU_ELEMENTS if free >= needed)
 
 

@@ -113,7 +113,8 @@ def test_another_device_computes_something_else(two_devices):
 
 def test_one_device_is_not_enough(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert on_another(LIF).result == "SKIP"
+    (check,) = streams.devices([Target("cuda", "cuda")])
+    assert the_result(check.run).result == "SKIP"
 
 
 def eager(step):
@@ -164,7 +165,7 @@ def test_a_step_is_captured_after_it_ran_on_a_side_stream(monkeypatch):
     assert states == [True, True, "capture"]
 
 
-def test_gpu_parts_have_every_call_of_the_library_on_a_gpu():
+def test_gpu_parts_have_every_call_of_the_library_on_a_gpu(two_devices):
     targets = [Target("cpp", "cpu"), Target("torch", "cpu"), Target("cuda", "cuda"), Target("torch", "cuda")]
     for part in (streams.streams, streams.devices, streams.graphs):
         assert [check.name for check in part(targets)] == [

@@ -106,7 +106,7 @@ def cases_of(call: Call, backend: str) -> list[Case]:
     """All of them; for Triton, which compiles kernels for each, two, which differ between the calls of an operation."""
     times: tuple[int | None, ...] = STEPS if "T" in call.axes else (None,)
     if backend == "triton":
-        few = FEW[CALLS.index(call) % len(FEW)] if call in CALLS else FEW[0]
+        few = FEW[CALLS.index(call) % len(FEW)]
         return [Case(call, *each) if "T" in call.axes else Case(call, *each[:2], None) for each in few]
     layouts = [layout for layout in LAYOUTS if layout != "channels-last" or channel_axis(call) is not None]
     return [Case(call, *each) for each in itertools.product(DTYPES, layouts, times)]

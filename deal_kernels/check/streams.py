@@ -34,7 +34,12 @@ def streams(targets: list[Target]) -> list[Check]:
 
 
 def devices(targets: list[Target]) -> list[Check]:
-    return on_gpu("devices", on_another_device, targets)
+    checks = on_gpu("devices", on_another_device, targets)
+    return [Check("devices", "second GPU", no_second_gpu)] if checks and torch.cuda.device_count() < 2 else checks
+
+
+def no_second_gpu() -> Outcome:
+    raise NotApplicable("the machine has one GPU")
 
 
 def graphs(targets: list[Target]) -> list[Check]:
@@ -75,8 +80,6 @@ def in_order(call: Call, target: Target) -> Outcome:
 
 def on_another_device(call: Call, target: Target, here: str = "cuda:0", there: str = "cuda:1") -> Outcome:
     """A call on the second device while the first is current allocates nothing on the first."""
-    if torch.cuda.device_count() < 2:
-        raise NotApplicable("needs two GPUs")
     given, _, grads = two_sets(call, "cpu")
     with torch.cuda.device(here):
         wanted = call.with_gradients(moved(given, here), target.backend, moved(grads, here))

@@ -1,4 +1,7 @@
-"""`python -m deal_kernels` prints which backends run on this machine; `--bench` also times the LIF neuron."""
+"""`python -m deal_kernels` prints which backends run on this machine.
+
+`--check` also checks that they compute what they should, and how fast; `--bench` times the LIF neuron.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from deal_kernels.backend import info
+from deal_kernels.check.command import check, parts
 from deal_kernels.lif import lif
 
 STEPS = 4
@@ -75,7 +80,7 @@ def medians(calls: list[Callable[[], object]], device: str) -> list[float]:
     return [statistics.median(each) for each in zip(*times, strict=True)]
 
 
-def check(x: Tensor, grad: Tensor) -> None:
+def compare(x: Tensor, grad: Tensor) -> None:
     """Raises if `lif` and the loop differ: the speed of a wrong result means nothing."""
     spikes, expected = lif(x), eager(x)
     if not torch.equal(spikes, expected):
@@ -100,7 +105,7 @@ def bench() -> None:
     for neurons in SIZES:
         x = torch.randn(STEPS, neurons, device=device, requires_grad=True)
         grad = torch.randn_like(x)
-        check(x, grad)
+        compare(x, grad)
         layers = (lif, eager)
         one: list[Callable[[], object]] = [partial(forward, layer, x) for layer in layers]
         both: list[Callable[[], object]] = [partial(forward_backward, layer, x, grad) for layer in layers]
@@ -116,10 +121,20 @@ def main() -> None:
         prog="python -m deal_kernels", description="Print which backends run on this machine."
     )
     parser.add_argument("--bench", action="store_true", help="also time the LIF neuron against an eager loop")
+    parser.add_argument("--check", action="store_true", help="also check every operation; exit status 1 if one fails")
+    named = parts()
+    parser.add_argument("--only", nargs="+", metavar="PART", choices=named, help=f"parts of it: {', '.join(named)}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="a file for what the check finds")
     arguments = parser.parse_args()
+    if not arguments.check and (arguments.only or arguments.json):
+        parser.error("--only and --json belong to --check")
     print_info()
     if arguments.bench:
         bench()
+    if arguments.check:
+        print()
+        if not check(arguments.only or (), arguments.json):
+            raise SystemExit(1)
 
 
 if __name__ == "__main__":

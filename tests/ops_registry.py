@@ -1,55 +1,41 @@
-"""Every operation of deal_kernels, as the tests that are the same for all of them call it."""
+"""Further calls, and networks, for the tests that are the same for all operations."""
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from conftest import BACKENDS
-from ops_calls import Call, Draw, Network
+from ops_networks import Network
 from torch import Tensor, nn
 
-from deal_kernels.consensus import consensus
-from deal_kernels.conv import Conv2d, conv2d
-from deal_kernels.degradation import Mixture, mixture
+from deal_kernels.check.calls import Call, Draw
+from deal_kernels.check.registry import (
+    CALLS,
+    MIXED,
+    NO_CPP,
+    NORM,
+    convolved,
+    mixed_images,
+    mixed_steps,
+    pair,
+    positive,
+    run_conv2d,
+    run_mixture,
+    run_pad2d,
+    run_tdbn,
+    slid_steps,
+    tau,
+)
+from deal_kernels.conv import Conv2d
+from deal_kernels.degradation import Mixture
 from deal_kernels.lif import LIF, lif
-from deal_kernels.multistate import ALIF, CUBA, alif, clif, cuba, lsnn
+from deal_kernels.multistate import ALIF, CUBA
 from deal_kernels.pad import pad2d
 from deal_kernels.psn import PSN, MaskedPSN, SlidingPSN, psn, sliding_psn
 from deal_kernels.ssim import L1SSIM, l1_ssim, ssim, ssim_map
-from deal_kernels.tdbn import TDBNLIF, SpikingConv, TDBatchNorm2d, tdbn, tdbn_lif
-
-NO_CPP = ("cuda", "triton", "torch")
-SOME = (
-    "sharpness_0.7", "contrast_0.5", "posterize_5", "gaussian_blur", "average_pool_resize_2", "noise", "glow", "tone",
-    "quantise_6",
-)  # fmt: skip
-
-
-def _tau(channels: int) -> Draw:
-    return Draw((channels,), (1.0, 2.0), parameter=True)
-
-
-def _positive(channels: int) -> Draw:
-    return Draw((channels,), (0.5, 1.5), parameter=True)
-
-
-def _lif(x: Tensor, *, backend: str | None = None) -> Tensor:
-    return lif(x, surrogate="atan", backend=backend)
-
-
-def _learnt_lif(
-    x: Tensor, v0: Tensor, tau: Tensor, threshold: Tensor, *, backend: str | None = None
-) -> tuple[Tensor, Tensor]:
-    return lif(x, v0, tau=tau, v_threshold=threshold, v_reset=None, return_state=True, backend=backend)
-
-
-def _lif_of_samples(x: Tensor, *, backend: str | None = None) -> Tensor:
-    return lif(x, surrogate="atan", time_axis=1, backend=backend)
-
+from deal_kernels.tdbn import TDBNLIF, SpikingConv, TDBatchNorm2d, tdbn_lif
 
 OUTPUTS = {"spikes": {}, "mean": {"reduce": "mean"}, "packed": {"pack": True}}
 
@@ -60,7 +46,7 @@ def _lif_variant(output: str, steps: int | None, state: bool) -> Call:
     return Call(
         f"lif-{output}-{steps}-{state}",
         lambda x, v0, tau, threshold, backend: lif(x, v0, tau=tau, v_threshold=threshold, backend=backend, **options),
-        (Draw(row if steps else (4, *row)), Draw(row, parameter=True), _tau(3), _tau(3)),
+        (Draw(row if steps else (4, *row)), Draw(row, parameter=True), tau(3), tau(3)),
         leaves,
         ("lif",),
     )
@@ -72,58 +58,10 @@ def _lif_of_samples_variant(output: str) -> Call:
     return Call(
         f"lif-samples-{output}",
         lambda x, v0, tau, threshold, backend: lif(x, v0, tau=tau, v_threshold=threshold, backend=backend, **options),
-        (Draw((2, 4, 16, 3)), Draw((2, 16, 3), parameter=True), _tau(3), _tau(3)),
+        (Draw((2, 4, 16, 3)), Draw((2, 16, 3), parameter=True), tau(3), tau(3)),
         () if output == "packed" else (0, 1, 2, 3),
         ("lif",),
     )
-
-
-def _share(channels: int) -> Draw:
-    return Draw((channels,), (0.2, 0.8), parameter=True)
-
-
-def _multistate(function: Callable[..., Any], *names: str, states: int) -> Call:
-    """A call with every state and parameter, of channels; all but the first parameter between 0.2 and 0.8."""
-
-    def run(x: Tensor, *given: Tensor, backend: str | None = None) -> tuple[Tensor, ...]:
-        parameters = dict(zip(names, given[states:], strict=True))
-        result, last = function(x, *given[:states], **parameters, return_state=True, backend=backend)
-        return result, *last
-
-    def draws(*row: int) -> tuple[Draw, ...]:
-        parameters = [_tau(3) if name == "tau" else _share(3) for name in names]
-        return Draw((4, *row)), *[Draw(row, parameter=True)] * states, *parameters
-
-    inputs = draws(2, 3, 5)
-    return Call(
-        function.__name__, run, inputs, tuple(range(len(inputs))), ("multistate",), draws(8, 3, 3000),
-        any_threads=False,
-    )  # fmt: skip
-
-
-def _tdbn(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None = None) -> Tensor:
-    return tdbn(x, weight, bias, training=True, backend=backend)
-
-
-def _tdbn_lif(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None = None) -> Tensor:
-    return tdbn_lif(x, weight, bias, training=True, surrogate="atan", backend=backend)
-
-
-def _sliding_psn(
-    x: Tensor, weight: Tensor, bias: Tensor, before: Tensor, *, backend: str | None = None
-) -> tuple[Tensor, Tensor]:
-    return sliding_psn(x, weight, bias, before, return_state=True, backend=backend)
-
-
-def _mixed_steps(steps: int, *row: int) -> tuple[Draw, ...]:
-    return Draw((steps, *row)), Draw((steps, steps), parameter=True), Draw((steps,), parameter=True)
-
-
-def _slid(steps: int, *row: int) -> tuple[Draw, ...]:
-    return Draw((steps, *row)), Draw((3,), parameter=True), Draw((), parameter=True), Draw((2, *row))
-
-
-NORM = "tdbn_moments", "tdbn_scale", "tdbn_normalise"
 
 
 def _tdbn_lif_variant(output: str, steps: int | None, full: bool) -> Call:
@@ -136,119 +74,10 @@ def _tdbn_lif_variant(output: str, steps: int | None, full: bool) -> Call:
             backend=backend, **options,
         )  # fmt: skip
 
-    more = (x, Draw(row, parameter=True), _tau(3), _tau(3)) if full else ()
-    inputs = (x, _positive(3), _positive(3), *more)
+    more = (x, Draw(row, parameter=True), tau(3), tau(3)) if full else ()
+    inputs = (x, positive(3), positive(3), *more)
     leaves = () if output == "packed" else tuple(range(len(inputs))) if full else (0,)
     return Call(f"tdbn_lif-{output}-{steps}-{full}", run, inputs, leaves, (*NORM[:2], "tdbn_lif"))
-
-
-def _mixture(
-    x: Tensor, weights: Tensor, *values: Tensor, checkpoint: bool = False, backend: str | None = None
-) -> Tensor:
-    params = dict(zip(("gaussian_blur", "noise", "glow", "tone"), values, strict=True))
-    return mixture(x, weights, SOME, params, checkpoint=checkpoint, backend=backend)
-
-
-def _mixed(batch: int, channels: int, height: int, width: int, stages: int = 3) -> tuple[Draw, ...]:
-    image = channels, height, width
-    return (
-        Draw((batch, *image), (0.0, 1.0)),
-        Draw((batch, stages, len(SOME)), (0.0, 0.3), parameter=True),
-        Draw((batch, stages), (1.0, 1.5), parameter=True),
-        Draw((batch, stages, *image), (-0.1, 0.1), parameter=True),
-        Draw((batch, stages, 4), (0.0, 0.3), parameter=True),
-        Draw((batch, stages, 2), (0.2, 0.4), parameter=True),
-    )
-
-
-def _pair(*shape: int) -> tuple[Draw, Draw]:
-    return Draw(shape, (0.0, 1.0)), Draw(shape, (0.0, 1.0))
-
-
-def _conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None, *, backend: str | None = None
-) -> Tensor:
-    return conv2d(
-        x, weight, bias, residual=residual, padding=3, padding_mode="reflect",
-        activation=None if residual is None else "relu", backend=backend,
-    )  # fmt: skip
-
-
-def _convolved(batch: int, inputs: int, outputs: int, height: int, width: int) -> tuple[Draw, ...]:
-    bound = (inputs * 49) ** -0.5
-    return (
-        Draw((batch, inputs, height, width)),
-        Draw((outputs, inputs, 7, 7), (-bound, bound)),
-        Draw((outputs,)),
-        Draw((batch, outputs, height, width)),
-    )
-
-
-def _pad2d(x: Tensor, *, mode: str = "reflect", backend: str | None = None) -> Tensor:
-    return pad2d(x, (1, 2, 0, 3), mode, backend=backend)
-
-
-def _rows(batch: int, rows: int, columns: int) -> tuple[Draw, ...]:
-    shape = batch, rows, columns
-    return Draw(shape), Draw(shape, (0.0, 1.0)), Draw((batch,), (0.1, 0.2))
-
-
-CALLS = (
-    Call("lif", _lif, (Draw((4, 2, 3, 5)),), (0,), ("lif",), (Draw((3, 300_001)),), second_derivatives=True),
-    Call(
-        "lif, samples", _lif_of_samples, (Draw((2, 4, 3, 15)),), (0,), ("lif",), (Draw((5, 3, 60_001)),),
-        second_derivatives=True,
-    ),
-    Call(
-        "lif, learnt", _learnt_lif, (Draw((4, 2, 3, 5)), Draw((2, 3, 5), parameter=True), _tau(3), _tau(3)),
-        (0, 1, 2, 3), ("lif",), (Draw((4, 8, 3, 8000)), Draw((8, 3, 8000), parameter=True), _tau(3), _tau(3)),
-        any_threads=False, second_derivatives=True,
-    ),
-    Call("psn", psn, _mixed_steps(2, 3, 5), (0, 1, 2), ("psn",), _mixed_steps(4, 100_001)),
-    Call("sliding_psn", _sliding_psn, _slid(4, 2, 3, 5), (0, 1, 2, 3), ("psn",), _slid(4, 100_001)),
-    _multistate(cuba, "alpha", "beta", "v_threshold", states=2),
-    _multistate(alif, "tau", "adaptation", "strength", "v_threshold", states=2),
-    _multistate(lsnn, "rate", "current_rate", "adaptation_rate", "strength", "v_threshold", states=3),
-    _multistate(clif, "tau", "v_threshold", states=2),
-    Call("cuba, numbers", lambda x, backend=None: cuba(x, backend=backend), (Draw((4, 2, 3, 5)),), (0,),
-         ("multistate",), (Draw((3, 300_001)),)),
-    Call(
-        "tdbn", _tdbn, (Draw((4, 2, 3, 5, 2)), _positive(3), Draw((3,), parameter=True)), (0, 1, 2), NORM,
-        (Draw((4, 2, 3, 100, 90)), _positive(3), Draw((3,), parameter=True)), any_threads=False,
-        second_derivatives=True,
-    ),
-    Call(
-        "tdbn_lif", _tdbn_lif, (Draw((4, 2, 3, 5, 2)), _positive(3), Draw((3,), parameter=True)), (0, 1, 2),
-        (*NORM[:2], "tdbn_lif"), (Draw((4, 2, 3, 100, 90)), _positive(3), Draw((3,), parameter=True)),
-        any_threads=False, second_derivatives=True,
-    ),
-    Call(
-        "mixture", _mixture, _mixed(2, 3, 9, 11), (0, 1), ("degradation",), _mixed(2, 1, 150, 170),
-    ),
-    Call(
-        "mixture, checkpoint", lambda *given, backend=None: _mixture(*given, checkpoint=True, backend=backend),
-        _mixed(2, 1, 9, 11), (0, 1), ("degradation",), _mixed(3, 3, 70, 90),
-    ),
-    *(
-        Call(function.__name__, function, _pair(2, 3, 20, 25), (0, 1), (name,), large)
-        for function, name, large in (
-            (ssim, "ssim_loss", _pair(1, 3, 150, 170)), (l1_ssim, "ssim_loss", _pair(3, 1, 301, 270)),
-            (ssim_map, "ssim_map", _pair(1, 3, 150, 170)),
-        )
-    ),
-    Call(
-        "conv2d", _conv2d, _convolved(2, 4, 6, 20, 17), (0, 1, 2, 3), ("conv2d",), _convolved(2, 24, 16, 90, 60),
-        backends=("cpp", "torch"), second_derivatives=True, autocasts=True,
-    ),
-    Call(
-        "pad2d", _pad2d, (Draw((2, 3, 6, 5)),), (0,), ("pad2d",), (Draw((4, 8, 100, 90)),), backends=NO_CPP,
-        second_derivatives=True,
-    ),
-    Call(
-        "consensus", consensus, _rows(2, 9, 20), (), ("consensus",), _rows(3, 90, 300), backends=("cpp", "torch"),
-        second_derivatives=True,
-    ),
-)  # fmt: skip
 
 
 def _image_variants():
@@ -257,7 +86,7 @@ def _image_variants():
         ((1, torch.float32), (3, torch.bfloat16)), ((), (0, 1), (0,), (1,))
     ):
         yield Call(
-            f"mixture-{stages}-{leaves}", _mixture, _mixed(2, 3, 9, 11, stages), leaves, ("degradation",),
+            f"mixture-{stages}-{leaves}", run_mixture, mixed_images(2, 3, 9, 11, stages), leaves, ("degradation",),
             dtype=dtype, channels_last=True,
         )  # fmt: skip
     for (padding, dtype), (function, leaves) in itertools.product(
@@ -267,20 +96,20 @@ def _image_variants():
         yield Call(
             f"{function.__name__}-{padding}-{leaves}",
             lambda a, b, backend, f=function, padding=padding: f(a, b, padding=padding, backend=backend),
-            _pair(2, 3, 13, 17), leaves, (), dtype=dtype, channels_last=function is ssim_map,
+            pair(2, 3, 13, 17), leaves, (), dtype=dtype, channels_last=function is ssim_map,
         )  # fmt: skip
     for (mode, dtype), last in itertools.product(
         (("reflect", torch.float32), ("replicate", torch.bfloat16), ("zeros", torch.float32)), (False, True)
     ):
         yield Call(
-            f"pad2d-{mode}-{last}", functools.partial(_pad2d, mode=mode), (Draw((2, 8, 6, 5)),), (0,), ("pad2d",),
+            f"pad2d-{mode}-{last}", functools.partial(run_pad2d, mode=mode), (Draw((2, 8, 6, 5)),), (0,), ("pad2d",),
             backends=NO_CPP, dtype=dtype, channels_last=last,
         )  # fmt: skip
     for dtype, last, (count, leaves) in itertools.product(
         (torch.float32, torch.bfloat16), (False, True), ((2, ()), (4, (0, 1, 2, 3)), (2, (0,)), (3, (1, 2)))
     ):
         yield Call(
-            f"conv2d-{dtype}-{last}-{leaves}", _conv2d, _convolved(2, 8, 6, 20, 17)[:count], leaves, ("conv2d",),
+            f"conv2d-{dtype}-{last}-{leaves}", run_conv2d, convolved(2, 8, 6, 20, 17)[:count], leaves, ("conv2d",),
             backends=("cpp",), dtype=dtype, channels_last=last,
         )  # fmt: skip
 
@@ -290,20 +119,20 @@ VARIANTS = (
     *(_lif_variant(*case) for case in itertools.product(OUTPUTS, (None, 3), (False, True))),
     *map(_lif_of_samples_variant, OUTPUTS),
     *(
-        Call(f"tdbn-{axis}", _tdbn, (Draw(shape), _positive(3), _positive(3)), (0, 1, 2), NORM)
+        Call(f"tdbn-{axis}", run_tdbn, (Draw(shape), positive(3), positive(3)), (0, 1, 2), NORM)
         for axis, shape in ((2, (4, 2, 3, 5, 2)), (1, (4, 3, 5, 2)))
     ),
     *(
         Call(
             f"psn-{band}",
             lambda *given, backend, band=band: psn(*given, band=band, backend=backend),
-            _mixed_steps(4, 2, 3, 5),
+            mixed_steps(4, 2, 3, 5),
             leaves,
             ("psn",),
         )
         for band, leaves in ((None, (0, 1, 2)), (2, (0,)))
     ),
-    Call("sliding_psn-variant", sliding_psn, _slid(4, 2, 3, 5), (1, 2), ("psn",)),
+    Call("sliding_psn-variant", sliding_psn, slid_steps(4, 2, 3, 5), (1, 2), ("psn",)),
     *(_tdbn_lif_variant(*case) for case in itertools.product(OUTPUTS, (None, 3), (False, True))),
     *_image_variants(),
 )
@@ -332,7 +161,7 @@ class TwoLayers(nn.Module):
 class Degraded(nn.Module):
     def __init__(self, checkpoint: bool) -> None:
         super().__init__()
-        self.mixture = Mixture(SOME, checkpoint=checkpoint)
+        self.mixture = Mixture(MIXED, checkpoint=checkpoint)
 
     def forward(self, x: Tensor, weights: Tensor, blur: Tensor, noise: Tensor, glow: Tensor, tone: Tensor) -> Tensor:
         params = {"gaussian_blur": blur, "noise": noise, "glow": glow, "tone": tone}
@@ -389,12 +218,12 @@ NETWORKS = (
     *(
         Network(
             f"mixture, {'checkpoint' if checkpoint else 'kept'}", lambda checkpoint=checkpoint: Degraded(checkpoint),
-            _mixed(2, 1, 9, 11), (0, 1), ("degradation",),
+            mixed_images(2, 1, 9, 11), (0, 1), ("degradation",),
         )
         for checkpoint in (False, True)
     ),
     Network("pad2d", Padded, (Draw((2, 3, 6, 5)),), (0,), ("pad2d",)),
-    Network("ssim", Losses, _pair(2, 3, 13, 17), (0, 1), ("ssim_loss", "ssim_map")),
+    Network("ssim", Losses, pair(2, 3, 13, 17), (0, 1), ("ssim_loss", "ssim_map")),
     *(
         Network(
             f"conv2d, {named}", lambda named=named: Convolutions(named), (Draw((2, 3, 30, 28)),), (0,),

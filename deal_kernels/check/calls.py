@@ -1,15 +1,13 @@
-"""What the tests that are the same for all operations know of one.
-
-A `Call` is a function of tensors; a `Network` is a module with operations in it, for compilation, export and copies.
-"""
+"""What the check of a machine, and the tests, know of a call of an operation."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +38,11 @@ class Call:
         leaves: which of them get a gradient.
         operations: the torch operations that the forward pass dispatches to; none where torch computes.
         large: tensors that take several threads.
+        axes: a letter for each size that `draws` takes: T steps, B samples, C channels, K colours, O channels of the
+            result, R rows, H and W. The first tensor has these axes in this order, but for O.
+        draws: the tensors of other sizes.
         backends: which may run it.
+        exact: how many results, from the first on, have the same bits on every backend.
         any_threads: whether results and gradients have the same bits for any number of threads.
         second_derivatives: whether there are any; a call without them refuses.
         autocasts: whether autocast changes the type that it computes in.
@@ -53,7 +55,10 @@ class Call:
     leaves: tuple[int, ...]
     operations: tuple[str, ...]
     large: tuple[Draw, ...] = ()
+    axes: str = ""
+    draws: Callable[..., tuple[Draw, ...]] | None = None
     backends: tuple[str, ...] = ("cpp", "cuda", "triton", "torch")
+    exact: int = 0
     any_threads: bool = True
     second_derivatives: bool = False
     autocasts: bool = False
@@ -63,62 +68,46 @@ class Call:
     def tensors(
         self, device: str = "cpu", dtype: torch.dtype | None = None, *, seed: int = 0, large: bool = False
     ) -> list[Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        drawn = [draw(generator, device, dtype or self.dtype) for draw in (self.large if large else self.inputs)]
+        drawn = drawn_tensors(self.large if large else self.inputs, device, dtype or self.dtype, seed)
         if self.channels_last:
             drawn[0] = drawn[0].contiguous(memory_format=torch.channels_last)
         return drawn
+
+    def sized(self, sizes: dict[str, int]) -> tuple[Draw, ...]:
+        """The tensors, with a size for every letter of the axes."""
+        assert self.draws is not None, self.name
+        return self.draws(*(sizes[axis] for axis in self.axes))
 
     def results(self, tensors: list[Tensor], backend: str | None = None) -> tuple[Tensor, ...]:
         found = self.run(*tensors, backend=backend)
         return found if isinstance(found, tuple) else (found,)
 
-    def with_gradients(self, tensors: list[Tensor], backend: str | None = None) -> list[Tensor]:
+    def with_gradients(
+        self, tensors: list[Tensor], backend: str | None = None, grads: Sequence[Tensor] | None = None
+    ) -> list[Tensor]:
         """The results, and the gradients of the leaves for fixed gradients of the results."""
         given = self.leaf_tensors(tensors)
         results = self.results(given, backend)
-        return [*(result.detach() for result in results), *self.gradients(results, given)]
+        return [*(result.detach() for result in results), *self.gradients(results, given, grads)]
 
     def leaf_tensors(self, tensors: list[Tensor]) -> list[Tensor]:
         return [tensor.detach().requires_grad_(k in self.leaves) for k, tensor in enumerate(tensors)]
 
-    def gradients(self, results: tuple[Tensor, ...], given: list[Tensor], **options: bool) -> list[Tensor]:
+    def gradients(
+        self, results: tuple[Tensor, ...], given: list[Tensor], grads: Sequence[Tensor] | None = None, **options: Any
+    ) -> list[Tensor]:
         if not self.leaves:
             return []
-        generator = torch.Generator().manual_seed(1)
-        grads = [torch.randn(each.shape, generator=generator, dtype=torch.float64).to(each) for each in results]
+        grads = cotangents(results) if grads is None else grads
         return list(torch.autograd.grad(results, [given[k] for k in self.leaves], grads, **options))
 
 
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A module with operations in it.
+def drawn_tensors(draws: Sequence[Draw], device: str, dtype: torch.dtype, seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [draw(generator, device, dtype) for draw in draws]
 
-    Args:
-        build: makes it.
-        inputs: the tensors it takes.
-        leaves: which of them get a gradient, beside the parameters.
-        operations: torch operations that are found in an exported program of it.
-        training: its mode.
-        exact: whether its compiled forward pass has the same bits.
-        rtol, atol: of the gradients of the compiled network; None for torch's own.
-    """
 
-    name: str
-    build: Callable[[], nn.Module]
-    inputs: tuple[Draw, ...]
-    leaves: tuple[int, ...]
-    operations: tuple[str, ...]
-    training: bool = True
-    exact: bool = False
-    rtol: float | None = None
-    atol: float | None = None
-
-    def module(self) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return self.build().train(self.training)
-
-    def tensors(self, seed: int = 0) -> list[Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        return [draw(generator, "cpu", torch.float32) for draw in self.inputs]
+def cotangents(results: Sequence[Tensor]) -> list[Tensor]:
+    """Fixed gradients of the results."""
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(each.shape, generator=generator, dtype=torch.float64).to(each) for each in results]

@@ -233,7 +233,7 @@ CALLS = (
     ),
     Call(
         "conv2d", _conv2d, _convolved(2, 4, 6, 20, 17), (0, 1, 2, 3), ("conv2d",), _convolved(2, 24, 16, 90, 60),
-        backends=("cpp", "torch"), second_derivatives=True, autocasts=True,
+        backends=("cpp", "triton", "torch"), second_derivatives=True, autocasts=True,
     ),
     Call(
         "consensus", consensus, _rows(2, 9, 20), (), ("consensus",), _rows(3, 90, 300), backends=("cpp", "torch"),
@@ -265,7 +265,7 @@ def _image_variants():
     ):
         yield Call(
             f"conv2d-{dtype}-{last}-{leaves}", _conv2d, _convolved(2, 8, 6, 20, 17)[:count], leaves, ("conv2d",),
-            backends=("cpp",), dtype=dtype, channels_last=last,
+            backends=("cpp", "triton"), dtype=dtype, channels_last=last,
         )  # fmt: skip
 
 

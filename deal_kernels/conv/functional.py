@@ -11,7 +11,7 @@ from torch import Tensor
 from deal_kernels._common.checks import check_companion, check_tensor, is_integer, one_of
 from deal_kernels._common.dispatch import needs_gradient, transformed
 from deal_kernels._common.types import STATE
-from deal_kernels.conv import op, reference
+from deal_kernels.conv import choice, op, reference
 from deal_kernels.conv.reference import MODES, Geometry
 
 PaddingMode = Literal["zeros", "reflect", "replicate"]
@@ -78,12 +78,13 @@ def _conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool,
     backend: str | None,
 ) -> Tensor:  # fmt: skip
-    passes = relu + (residual is not None)
-    if transformed() or (
-        op.chosen_backend(backend, x, weight, g, needs_gradient(x, weight, bias, residual), passes) == "torch"
-    ):
+    if transformed():
         return reference.conv2d(x, weight, bias, residual, g, relu)
-    return op.conv2d(x, weight, bias, residual, g, relu)
+    trains = needs_gradient(x, weight, bias, residual)
+    chosen = choice.chosen_backend(backend, x, weight, g, trains, residual, relu)
+    if chosen == "torch":
+        return reference.conv2d(x, weight, bias, residual, g, relu)
+    return op.conv2d(x, weight, bias, residual, g, relu, chosen)
 
 
 def _autocasts(device: str) -> bool:

@@ -34,7 +34,7 @@ def test_in_the_interpreter(interpreter):
 # x, weight, and how they meet. Tiles have 8 x 16 pixels: of some images one reads nothing beyond the border.
 GEOMETRIES = {
     "1x1": ((2, 33, 9, 17), (16, 33, 1, 1), {}),
-    "3x3": ((1, 16, 18, 34), (32, 16, 3, 3), {"padding": 1}),
+    "3x3": ((1, 16, 24, 48), (32, 16, 3, 3), {"padding": 1}),
     "3x3, dilated": ((2, 32, 8, 19), (33, 32, 3, 3), {"padding": 2, "dilation": 2}),
     "3x3, several blocks of columns": ((1, 3, 7, 5), (70, 3, 3, 3), {"padding": 1}),
     "5x5": ((1, 33, 9, 11), (3, 33, 5, 5), {"padding": 2}),

@@ -46,13 +46,16 @@ def conv2d(
         dilation: distance between the pixels under the kernel, down and across.
         activation: "relu" or None.
         residual: added before the activation, in the shape and dtype of the result.
-        backend: "cpp", the engine, or "torch" runs that one or raises. None or "auto" takes the engine on a CPU where
-            `deal_kernels.conv.cost` expects it to be faster, else torch. float64 always runs in torch.
+        backend: "cpp", the engine, "triton" or "torch" runs that one or raises. None or "auto" takes the engine on a
+            CPU where `deal_kernels.conv.cost` expects it to be faster, and Triton on a GPU where its first use has
+            measured it to be faster, for channels-last images in half types; else torch. float64 runs in torch alone.
 
     Returns:
         [B, O, H', W'] or [O, H', W'] in the dtype of x, and channels-last where x is.
 
     The engine keeps the spectrum of a weight that is used without gradient, as long as the weight does not change.
+    Triton multiplies half types as they are, a float32 weight rounded to the type of x, and sums in float32. It rounds
+    float32 to TF32 only if `torch.set_float32_matmul_precision` allows it.
 
     >>> x = torch.randn(2, 3, 64, 48)
     >>> conv2d(x, torch.randn(8, 3, 7, 7), padding="same", padding_mode="reflect", activation="relu").shape

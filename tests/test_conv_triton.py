@@ -131,6 +131,21 @@ def test_the_gradient_of_the_image_alone(mode):
     assert distance(found, theirs) <= 1e-6
 
 
+@runs
+def test_autocast():
+    """The gradients that torch computes are in the type of the forward pass, too."""
+    x, weight, bias, _ = tensors((1, 3, 7, 9), (4, 3, 3, 3), device=DEVICE, padding=1)
+    leaves = [leaf.requires_grad_() for leaf in (x, weight, bias)]
+    options = {"padding": 1, "padding_mode": "reflect", "backend": "triton"}
+    expected = conv2d(x.bfloat16(), weight, bias, **options)
+    with torch.autocast(DEVICE, torch.bfloat16):
+        y = conv2d(*leaves, **options)
+        found = torch.autograd.grad(y.sum(), leaves)
+    assert torch.equal(y, expected) and y.dtype == torch.bfloat16
+    for one, other in zip(found, torch.autograd.grad(expected.sum(), leaves), strict=True):
+        assert one.dtype == torch.float32 and torch.equal(one, other)
+
+
 class Bounds:
     """A kernel in the interpreter that keeps where its tensors lie."""
 

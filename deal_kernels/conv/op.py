@@ -15,6 +15,7 @@ from torch import Tensor
 from deal_kernels import backend as backends
 from deal_kernels._common.dispatch import Op, address, needs_gradient, run_compiled, unobserved, wanted_only
 from deal_kernels._common.layout import arranged, empty
+from deal_kernels._common.types import no_autocast
 from deal_kernels.conv import cost, reference, spectra
 from deal_kernels.conv.reference import Geometry
 
@@ -204,7 +205,8 @@ def _triton_gradients(
         triton.backward(_last(before, grad.dtype), _last(weight, grad.dtype), g, image)
         of_x.copy_(image)
     if of_weight is not None and x is not None:
-        found = reference.gradients(before, x, weight, g, (False, True, False))[1]
+        with no_autocast(grad.device.type):
+            found = reference.gradients(before, x, weight, g, (False, True, False))[1]
         of_weight.copy_(found)  # type: ignore[arg-type]
     if of_bias is not None:
         torch.sum(before, (0, 2, 3), dtype=torch.float32, out=of_bias)

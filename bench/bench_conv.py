@@ -20,11 +20,11 @@ from lif_rivals import DEVICE
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deal_kernels.conv import Conv2d, conv2d, cost, op
+from deal_kernels.conv import Conv2d, choice, conv2d, cost
 from deal_kernels.conv.reference import Geometry
 
 pytestmark = pytest.mark.skipif(
-    DEVICE != "cpu" or op.NOT_BUILT is not None, reason="the engine runs on a CPU where the extension is built"
+    DEVICE != "cpu" or choice.NOT_BUILT is not None, reason="the engine runs on a CPU where the extension is built"
 )
 ENGINE = ("ours", "ours, last")
 TORCH = ("torch", "torch, last")

@@ -110,7 +110,7 @@ def _image_variants():
     ):
         yield Call(
             f"conv2d-{dtype}-{last}-{leaves}", run_conv2d, convolved(2, 8, 6, 20, 17)[:count], leaves, ("conv2d",),
-            backends=("cpp",), dtype=dtype, channels_last=last,
+            backends=("cpp", "triton"), dtype=dtype, channels_last=last,
         )  # fmt: skip
 
 

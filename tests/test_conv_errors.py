@@ -80,13 +80,18 @@ CASES = (
         ValueError,
         "needs images larger than the padding, 3 x 3; got 12 x 3",
     ),
-    ({"backend": "cublas"}, ValueError, "backend must be 'auto' or one of cpp, torch; got 'cublas'"),
+    ({"backend": "cublas"}, ValueError, "backend must be 'auto' or one of cpp, triton, torch; got 'cublas'"),
     (
         {"backend": "cuda"},
         RuntimeError,
         "backend 'cuda' cannot run: convolution has no kernel of its own there; backend 'torch' runs on any device",
     ),
-    ({"backend": "triton"}, RuntimeError, "backend 'triton' cannot run: convolution has no kernel of its own there"),
+    ({"backend": "triton"}, RuntimeError, "backend 'triton' cannot run: (on cpu tensors it|triton is not installed)"),
+    (
+        {"x": X.double(), "weight": W.double(), "backend": "triton"},
+        RuntimeError,
+        "backend 'triton' cannot run: it has no float64; backend 'torch' has",
+    ),
     (
         {"x": X.double(), "weight": W.double(), "backend": "cpp"},
         RuntimeError,

@@ -5,7 +5,7 @@ import torch
 from conv_oracle import distance, tensors
 
 from deal_kernels import backend as backends
-from deal_kernels.conv import Conv2d, conv2d, op
+from deal_kernels.conv import Conv2d, choice, conv2d
 from deal_kernels.conv.reference import Geometry
 
 OPS = torch.ops.deal_kernels
@@ -18,8 +18,8 @@ def test_a_matrix_unit_changes_the_choice_for_bfloat16_alone(monkeypatch, dtype)
     geometry = Geometry(padding=(1, 1, 1, 1), padding_mode="zeros", dilation=(1, 1))
     found = []
     for unit in (False, True):
-        monkeypatch.setattr(op, "MATRIX_UNIT", unit)
-        found.append(op.chosen_backend(None, x, torch.zeros(32, 32, 3, 3), geometry, trains=False))
+        monkeypatch.setattr(choice, "MATRIX_UNIT", unit)
+        found.append(choice.chosen_backend(None, x, torch.zeros(32, 32, 3, 3), geometry, trains=False))
     assert found[1] == ("torch" if dtype == torch.bfloat16 else found[0])
 
 
@@ -63,16 +63,16 @@ def test_an_exported_program_runs_without_the_extension(monkeypatch):
     geometry = [3, 3, 1, 1], "reflect", [1, 1]
     expected = conv2d(x, weight, bias, residual=residual, padding=(3, 1), padding_mode="reflect", activation="relu")
     monkeypatch.setattr(backends, "extension", lambda: None)
-    y = OPS.conv2d.default(x.detach(), weight.detach(), bias.detach(), residual.detach(), *geometry, True, True)
+    y = OPS.conv2d.default(x.detach(), weight.detach(), bias.detach(), residual.detach(), *geometry, True, True, "cpp")
     assert distance(y, expected.double()) <= 1e-5
     grad = torch.randn(y.shape)
     with torch.no_grad():
-        found = OPS.conv2d_backward.default(grad, x, weight, y, *geometry, False, False, [True] * 4)
+        found = OPS.conv2d_backward.default(grad, x, weight, y, *geometry, False, False, "cpp", [True] * 4)
     expected = torch.autograd.grad(expected, (x, weight, bias, residual), grad)
     for one, other in zip(found, expected, strict=True):
         assert distance(one, other.double()) <= 1e-5
     for wanted in ([True, False, False, False], [False, False, True, False]):
-        found = OPS.conv2d_backward.default(grad, None, weight.detach(), None, *geometry, False, False, wanted)
+        found = OPS.conv2d_backward.default(grad, None, weight.detach(), None, *geometry, False, False, "cpp", wanted)
         assert [each.numel() > 0 for each in found] == wanted
 
 
@@ -156,4 +156,4 @@ def test_matrix_unit_within_the_limit_of_the_library(monkeypatch, limit, capable
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     if limit is not None:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-    assert op._has_matrix_unit() is expected
+    assert choice._has_matrix_unit() is expected

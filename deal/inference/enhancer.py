@@ -33,7 +33,7 @@ from deal.model.parts import Parts, check_strengths
 from deal.model.pretrained import Network, load
 from deal.model.separation import DealU
 from deal_kernels._common.checks import one_of
-from deal_kernels.conv.op import MATRIX_UNIT
+from deal_kernels.conv.choice import MATRIX_UNIT
 
 Precision = Literal["auto", "fp32", "bf16"]
 

@@ -214,7 +214,7 @@ CALLS = (
     ),
     _sized(
         "conv2d", run_conv2d, "BCOHW", convolved, (2, 4, 6, 20, 17), (2, 24, 16, 90, 60), (0, 1, 2, 3), "conv2d",
-        backends=("cpp", "torch"), second_derivatives=True, autocasts=True,
+        backends=("cpp", "triton", "torch"), second_derivatives=True, autocasts=True,
     ),
     _sized(
         "pad2d", run_pad2d, "BCHW", one, (2, 3, 6, 5), (4, 8, 100, 90), (0,), "pad2d", backends=NO_CPP,

@@ -2,7 +2,8 @@
 
 On a CPU an engine multiplies Fourier transforms of small tiles (for 3 x 3 kernels over channels-last images Winograd
 transforms), which takes a fraction of the operations. `conv2d` estimates the time of that engine and of torch's own
-convolution, and runs the faster one.
+convolution, and runs the faster one. On a GPU a Triton kernel multiplies on tensor cores; it runs if it is named, or if
+its first use has measured it to be faster than torch's convolution.
 
 >>> import torch
 >>> from deal_kernels.conv import Conv2d

@@ -11,7 +11,7 @@ from torch import Tensor
 from deal_kernels._common.checks import check_companion, check_tensor, is_integer, one_of
 from deal_kernels._common.dispatch import needs_gradient, transformed
 from deal_kernels._common.types import STATE
-from deal_kernels.conv import op, reference
+from deal_kernels.conv import choice, op, reference
 from deal_kernels.conv.reference import MODES, Geometry
 
 PaddingMode = Literal["zeros", "reflect", "replicate"]
@@ -46,13 +46,16 @@ def conv2d(
         dilation: distance between the pixels under the kernel, down and across.
         activation: "relu" or None.
         residual: added before the activation, in the shape and dtype of the result.
-        backend: "cpp", the engine, or "torch" runs that one or raises. None or "auto" takes the engine on a CPU where
-            `deal_kernels.conv.cost` expects it to be faster, else torch. float64 always runs in torch.
+        backend: "cpp", the engine, "triton" or "torch" runs that one or raises. None or "auto" takes the engine on a
+            CPU where `deal_kernels.conv.cost` expects it to be faster, and Triton on a GPU where its first use has
+            measured it to be faster, for channels-last images in half types; else torch. float64 runs in torch alone.
 
     Returns:
         [B, O, H', W'] or [O, H', W'] in the dtype of x, and channels-last where x is.
 
     The engine keeps the spectrum of a weight that is used without gradient, as long as the weight does not change.
+    Triton multiplies half types as they are, a float32 weight rounded to the type of x, and sums in float32. It rounds
+    float32 to TF32 only if `torch.set_float32_matmul_precision` allows it.
 
     >>> x = torch.randn(2, 3, 64, 48)
     >>> conv2d(x, torch.randn(8, 3, 7, 7), padding="same", padding_mode="reflect", activation="relu").shape
@@ -78,12 +81,13 @@ def _conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool,
     backend: str | None,
 ) -> Tensor:  # fmt: skip
-    passes = relu + (residual is not None)
-    if transformed() or (
-        op.chosen_backend(backend, x, weight, g, needs_gradient(x, weight, bias, residual), passes) == "torch"
-    ):
+    if transformed():
         return reference.conv2d(x, weight, bias, residual, g, relu)
-    return op.conv2d(x, weight, bias, residual, g, relu)
+    trains = needs_gradient(x, weight, bias, residual)
+    chosen = choice.chosen_backend(backend, x, weight, g, trains, residual, relu)
+    if chosen == "torch":
+        return reference.conv2d(x, weight, bias, residual, g, relu)
+    return op.conv2d(x, weight, bias, residual, g, relu, chosen)
 
 
 def _autocasts(device: str) -> bool:

@@ -1,12 +1,11 @@
 """The operations `deal_kernels::conv2d` and `conv2d_backward`: launchers, schemas, fake results, autograd.
 
-They are the engine's. Convolutions that torch runs never come here, and keep torch's autograd.
+They are the CPU engine's and Triton's. Convolutions that torch runs never come here, and keep torch's autograd.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,55 +15,16 @@ from torch import Tensor
 from deal_kernels import backend as backends
 from deal_kernels._common.dispatch import Op, address, needs_gradient, run_compiled, unobserved, wanted_only
 from deal_kernels._common.layout import arranged, empty, image_strides, is_channels_last
+from deal_kernels._common.types import no_autocast
 from deal_kernels.conv import cost, reference, spectra
 from deal_kernels.conv.reference import Geometry
 
 
-def _has_matrix_unit() -> bool:
-    """Whether torch's convolution in bfloat16 runs on a matrix unit. Older releases of torch do not tell."""
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()  # of the library that computes it
-    if limit not in ("DEFAULT", "ALL") and "AMX" not in limit:
-        return False
-    return hasattr(torch.cpu, "get_capabilities") and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+def triton_unavailable(device: str) -> str | None:
+    return backends.unavailable("triton", device)
 
 
-MATRIX_UNIT = _has_matrix_unit()
-NOT_BUILT = backends.unavailable("cpp", "cpu")  # found at import, where nothing traces
-
-
-def chosen_backend(named: str | None, x: Tensor, weight: Tensor, g: Geometry, trains: bool, passes: int = 0) -> str:
-    """The backend of this convolution. DEAL_KERNELS_BACKEND decides where it names "cpp" or "torch".
-
-    Args:
-        passes: how often torch goes over the result, see `cost.torch_time`.
-    """
-    named = named or (backends.FORCED if backends.FORCED in ("cpp", "torch") else None)
-    if named in (None, "auto"):
-        if not x.is_cpu or _engine_lacks(x, weight):
-            return "torch"
-        # A compiled or exported program must not depend on the size of its images: large ones are assumed.
-        shape = (1, x.shape[1], 512, 512) if torch.compiler.is_compiling() else x.shape
-        matrix_unit = x.dtype == torch.bfloat16 and MATRIX_UNIT
-        faster = cost.engine_is_faster(shape, weight.shape, g, trains, is_channels_last(x), passes, matrix_unit)
-        return "cpp" if faster else "torch"
-    if named in ("cuda", "triton"):
-        reason: str | None = "convolution has no kernel of its own there; backend 'torch' runs on any device"
-    elif named in ("cpp", "torch"):
-        reason = _engine_lacks(x, weight) if named == "cpp" else None
-    else:
-        raise ValueError(f"backend must be 'auto' or one of cpp, torch; got {named!r}")
-    if reason:
-        raise RuntimeError(f"backend {named!r} cannot run: {reason}")
-    return named
-
-
-def _engine_lacks(x: Tensor, weight: Tensor) -> str | None:
-    """Why the engine cannot run this; None when it can."""
-    if x.dtype == torch.float64:
-        return "it has no float64; backend 'torch' has"
-    if max(weight.shape[2:]) > cost.LARGEST_KERNEL:
-        return f"it has kernels up to {cost.LARGEST_KERNEL} pixels wide; backend 'torch' has all"
-    return NOT_BUILT if x.is_cpu else backends.unavailable("cpp", x.device.type)
+triton_unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]  # asked while torch.compile traces
 
 
 def _images(shape: Sequence[int], channels_last: bool, like: Tensor, dtype: torch.dtype) -> Tensor:
@@ -104,18 +64,25 @@ def _call_shape(shape: Sequence[int], weight: Tensor, g: Geometry, channels_last
     }  # fmt: skip
 
 
-def _engine_runs(x: Tensor, shape: Sequence[int]) -> bool:
-    """Whether the engine can run. An exported program may run where it cannot: on a GPU, or without the extension."""
-    return x.is_cpu and backends.extension() is not None and math.prod(shape) > 0
+def _runs(backend: str, x: Tensor, shape: Sequence[int]) -> bool:
+    """Whether the kernel can run. An exported program may run where it cannot, as on another device."""
+    if math.prod(shape) == 0:
+        return False
+    if backend == "triton":
+        return triton_unavailable("cpu" if x.is_cpu else str(x.device)) is None
+    return x.is_cpu and backends.extension() is not None
 
 
 def launch_forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool, keep: bool
-) -> Tensor:
-    """The convolution; with `keep` the spectrum of the weight stays for the next call."""
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool, keep: bool,
+    backend: str,
+) -> Tensor:  # fmt: skip
+    """The convolution; with `keep` the engine's spectrum of the weight stays for the next call."""
     last, shape = is_channels_last(x), _shape_of_result(x, weight, g)
-    if not _engine_runs(x, x.shape):
+    if not _runs(backend, x, x.shape):
         return _images(shape, last, x, x.dtype).copy_(reference.conv2d(x, weight, bias, residual, g, relu))
+    if backend == "triton":
+        return _triton_forward(x, weight, bias, residual, g, relu)
     fields = _call_shape(x.shape, weight, g, last, back=False)
     spectrum = spectra.of(weight, fields["tile"], False, keep)
     bias = None if bias is None else bias.float().contiguous()
@@ -129,23 +96,26 @@ def launch_forward(
 
 
 def fake_forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool, keep: bool
-) -> Tensor:
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool, keep: bool,
+    backend: str,
+) -> Tensor:  # fmt: skip
     return _images(_shape_of_result(x, weight, g), is_channels_last(x), x, x.dtype)
 
 
 def launch_backward(
     grad: Tensor, x: Tensor | None, weight: Tensor, y: Tensor | None, g: Geometry, channels_last: bool, keep: bool,
-    wanted: Sequence[bool],
+    backend: str, wanted: Sequence[bool],
 ) -> list[Tensor | None]:  # fmt: skip
     """Gradients of x, weight, bias and residual as far as they are wanted.
 
     If y, the result after a ReLU, is given, grad is the gradient after that ReLU.
     """
     shape, dtype = _shape_of_image(grad, weight, g), grad.dtype
-    results = _empty_gradients(grad, weight, g, channels_last, wanted, torch.float32)
-    if not _engine_runs(grad, shape):
+    results = _empty_gradients(grad, weight, g, channels_last, wanted, dtype if backend == "triton" else torch.float32)
+    if not _runs(backend, grad, shape):
         _reference_gradients(grad, x, weight, y, g, results)
+    elif backend == "triton":
+        _triton_gradients(grad, x, weight, y, g, results)
     else:
         fields = _call_shape(shape, weight, g, channels_last, back=True)
         spectrum = spectra.of(weight, fields["tile"], True, keep) if wanted[0] else None
@@ -162,7 +132,7 @@ def launch_backward(
 
 def fake_backward(
     grad: Tensor, x: Tensor | None, weight: Tensor, y: Tensor | None, g: Geometry, channels_last: bool, keep: bool,
-    wanted: Sequence[bool],
+    backend: str, wanted: Sequence[bool],
 ) -> list[Tensor | None]:  # fmt: skip
     return _empty_gradients(grad, weight, g, channels_last, wanted, grad.dtype)
 
@@ -189,6 +159,47 @@ def _reference_gradients(
             result.copy_(gradient)
 
 
+def _last(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x channels-last in a dtype: itself, or a copy."""
+    strides = image_strides(x.shape, True)
+    return arranged(x, strides) if x.dtype == dtype else empty(x.shape, strides, x, dtype).copy_(x)
+
+
+def _triton_forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool
+) -> Tensor:
+    from deal_kernels.conv import triton
+
+    last, shape, dtype = is_channels_last(x), _shape_of_result(x, weight, g), x.dtype
+    bias = None if bias is None else bias.contiguous()
+    residual = None if residual is None else _last(residual, dtype)
+    y = _images(shape, True, x, dtype)
+    triton.forward(_last(x, dtype), _last(weight, dtype), bias, residual, g, relu, y)
+    return y if last else _images(shape, False, x, dtype).copy_(y)
+
+
+def _triton_gradients(
+    grad: Tensor, x: Tensor | None, weight: Tensor, y: Tensor | None, g: Geometry, results: Sequence[Tensor | None]
+) -> None:
+    """Writes the gradients: that of the image by Triton, those of the parameters by torch."""
+    from deal_kernels.conv import triton
+
+    of_x, of_weight, of_bias, of_residual = results
+    before = grad if y is None else reference.before_activation(grad, y)
+    if of_x is not None:
+        image = _images(of_x.shape, True, of_x, of_x.dtype)
+        triton.backward(_last(before, grad.dtype), _last(weight, grad.dtype), g, image)
+        of_x.copy_(image)
+    if of_weight is not None and x is not None:
+        with no_autocast(grad.device.type):
+            found = reference.gradients(before, x, weight, g, (False, True, False))[1]
+        of_weight.copy_(found)  # type: ignore[arg-type]
+    if of_bias is not None:
+        torch.sum(before, (0, 2, 3), dtype=torch.float32, out=of_bias)
+    if of_residual is not None:
+        of_residual.copy_(before)
+
+
 def _differentiable_gradients(
     grad: Tensor, x: Tensor | None, weight: Tensor, y: Tensor | None, g: Geometry, wanted: Sequence[bool]
 ) -> list[Tensor | None]:
@@ -202,17 +213,18 @@ def _differentiable_gradients(
 _GEOMETRY = "SymInt[4] padding, str padding_mode, SymInt[2] dilation"
 
 FORWARD = Op(
-    f"conv2d(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, {_GEOMETRY}, bool relu, bool keep) -> Tensor",
+    f"conv2d(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, {_GEOMETRY}, bool relu, bool keep, str backend) "
+    "-> Tensor",
     launch=launch_forward, fake=fake_forward,
     flat=lambda x, weight, bias, residual, g, *rest: (x, weight, bias, residual, *g, *rest),
     structured=lambda x, weight, bias, residual, padding, mode, dilation, *rest: (
         x, weight, bias, residual, Geometry(padding, mode, dilation), *rest
     ),
-    plain=lambda *arguments: reference.conv2d(*arguments[:-1]),
+    plain=lambda *arguments: reference.conv2d(*arguments[:-2]),
 )  # fmt: skip
 BACKWARD = Op(
     f"conv2d_backward(Tensor grad, Tensor? x, Tensor weight, Tensor? y, {_GEOMETRY}, bool channels_last, bool keep, "
-    "bool[4] wanted) -> (Tensor, Tensor, Tensor, Tensor)",
+    "str backend, bool[4] wanted) -> (Tensor, Tensor, Tensor, Tensor)",
     launch=launch_backward, fake=fake_backward,
     flat=lambda grad, x, weight, y, g, *rest: (grad, x, weight, y, *g, *rest),
     structured=lambda grad, x, weight, y, padding, mode, dilation, *rest: (
@@ -223,13 +235,14 @@ BACKWARD = Op(
 
 class ConvolutionFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, weight, bias, residual, g, relu):
+    def forward(ctx, x, weight, bias, residual, g, relu, backend):
         of_weight = ctx.needs_input_grad[1]
         ctx.keep = not of_weight
-        y = FORWARD(x, x, weight, bias, residual, g, relu, ctx.keep)
+        y = FORWARD(x, x, weight, bias, residual, g, relu, ctx.keep, backend)
         ctx.save_for_backward(x if of_weight else None, weight, y if relu else None)
         ctx.arguments = g, is_channels_last(x)
         ctx.dtypes = weight.dtype, None if bias is None else bias.dtype
+        ctx.backend = backend
         return y
 
     @staticmethod
@@ -239,7 +252,7 @@ class ConvolutionFunction(torch.autograd.Function):
         wanted.append(of_residual and y is not None)
         of_x, *parameters, last = _gradients(ctx, grad, x, weight, y, wanted)
         parameters = [None if p is None else p.to(d) for p, d in zip(parameters, ctx.dtypes, strict=True)]
-        return of_x, *parameters, grad if of_residual and y is None else last, None, None
+        return of_x, *parameters, grad if of_residual and y is None else last, None, None, None
 
 
 def _gradients(
@@ -250,12 +263,14 @@ def _gradients(
         return [None] * 4
     if unobserved(grad) and torch.is_grad_enabled():  # for second derivatives, by torch's own operations
         return _differentiable_gradients(grad, x, weight, y, g, wanted)
-    return wanted_only(BACKWARD(grad, grad, x, weight, y, g, channels_last, ctx.keep, wanted), wanted)
+    return wanted_only(BACKWARD(grad, grad, x, weight, y, g, channels_last, ctx.keep, ctx.backend, wanted), wanted)
 
 
-def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool) -> Tensor:
-    """The engine's convolution, through autograd where a gradient is needed."""
+def conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool, backend: str
+) -> Tensor:
+    """The convolution of a kernel, "cpp" or "triton", through autograd where a gradient is needed."""
     if needs_gradient(x, weight, bias, residual):
         residual = x.view_as(x) if residual is x else residual  # torch.compile accepts no tensor twice
-        return ConvolutionFunction.apply(x, weight, bias, residual, g, relu)
-    return FORWARD(x, x, weight, bias, residual, g, relu, True)
+        return ConvolutionFunction.apply(x, weight, bias, residual, g, relu, backend)
+    return FORWARD(x, x, weight, bias, residual, g, relu, True, backend)

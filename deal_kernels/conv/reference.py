@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from deal_kernels._common.types import no_autocast
 from deal_kernels.pad import op as pad
 from deal_kernels.pad.reference import Border
 
@@ -59,7 +60,7 @@ def padded(x: Tensor, g: Geometry) -> Tensor:
         return pad.pad2d(x, own)
     above, below, left, right = g.padding
     mode = "constant" if g.padding_mode == "zeros" else g.padding_mode
-    with torch.autocast(x.device.type, enabled=False):  # which would pad in float32
+    with no_autocast(x.device.type):  # which would pad in float32
         return functional.pad(x, (left, right, above, below), mode)
 
 

@@ -41,6 +41,10 @@ const char* degradation_forward(const DegradationForward&, void* workspace, CUst
 const char* degradation_backward(const DegradationBackward&, void* workspace, CUstream_st*);
 const char* ssim(const Ssim&, void* workspace, CUstream_st*);
 
+// Whether lif_backward leaves the sums of a norm by channel, given how many neurons of a channel lie side by side.
+// Otherwise it leaves each neuron's contribution.
+bool sums_by_channel(int64_t inner);
+
 // How many values ssim() writes as the loss, which is their sum plus the offset.
 int64_t ssim_parts(const Ssim&);
 

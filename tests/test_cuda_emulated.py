@@ -201,7 +201,8 @@ def test_usual_neurons(emulated, dtype, kind, norms):
     compare = close if kind[2] in EXPONENTIALS else same
     sizes = ((80, 16), (640, 64), (980, 196), (1080, 8)) if norms else ((515, 1), (516, 1), (1024, 1), (3, 1))
     options = {"detach": True, "shortcut": norms}, {"state": False}, {"decays": 1, "thresholds": 1, "rate": True}
-    for steps, (neurons, inner), given in itertools.product((1, 2, 3, 4, 5, 17), sizes, options):
+    calls = zip(itertools.product((1, 3, 4, 5), sizes), itertools.cycle(options))
+    for (steps, (neurons, inner)), given in calls:
         a = usual(steps, neurons, dtype, kind, norms=norms, inner=inner, **given)
         assert same(forward(emulated, a), forward(compiled, a)), (steps, neurons, given)
         ours, sums = backward(emulated, a, shares=False), a.sums
@@ -287,11 +288,11 @@ def test_norm(emulated, dtype, output, shortcut):
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_sums_of_a_norm_by_channel(emulated, dtype):
     """Planes of a part of a block, of several blocks, and of blocks that begin within one."""
-    planes = (13, 5, 16), (2, 3, 20), (3, 2, 196), (1, 3, 512), (2, 1, 516), (1, 2, 1024), (1, 1, 4100), (2, 2, 1028)
-    for steps, (rows, norms, inner), skew in itertools.product((1, 4, 5, 18), planes, ((0, 0), (1, 1))):
+    planes = (13, 5, 16), (2, 3, 20), (3, 2, 196), (1, 3, 512), (2, 1, 516), (1, 1, 2052), (1, 2, 1028)
+    for steps, (rows, norms, inner), skew in itertools.product((4, 18), planes, ((0, 0), (1, 1))):
         a = layer(steps, rows * norms * inner, dtype, norms=norms, inner=inner, shortcut=steps == 4, skew=skew)
         assert emulated.module.cuda.sums_by_channel(inner)
-        check_norm_gradients(emulated, a, shares=steps == 5)
+        check_norm_gradients(emulated, a, shares=steps > 4)
 
 
 def check_norm_gradients(emulated, a, shares):

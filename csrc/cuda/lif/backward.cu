@@ -1,6 +1,6 @@
 // Only x was kept from the forward pass: membrane potentials are recomputed. Over few steps the threads hold them in
-// registers, otherwise in shared memory, one segment of the steps at a time. If there are several segments, a first pass
-// stores the state at the start of each but the last.
+// registers, otherwise in shared memory, one segment of the steps at a time. If there are several segments, a first
+// pass stores the state at the start of each but the last.
 #include <initializer_list>
 
 #include "../common/kernels.h"
@@ -82,8 +82,8 @@ struct Carried {
   Lanes<L> products;  // sum of grad_x * (x - mean)
 };
 
-// Reverses a step, given its membrane potential, the gradient of its spike, its x if there is a norm, and the state that
-// enters it.
+// Reverses a step, given its membrane potential, the gradient of its spike, its x if there is a norm, and the state
+// that enters it.
 template <bool shares, class Kind, class Source, class T, int L, class Entered>
 __device__ __forceinline__ void reverse(const Cell<Lanes<L>>& cell, const Source& source, const LifBackward& a,
                                         Carried<L>& carried, const Lanes<L>& h, const Lanes<L>& grad_s,
@@ -263,7 +263,7 @@ __global__ void __launch_bounds__(kBlock, resident_few(Source<T, L>::norm, L))
 
 template <class T>
 bool allows_all(int W, const LifBackward& a, const float* starts) {
-  bool all = Plain::fits(a) && allows_input<T>(W, a) && allows<T>(W, a.grad) && allows<T>(W, a.grad_x);
+  bool all = Plain::fits(a) && !a.slopes && allows_input<T>(W, a) && allows<T>(W, a.grad) && allows<T>(W, a.grad_x);
   for (const void* state : {a.grad_v, static_cast<const void*>(a.grad_v0), static_cast<const void*>(a.grad_decay),
                             static_cast<const void*>(a.grad_threshold), static_cast<const void*>(a.norm_sums),
                             static_cast<const void*>(starts)})
@@ -289,24 +289,25 @@ const char* launch_gradients(void (*kernel)(Arguments<LifBackward>), int each, i
 }
 
 template <template <class, int> class Source, class T, int L, class Kind>
-const char* launch_backward(const LifBackward& a, float* starts, cudaStream_t stream) {
+const char* launch_backward(const LifBackward& a, float* workspace, cudaStream_t stream) {
   // A thread with one neuron has registers to spare, so one kernel serves both cases.
   const bool shares = L == 1 || a.grad_decay || a.grad_threshold;
   const auto kernel = shares ? backward<Source, T, L, Kind, true> : backward<Source, T, L, Kind, L == 1>;
   const int columns = L == 1 && a.neuron.reset > Reset::none ? 2 : 1;
   const int bytes = columns * at_most(kSegment, int(a.steps)) * L * int(sizeof(float));
-  return launch_gradients(kernel, L, bytes, a, starts, stream);
+  return launch_gradients(kernel, L, bytes, a, workspace, stream);
 }
 
 template <template <class, int> class Source, class T>
-const char* launch_backward(const LifBackward& a, float* starts, cudaStream_t stream) {
-  const bool one_plane = !adds_up(a) || a.norm.mean.inner % kFew<T> == 0;  // whether a thread's neurons are of one
-  if (one_plane && is_usual(a) && allows_all<T>(kFew<T>, a, starts))
+const char* launch_backward(const LifBackward& a, float* workspace, cudaStream_t stream) {
+  // Whether the neurons of a thread are of one plane, as the sums by channel need it.
+  const bool one_plane = !adds_up(a) || a.norm.mean.inner % kFew<T> == 0;
+  if (one_plane && is_usual(a) && allows_all<T>(kFew<T>, a, workspace))
     return with_usual(a, [&](auto kind) {
-      return launch_gradients(backward_few<Source, T, kFew<T>, decltype(kind)>, kFew<T>, 0, a, starts, stream);
+      return launch_gradients(backward_few<Source, T, kFew<T>, decltype(kind)>, kFew<T>, 0, a, workspace, stream);
     });
-  return allows_all<T>(kWide, a, starts) ? launch_backward<Source, T, kWide, Plain>(a, starts, stream)
-                                         : launch_backward<Source, T, 1, Any>(a, starts, stream);
+  return allows_all<T>(kWide, a, workspace) ? launch_backward<Source, T, kWide, Plain>(a, workspace, stream)
+                                         : launch_backward<Source, T, 1, Any>(a, workspace, stream);
 }
 
 }  // namespace
@@ -318,12 +319,12 @@ int64_t workspace_bytes(const LifBackward& a) {
   return (starts_of(a) + parts) * int64_t(sizeof(float));
 }
 
-const char* lif_backward(const LifBackward& a, void* workspace, CUstream_st* stream) {
-  float* const starts = static_cast<float*>(workspace);
+const char* lif_backward(const LifBackward& a, void* memory, CUstream_st* stream) {
+  float* const workspace = static_cast<float*>(memory);
   return with_type(a.dtype, [&](auto type) {
     using T = decltype(type);
-    return a.norm.mean.data ? launch_backward<Normalised, T>(a, starts, stream)
-                            : launch_backward<Direct, T>(a, starts, stream);
+    return a.norm.mean.data ? launch_backward<Normalised, T>(a, workspace, stream)
+                            : launch_backward<Direct, T>(a, workspace, stream);
   });
 }
 

@@ -11,7 +11,7 @@ namespace {
 constexpr int kByte = 8;  // neurons of a thread with packed output
 
 // Blocks per multiprocessor over few steps. With this bound the compiler does not spill registers.
-constexpr int resident(bool norm, int lanes) { return lanes > kWide ? (norm ? 4 : 8) : norm ? 8 : 12; }
+constexpr int resident(bool norm, int lanes) { return norm && lanes > kWide ? 4 : 8; }
 
 template <int L>
 __device__ __forceinline__ uint8_t bits_of(const Lanes<L>& s, int64_t left) {

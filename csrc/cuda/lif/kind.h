@@ -10,7 +10,6 @@ namespace {
 // Nothing is known. Such a kernel has one neuron in a thread.
 struct Any {
   static constexpr bool usual = false;
-  static bool fits(const LifInput&) { return true; }
   static __device__ __forceinline__ Neuron of(Neuron n) { return n; }
 };
 

@@ -45,7 +45,8 @@ __device__ __forceinline__ void leave_parts(float* parts, int64_t neurons, int64
   __syncthreads();
   const bool is_first = me == 0 || place == 0;
   if (!is_first || first >= neurons) return;
-  for (int warp = me / kWarp + 1; warp * kWarp < me + left; ++warp) grad += tops[warp * 2], product += tops[warp * 2 + 1];
+  for (int warp = me / kWarp + 1; warp * kWarp < me + left; ++warp)
+    grad += tops[warp * 2], product += tops[warp * 2 + 1];
   float* const part = parts + (blockIdx.x + plane) * 2;
   part[0] = grad;
   part[1] = product;

@@ -81,8 +81,8 @@ struct LifBackward : LifInput {
   void* grad_x;        // gradient of the normalised input where there is a norm
   void* grad_v0;       // [N]
   void *grad_decay, *grad_threshold;  // [N]: each neuron's contribution
-  // With a norm: the sums of grad_x and of grad_x * (x - mean). [2, channels] on a CPU; on a GPU each neuron's
-  // contribution, [2, N].
+  // With a norm: the sums of grad_x and of grad_x * (x - mean), [2, channels]; on a GPU each neuron's contribution,
+  // [2, N], unless cuda::sums_by_channel.
   void* norm_sums;
 };
 

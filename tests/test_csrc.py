@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from check_cuda_resources import LIMITS, Kernel, faults
 
 ROOT = Path(__file__).parents[1] / "csrc"
 SHARED = {"common", "math"}
@@ -20,6 +21,14 @@ def test_ops_include_nothing_of_each_other(device):
             assert target.is_file(), f"{path} includes {include}"
             allowed = {room, *SHARED} if room != "common" else SHARED
             assert target.parent.name in allowed or target == ROOT / "types.h", f"{path} includes {include}"
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_too_many_registers_of_a_cuda_kernel_are_a_fault(name):
+    most = LIMITS[name]
+    assert not faults(Kernel(f"{name}, 4>", 90, most, 0, 0))
+    assert faults(Kernel(f"{name}, 4>", 90, most + 1, 0, 0)) == [f"{most} registers at most"]
+    assert faults(Kernel("other<float>", 90, 255, 0, 16)) == ["0 bytes of stack, 16 spilled"]
 
 
 def test_fields_go_by_their_names():

@@ -16,7 +16,7 @@ SURROGATES = (
 EXPONENTIALS = ("sigmoid", "erf", "exponential")
 OUTPUTS = ("spikes", "mean", "packed")
 RECORDS = ("states", "membranes")
-STEPS = (1, 3, 4, 7, 16, 17, 40)
+STEPS = (1, 3, 4, 5, 7, 16, 17, 40)
 SIZES = (1, 7, 517, 520, 1028)  # odd ones take neurons one by one
 
 compiled = Compiled(pytest.importorskip("deal_kernels._C", reason="the extension is not built"))
@@ -109,7 +109,8 @@ def backward(kernels, a, shares=True):
     """The gradients of x, the initial state, decay and threshold."""
     grad_x = a.tensors.result(1 if a.constant else a.steps, a.neurons, dtype=a.dtype)
     states = [a.tensors.result(a.neurons) if wanted else None for wanted in (a.v0 is not None, shares, shares)]
-    a.sums = a.tensors.result(2, a.neurons if kernels.emulated else len(a.norm[0])) if a.norm else None
+    by_neuron = kernels.emulated and not kernels.module.cuda.sums_by_channel(a.inner)
+    a.sums = a.tensors.result(2, a.neurons if by_neuron else len(a.norm[0])) if a.norm else None
     grad_v0, grad_decay, grad_threshold = states
     kernels.run(
         "lif_backward", **inputs(kernels, a), constant=a.constant, grad=a.grad, grad_v=a.grad_v, slopes=a.slopes,
@@ -121,7 +122,9 @@ def backward(kernels, a, shares=True):
 
 
 def by_channel(sums, a):
-    """The sums of a norm that were left by neuron."""
+    """The sums of a norm, also where they were left by neuron."""
+    if sums.shape[1] == len(a.norm[0]):
+        return sums.double()
     channel = torch.arange(a.neurons) // a.inner % len(a.norm[0])
     return torch.zeros(2, len(a.norm[0]), dtype=torch.float64).index_add(1, channel, sums.double())
 
@@ -183,6 +186,57 @@ def test_rest_amount_scale_and_carried_gradient(emulated, reset, output):
                 assert same(backward(emulated, a), backward(compiled, a)), (charge, options)
 
 
+USUAL = tuple(itertools.product(("decay_input", "beta"), ("hard", "soft"), ("sigmoid", "atan")))
+
+
+def usual(steps, neurons, dtype, kind, **options):
+    charge, reset, surrogate = kind
+    return layer(steps, neurons, dtype, charge=charge, reset=reset, surrogate=surrogate, **options)
+
+
+@pytest.mark.parametrize("norms", (None, 5))
+@pytest.mark.parametrize("kind", USUAL, ids=str)
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_usual_neurons(emulated, dtype, kind, norms):
+    compare = close if kind[2] in EXPONENTIALS else same
+    sizes = ((80, 16), (640, 64), (980, 196), (1080, 8)) if norms else ((515, 1), (516, 1), (1024, 1), (3, 1))
+    options = {"detach": True, "shortcut": norms}, {"state": False}, {"decays": 1, "thresholds": 1, "rate": True}
+    calls = zip(itertools.product((1, 3, 4, 5), sizes), itertools.cycle(options))
+    for (steps, (neurons, inner)), given in calls:
+        a = usual(steps, neurons, dtype, kind, norms=norms, inner=inner, **given)
+        assert same(forward(emulated, a), forward(compiled, a)), (steps, neurons, given)
+        ours, sums = backward(emulated, a, shares=False), a.sums
+        assert compare(ours, backward(compiled, a, shares=False)), (steps, neurons, given)
+        if norms:
+            scale = a.steps * a.neurons**0.5
+            torch.testing.assert_close(by_channel(sums, a), a.sums.double(), rtol=1e-5, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("norms", (None, 2))
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_usual_neurons_have_kernels_of_their_own(emulated, dtype, norms):
+    def kernels(run, steps, **options):
+        """Of each kind those that run it, but for the one that adds up the parts of a norm."""
+        found = []
+        for kind in USUAL:
+            a = usual(steps, 64, dtype, kind, norms=norms, inner=16, **options)
+            emulated.module.launched()
+            run(emulated, a)
+            found.append(emulated.module.launched())
+        return [kernels - set.intersection(*found) if norms and run is ours else kernels for kernels in found]
+
+    def ours(kernels, a):
+        backward(kernels, a, shares=False)
+
+    for run, count in ((forward, 4), (ours, 8)):
+        few = [set().union(*kernels(run, steps)) for steps in (1, 4)]
+        assert few[0] == few[1]
+        assert len(few[0]) == count
+        for other in ({"fire": "gt"}, {"detach": True, "skew": (1, 1)}, {"output": "mean"}, {"constant": True}):
+            assert not few[0] & set().union(*kernels(run, 4, **other)), other
+        assert not few[0] & set().union(*kernels(run, 5))
+
+
 @pytest.mark.parametrize("output", RECORDS)
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_records(emulated, dtype, output):
@@ -222,13 +276,23 @@ def test_alignment(emulated, dtype, skew):
 @pytest.mark.parametrize("output", OUTPUTS)
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 def test_norm(emulated, dtype, output, shortcut):
-    sizes = (1, 1, 1), (241, 5, 3), (517, 1, 11), (520, 8, 1), (520, 5, 4), (1028, 3, 64)
+    sizes = (1, 1, 1), (241, 5, 3), (517, 1, 11), (520, 8, 1), (520, 5, 4), (1152, 3, 64)
     for steps, (neurons, norms, inner), constant in itertools.product((1, 4, 7, 18, 40), sizes, (False, True)):
         options = {"norms": norms, "inner": inner, "shortcut": shortcut, "constant": constant}
         a = layer(steps, neurons, dtype, output=output, state=not constant, **options)
         assert same(forward(emulated, a), forward(compiled, a)), (steps, neurons, options)
         if output != "packed":
             check_norm_gradients(emulated, a, shares=steps % 2 == 0)
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_sums_of_a_norm_by_channel(emulated, dtype):
+    """Planes of a part of a block, of several blocks, and of blocks that begin within one."""
+    planes = (13, 5, 16), (2, 3, 20), (3, 2, 196), (1, 3, 512), (2, 1, 516), (1, 1, 2052), (1, 2, 1028)
+    for steps, (rows, norms, inner), skew in itertools.product((4, 18), planes, ((0, 0), (1, 1))):
+        a = layer(steps, rows * norms * inner, dtype, norms=norms, inner=inner, shortcut=steps == 4, skew=skew)
+        assert emulated.module.cuda.sums_by_channel(inner)
+        check_norm_gradients(emulated, a, shares=steps > 4)
 
 
 def check_norm_gradients(emulated, a, shares):

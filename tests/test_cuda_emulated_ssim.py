@@ -6,8 +6,9 @@ from cuda_emulation import HALVES, Compiled, Emulated, GuardedTensors, installed
 from ssim_oracle import images
 
 C1, C2 = 1e-4, 9e-4
-# Of one band and several, of one strip and several (108 columns with a gradient, 118 without), of odd numbers.
-SHAPES = ((2, 1, 1), (1, 11, 11), (2, 40, 30), (1, 33, 109), (1, 70, 120), (1, 12, 237))
+# Of one band and several, of one strip and several (108 columns with a gradient, 118 without), of odd numbers;
+# bands of 8 rows, and at last of 16.
+SHAPES = ((2, 1, 1), (1, 11, 11), (2, 40, 30), (1, 33, 109), (1, 70, 120), (1, 12, 237), (260, 20, 3))
 
 compiled = Compiled(pytest.importorskip("deal_kernels._C", reason="the extension is not built"))
 
@@ -61,6 +62,15 @@ def test_loss_and_gradients(emulated, shape, margin):
         pytest.skip("no window fits into the image")
     for grads in ((False, False), (True, True)):
         check(emulated, shape, torch.float32, margin, grads)
+
+
+@pytest.mark.parametrize(("planes", "size", "rows"), [(1, 128, 8), (16, 128, 8), (32, 256, 32), (256, 512, 64)])
+def test_bands_are_as_tall_as_leaves_enough_blocks(emulated, planes, size, rows):
+    call = emulated.call(
+        "ssim", dtype=torch.float32, planes=planes, height=size, width=size, margin=0, c1=C1, c2=C2, a=0, b=0,
+        offset=0.0, structure=1.0, pixel=0.0, grad_of_map=False,
+    )  # fmt: skip
+    assert emulated.module.cuda.ssim_parts(call) == planes * -(-size // 118) * -(-size // rows)
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

@@ -1,10 +1,16 @@
 """The CUDA batch norm's own source, run on a CPU, against the CPU kernels and sums in float64."""
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
 import torch
 from cuda_emulation import HALVES, Compiled, Emulated, GuardedTensors, installed, library
+
+from deal_kernels import backend
+from deal_kernels._common import neuron, types
+from deal_kernels.lif import op as lif_op
+from deal_kernels.tdbn import tdbn_lif
 
 PLANES = ((1, 1, 1, 1), (4, 2, 3, 64), (3, 5, 7, 49), (2, 3, 40, 4), (1, 5, 1, 5000), (2, 3, 2, 4104))
 COLUMNS = ((2, 3, 5, 1), (1, 1, 8, 1), (4, 33, 64, 1), (2, 100, 136, 1), (3, 7, 131, 1), (4, 1300, 1, 1))
@@ -145,12 +151,30 @@ def test_a_value_far_from_all_others(emulated, place):
     check_moments(emulated, a)
 
 
+def slices(emulated, steps, rows, channels, inner):
+    """How many slices there are of a tensor of this shape, which need not exist."""
+    call = emulated.make(
+        "TdbnMoments", dtype=torch.float32, steps=steps, neurons=rows * channels * inner,
+        time_stride=rows * channels * inner, channels=channels, inner=inner, x=0, mean=0, variance=0,
+    )  # fmt: skip
+    return emulated.module.cuda.workspace(call) // (4 * 3 * channels)
+
+
+@pytest.mark.parametrize(
+    ("shape", "values", "together"),
+    [
+        ((4, 32, 64, 1024), 4096, 1), ((4, 64, 128, 1024), 16384, 1), ((4, 256, 256, 1024), 32768, 1),
+        ((4, 256, 64, 16), 4096, 8), ((1, 65536, 512, 1), 16384, 128), ((2, 8, 3, 64), 4096, 2),
+    ],
+)  # fmt: skip
+def test_slices_are_long_where_enough_blocks_remain(emulated, shape, values, together):
+    steps, rows, _, inner = shape
+    assert slices(emulated, *shape) == max(steps * rows * inner * together // values, 1)
+
+
 def test_slices_grow_where_they_would_be_too_many(emulated):
-    shape = (1, 33000, 100, 1)
-    a = tensors(shape)
-    call = emulated.call("tdbn_moments", **inputs(a), mean=a.mean, variance=a.mean)
-    assert emulated.module.cuda.workspace(call) <= 4 * 3 * 100 * 1024
-    check_moments(emulated, a)
+    assert slices(emulated, 1, 330000, 100, 1) <= 2048
+    check_moments(emulated, tensors((1, 33000, 100, 1)))
 
 
 def test_nan_stays_in_its_channel(emulated):
@@ -159,6 +183,37 @@ def test_nan_stays_in_its_channel(emulated):
         a.x[1, 4, 3] = float("nan")
         mean, variance = moments(emulated, a)
         assert mean.isnan().tolist() == variance.isnan().tolist() == [channel == 3 for channel in range(8)]
+
+
+@pytest.fixture
+def as_cuda(emulated, monkeypatch):
+    """Makes the emulated kernels the backend of tensors on the CPU."""
+    caches = types.compiled_dtype, neuron._known, lif_op._compiled_output
+    monkeypatch.setattr(backend, "_loaded", lambda: (emulated.module, None))
+    monkeypatch.setattr(backend, "choose", lambda *_: "cuda")
+    monkeypatch.setattr(torch.cuda, "device_of", contextlib.nullcontext)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: SimpleNamespace(cuda_stream=0))
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+def training_step(size):
+    random = torch.Generator().manual_seed(1)
+    x = torch.randn(4, 3, 5, *size, generator=random).requires_grad_()
+    weight, bias = (torch.rand(5, generator=random).requires_grad_() for _ in range(2))
+    spikes = tdbn_lif(x, weight, bias, training=True, surrogate="atan")
+    return spikes, *torch.autograd.grad(spikes, (x, weight, bias), torch.randn(x.shape, generator=random))
+
+
+@pytest.mark.parametrize("size", ((4, 4), (3, 5)), ids=("sums by channel", "sums by neuron"))
+def test_a_training_step_through_torch(size, request):
+    expected = training_step(size)
+    request.getfixturevalue("as_cuda")
+    for ours, theirs in zip(training_step(size), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_errors_name_what_is_missing(emulated):

@@ -157,6 +157,7 @@ inline void define_lif_cpu(py::module_& cpu) {
 inline void define_lif_cuda(py::module_& cuda) {
   define_cuda<LifForward>(cuda, "lif_forward", &cuda::lif_forward);
   define_cuda<LifBackward>(cuda, "lif_backward", &cuda::lif_backward);
+  cuda.def("sums_by_channel", &cuda::sums_by_channel);
 }
 
 }  // namespace bindings

@@ -215,9 +215,11 @@ def _given_slopes(i: Inputs, backend: str) -> Tensor | None:
 
 
 def _sums_like(i: Inputs, backend: str) -> Tensor:
-    """Empty sums of the normalised input's gradient: [2, C], or on a GPU each neuron's own share, [2, B, C, ...]."""
+    """Empty sums of the normalised input's gradient: [2, C], or where a GPU needs it each neuron's own share,
+    [2, B, C, ...].
+    """
     step, dtype = i.step, STATE[i.x.dtype]
-    if backend in ("cuda", "triton"):
+    if backend == "triton" or (backend == "cuda" and not backends.extension().cuda.sums_by_channel(inner_of(step))):
         strides = step.numel(), *step.stride()
         return torch.empty_strided((2, *step.shape), strides, dtype=dtype, device=i.x.device)
     return i.x.new_empty((2, step.shape[1]), dtype=dtype)

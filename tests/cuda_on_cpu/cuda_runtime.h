@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <set>
 
 #define __global__
 #define __device__
@@ -83,6 +84,17 @@ inline ucontext_t turns;            // what gives the threads theirs
 
 inline void __syncthreads() { swapcontext(&threads[threadIdx.x].context, &turns); }
 
+// All threads of a block call it together.
+inline float __shfl_down_sync(unsigned, float value, unsigned by) {
+  static float values[sizeof threads / sizeof *threads];
+  const unsigned me = threadIdx.x;
+  values[me] = value;
+  __syncthreads();
+  const float found = me % 32 + by < 32 ? values[me + by] : value;
+  __syncthreads();
+  return found;
+}
+
 inline void run_thread() {
   body();
   threads[threadIdx.x].ended = true;
@@ -108,6 +120,8 @@ inline cudaError_t run_block() {
   return cudaSuccess;
 }
 
+inline std::set<std::uintptr_t> launched;  // the kernels so far
+
 // Shared memory is filled with NaN before every block: nothing may be read before it is written, and
 // nothing written past the bytes that were asked for.
 template <class Arguments>
@@ -117,6 +131,7 @@ cudaError_t cudaLaunchKernel(void (*kernel)(Arguments), dim3 grid, dim3 block, v
   constexpr size_t most = sizeof deal::cuda::shared_words;
   if (!has_image) return cudaErrorNoKernelImageForDevice;
   if (bytes > most || block.x > sizeof threads / sizeof *threads) return cudaErrorIllegalAddress;
+  launched.insert(reinterpret_cast<std::uintptr_t>(kernel));
   gridDim = grid;
   blockDim = block;
   body = [=] { kernel(*static_cast<Arguments*>(arguments[0])); };

@@ -1,5 +1,8 @@
 // The CUDA kernels as a module with the interface of deal_kernels._C.
 #include <cuda_runtime.h>
+#include <pybind11/stl.h>
+
+#include <utility>
 
 #include "../../csrc/bindings/degradation.h"
 #include "../../csrc/bindings/lif.h"
@@ -36,6 +39,7 @@ PYBIND11_MODULE(emulated, m) {
   define_pad_cuda(cuda);
   cuda.def("problem", &deal::cuda::problem);
   m.def("quotient", [](int64_t n, int64_t by) { return deal::cuda::Divisor(by).quotient(n); });
+  m.def("launched", [] { return std::exchange(launched, {}); });  // since the last time
   m.def("installed", [](int driver, bool image) {
     driver_version = driver;
     has_image = image;

@@ -7,30 +7,40 @@ namespace cuda {
 
 template <int L>
 struct ChannelsOf {
-  int64_t at[L];
-  bool one;  // all lanes are of the same channel
+  int64_t channels, inner;
+  int64_t channel, place;  // of the first lane; its place among the neurons of its channel that lie side by side
 
   // `first` is a multiple of L.
-  __device__ __forceinline__ ChannelsOf(int64_t channels, int64_t inner, int64_t first) : one(inner % L == 0) {
-    int64_t channel = first / inner;
-    int64_t place = first - channel * inner;
+  __device__ __forceinline__ ChannelsOf(int64_t channels, int64_t inner, int64_t first)
+      : channels(channels), inner(inner), channel(first / inner), place(first - channel * inner) {
     channel %= channels;
+  }
+
+  // Calls set(lane, channel) for every lane.
+  template <class Set>
+  __device__ __forceinline__ void each(const Set& set) const {
+    if (inner % L == 0) {
+#pragma unroll
+      for (int i = 0; i < L; ++i) set(i, channel);
+      return;
+    }
+    int64_t at = channel, left = inner - place;
 #pragma unroll
     for (int i = 0; i < L; ++i) {
-      at[i] = channel;
-      const bool next = ++place == inner;
-      channel = next ? (channel + 1 == channels ? 0 : channel + 1) : channel;
-      place = next ? 0 : place;
+      set(i, at);
+      const bool next = --left == 0;
+      at = next ? (at + 1 == channels ? 0 : at + 1) : at;
+      left = next ? inner : left;
     }
   }
 
-  __device__ __forceinline__ Lanes<L> values(const void* of_channels) const {
-    const float* const data = static_cast<const float*>(of_channels);
-    if (one) return filled<L>(data[at[0]]);
-    Lanes<L> result;
+  // The values of the lanes in arrays with one for each channel.
+  template <int n>
+  __device__ __forceinline__ void read(Lanes<L> (&values)[n], const void* const (&arrays)[n]) const {
+    each([&](int lane, int64_t at) {
 #pragma unroll
-    for (int i = 0; i < L; ++i) result.at[i] = data[at[i]];
-    return result;
+      for (int k = 0; k < n; ++k) values[k].at[lane] = static_cast<const float*>(arrays[k])[at];
+    });
   }
 };
 

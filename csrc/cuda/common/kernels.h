@@ -49,6 +49,10 @@ const char* ssim(const Ssim&, void* workspace, CUstream_st*);
 const char* pad_forward(const PadForward&, void* workspace, CUstream_st*);
 const char* pad_backward(const PadBackward&, void* workspace, CUstream_st*);
 
+// Whether lif_backward leaves the sums of a norm by channel, given how many neurons of a channel lie side by side.
+// Otherwise it leaves each neuron's contribution.
+bool sums_by_channel(int64_t inner);
+
 // How many values ssim() writes as the loss, which is their sum plus the offset.
 int64_t ssim_parts(const Ssim&);
 

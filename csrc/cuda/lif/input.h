@@ -5,6 +5,7 @@
 #include "../common/channels.h"
 #include "../common/memory.h"
 #include "../common/numbers.h"
+#include "kind.h"
 
 namespace deal {
 namespace cuda {
@@ -12,27 +13,18 @@ namespace {
 
 constexpr int kWide = 4;  // neurons of a thread if rows consist of whole words, otherwise 1
 
-// Whether wide threads can run the neuron. The others need more registers.
-inline bool is_usual(const Neuron& n) {
-  return n.reset <= Reset::none && n.carries && !n.own_amount && n.scale == 1 && n.surrogate != Surrogate::given;
-}
-
-template <int L>
+template <int L, bool scalar>
 __device__ __forceinline__ Lanes<L> parameter(const Parameter& p, float number, int64_t first) {
-  if (p.channels <= 1) return filled<L>(p.data ? *static_cast<const float*>(p.data) : number);
-  return ChannelsOf<L>(p.channels, p.inner, first).values(p.data);
+  if (scalar || p.channels <= 1) return filled<L>(p.data ? *static_cast<const float*>(p.data) : number);
+  Lanes<L> values[1];
+  ChannelsOf<L>(p.channels, p.inner, first).read(values, {p.data});
+  return values[0];
 }
 
-template <int L>
+template <class Kind, int L>
 __device__ __forceinline__ Cell<Lanes<L>> cell_of(const LifInput& a, const Numbers& numbers, int64_t first) {
-  Neuron kind = with_numbers(a.neuron, numbers);
-  if (L == kWide) {  // what is_usual says, for the compiler
-    kind.reset = kind.reset == Reset::hard ? Reset::hard : kind.reset == Reset::soft ? Reset::soft : Reset::none;
-    kind.carries = true;
-    kind.own_amount = false;
-    kind.scale = 1;
-  }
-  return {kind, parameter<L>(a.decay, numbers.decay, first), parameter<L>(a.threshold, numbers.threshold, first)};
+  return {Kind::of(with_numbers(a.neuron, numbers)), parameter<L, Kind::usual>(a.decay, numbers.decay, first),
+          parameter<L, Kind::usual>(a.threshold, numbers.threshold, first)};
 }
 
 template <int W, int L>
@@ -55,12 +47,16 @@ struct Direct {
   __device__ __forceinline__ Direct(const LifInput&, int64_t) {}
 
   template <int W, Use use = Use::once>
-  __device__ __forceinline__ void read(Currents& currents, const LifInput& a, int64_t step, int count, int64_t place,
-                                       int64_t left) const {
+  static __device__ __forceinline__ void read(Currents& currents, const LifInput& a, int64_t step, int count,
+                                              int64_t place, int64_t left) {
     currents.template read<W, use>(input<T>(a, step, place), a.time_stride, count, left);
   }
 
   __device__ __forceinline__ Lanes<L> take(Currents& currents, const LifInput&) const { return currents.take(); }
+  __device__ __forceinline__ Lanes<L> at(const Currents& currents, const LifInput&, int k) const {
+    return widen(currents.at[k]);
+  }
+  __device__ __forceinline__ Lanes<L> x(const Currents&, int) const { return {}; }
 };
 
 // The current is x normalised, plus the shortcut if there is one.
@@ -73,17 +69,17 @@ struct Normalised {
 
   Lanes<L> mean, scale, shift;
 
-  __device__ __forceinline__ Normalised(const LifInput& a, int64_t first)
-      : Normalised(a.norm, ChannelsOf<L>(a.norm.mean.channels, a.norm.mean.inner, first)) {}
-
-  __device__ __forceinline__ Normalised(const Norm& norm, const ChannelsOf<L>& channels)
-      : mean(channels.values(norm.mean.data)),
-        scale(channels.values(norm.scale.data)),
-        shift(channels.values(norm.shift.data)) {}
+  __device__ __forceinline__ Normalised(const LifInput& a, int64_t first) {
+    const Norm& norm = a.norm;
+    Lanes<L> values[3];
+    ChannelsOf<L>(norm.mean.channels, norm.mean.inner, first)
+        .read(values, {norm.mean.data, norm.scale.data, norm.shift.data});
+    mean = values[0], scale = values[1], shift = values[2];
+  }
 
   template <int W, Use use = Use::once>
-  __device__ __forceinline__ void read(Currents& currents, const LifInput& a, int64_t step, int count, int64_t place,
-                                       int64_t left) const {
+  static __device__ __forceinline__ void read(Currents& currents, const LifInput& a, int64_t step, int count,
+                                              int64_t place, int64_t left) {
     currents.x.template read<W, use>(input<T>(a, step, place), a.time_stride, count, left);
     if (!a.norm.shortcut) return;
     const int64_t stride = a.time_stride ? a.group : 0;
@@ -95,6 +91,11 @@ struct Normalised {
     const Lanes<L> current = normalised(currents.x.take(), mean, scale, shift);
     return a.norm.shortcut ? current + currents.shortcut.take() : current;
   }
+  __device__ __forceinline__ Lanes<L> at(const Currents& currents, const LifInput& a, int k) const {
+    const Lanes<L> current = normalised(widen(currents.x.at[k]), mean, scale, shift);
+    return a.norm.shortcut ? current + widen(currents.shortcut.at[k]) : current;
+  }
+  __device__ __forceinline__ Lanes<L> x(const Currents& currents, int k) const { return widen(currents.x.at[k]); }
 };
 
 }  // namespace

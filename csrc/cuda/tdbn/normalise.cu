@@ -53,9 +53,11 @@ __global__ void __launch_bounds__(kBlock) normalise(const Map<TdbnNormalise> map
   if (place.rows == 0) return;
   Queue<T, L> x;
   x.template read<L>(static_cast<const T*>(a.x) + place.x, map.pitch, place.rows, L);
-  const ChannelsOf<L> channels(a.channels, a.inner, place.column);
-  const Lanes<L> mean = channels.values(a.mean), scale = channels.values(a.scale), shift = channels.values(a.shift);
-  write<T, L>(a.out, place, map.pitch, [&](int k) { return normalised(widen(x.at[k]), mean, scale, shift); });
+  Lanes<L> values[3];
+  ChannelsOf<L>(a.channels, a.inner, place.column).read(values, {a.mean, a.scale, a.shift});
+  write<T, L>(a.out, place, map.pitch, [&](int k) {
+    return normalised(widen(x.at[k]), values[0], values[1], values[2]);
+  });
 }
 
 template <class T, int L>
@@ -66,11 +68,10 @@ __global__ void __launch_bounds__(kBlock) gradient(const Map<TdbnGradient> map) 
   Queue<T, L> x, grad;
   x.template read<L>(static_cast<const T*>(a.x) + place.x, map.pitch, place.rows, L);
   grad.template read<L>(static_cast<const T*>(a.grad) + place.dense, map.pitch, place.rows, L);
-  const ChannelsOf<L> channels(a.channels, a.inner, place.column);
-  const Lanes<L> mean = channels.values(a.mean), direct = channels.values(a.direct);
-  const Lanes<L> by_variance = channels.values(a.by_variance), by_mean = channels.values(a.by_mean);
+  Lanes<L> values[4];
+  ChannelsOf<L>(a.channels, a.inner, place.column).read(values, {a.mean, a.direct, a.by_variance, a.by_mean});
   write<T, L>(a.out, place, map.pitch, [&](int k) {
-    return norm_gradient(widen(grad.at[k]), widen(x.at[k]), mean, direct, by_variance, by_mean);
+    return norm_gradient(widen(grad.at[k]), widen(x.at[k]), values[0], values[1], values[2], values[3]);
   });
 }
 

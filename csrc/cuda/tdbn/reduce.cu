@@ -236,9 +236,9 @@ const char* launch_reduction(void (*write)(Reduction<Call>), const Call& a, bool
   return launch_reduction<Sums, T, 1, false>(write, a, workspace, stream);
 }
 
-// The workspace holds partial results by slice. Separate steps need no more slices than joined ones.
+// The workspace holds partial results by slice.
 int64_t bytes_of_slices(const TdbnInput& a, size_t bytes) {
-  return int64_t(bytes) * a.channels * slices_of(a.steps * a.neurons / a.channels, a.channels, a.inner);
+  return int64_t(bytes) * a.channels * slices_of(joined(a));
 }
 
 }  // namespace

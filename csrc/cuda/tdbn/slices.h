@@ -8,9 +8,10 @@ namespace deal {
 namespace cuda {
 namespace {
 
-constexpr int64_t kAcross = 128;        // neighbouring elements that a block should cover
-constexpr int64_t kSliceValues = 4096;  // least number of values of a slice, over all channels of a block
-constexpr int64_t kMostSlices = 1024;
+constexpr int64_t kAcross = 128;  // neighbouring elements that a block should cover
+constexpr int64_t kManyBlocks = 2048;  // slices get longer only if so many blocks remain
+constexpr int64_t kLeastValues = 4096, kMostValues = 32768;  // of a slice, over all channels and steps of a block
+constexpr int64_t kMostSlices = 2048;
 constexpr int kMostGroups = 32;  // groups of a block, so that each has a few threads
 
 // How many neighbouring channels a block takes, a power of two: several if rows have few elements of each.
@@ -20,16 +21,16 @@ inline int64_t neighbours(int64_t channels, int64_t inner) {
   return count;
 }
 
-// The number of values of a channel in a slice: a multiple of every word.
-inline int64_t slice_values(int64_t values, int64_t channels, int64_t inner) {
-  const int64_t least = kSliceValues / neighbours(channels, inner);
-  const int64_t few = divided_up(divided_up(values, kMostSlices), 8) * 8;
-  return few > least ? few : least;
+// The number of values of a channel in a step and a slice: a multiple of every word.
+inline int64_t slice_values(const TdbnInput& a) {
+  const int64_t even = a.steps * a.neurons / kManyBlocks;
+  const int64_t of_block = even < kLeastValues ? kLeastValues : even > kMostValues ? kMostValues : even;
+  const int64_t wanted = of_block / (neighbours(a.channels, a.inner) * a.steps);
+  const int64_t few = divided_up(a.neurons / a.channels, kMostSlices);
+  return divided_up(few > wanted ? few : wanted > 1 ? wanted : 1, 8) * 8;
 }
 
-inline int64_t slices_of(int64_t values, int64_t channels, int64_t inner) {
-  return divided_up(values, slice_values(values, channels, inner));
-}
+inline int64_t slices_of(const TdbnInput& a) { return divided_up(a.neurons / a.channels, slice_values(a)); }
 
 // A group is one channel or, where a word has one value of each channel, the channels of a word. A block takes a slice
 // of a few neighbouring groups at all steps.
@@ -53,9 +54,9 @@ inline Slicing slicing_of(const TdbnInput& a, int L, bool together) {
   slicing.across = int(across);
   slicing.groups = a.channels / channels;
   slicing.blocks = divided_up(slicing.groups, across);
-  slicing.slices = slices_of(values, a.channels, a.inner);
+  slicing.slices = slices_of(a);
   slicing.words = values / values_of_word;
-  slicing.each = slice_values(values, a.channels, a.inner) / values_of_word;
+  slicing.each = slice_values(a) / values_of_word;
   slicing.words_of_row = a.inner / values_of_word;
   const int64_t walkers = kBlock / across;
   slicing.words_on = walkers % slicing.words_of_row;

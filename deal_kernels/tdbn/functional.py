@@ -14,6 +14,7 @@ from deal_kernels._common.types import STATE, Number
 from deal_kernels.lif.arguments import check_input, output_of, state_and_parameters
 from deal_kernels.lif.functional import Output, Reduce
 from deal_kernels.tdbn import op
+from deal_kernels.tdbn.channels import SCALE
 from deal_kernels.tdbn.processes import Group
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def normalisation(
         mean, variance, count = op.moments(x, axis, group, backend)
         if count < 2:
             raise ValueError(f"training needs more than one value per channel; got x of shape {tuple(x.shape)}")
-        found = op.SCALE(variance, variance, weight.detach(), eps, count / (count - 1), backend)
+        found = SCALE(variance, variance, weight.detach(), eps, count / (count - 1), backend)
         scale, inverse, unbiased = found.unbind()
         if running_mean is not None and running_var is not None:
             new = mean.to(running_mean.dtype), unbiased.to(running_var.dtype)

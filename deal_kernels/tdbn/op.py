@@ -23,6 +23,7 @@ from deal_kernels.lif import op as lif_op
 from deal_kernels.lif import reference as neuron_reference
 from deal_kernels.lif.reference import Inputs, Norm
 from deal_kernels.tdbn import processes, reference
+from deal_kernels.tdbn.channels import FACTORS
 from deal_kernels.tdbn.processes import Group
 
 Factors = tuple[Tensor, Tensor, Tensor]
@@ -95,59 +96,6 @@ def fake_moments(x: Tensor, axis: int, backend: str | None) -> tuple[Tensor, Ten
 
 def plain_moments(x: Tensor, axis: int, backend: str | None) -> tuple[Tensor, Tensor]:
     return reference.moments(x, axis)
-
-
-def launch_scale(variance: Tensor, weight: Tensor, eps: float, correction: float, backend: str | None) -> Tensor:
-    """Scale, one over the deviation, and the unbiased variance of each channel, [3, C]."""
-    backend = chosen_backend(backend, variance)
-    if backend == "torch" or variance.numel() == 0:
-        return reference.scale(variance, weight, eps, correction)
-    return _run_on_channels(
-        "scale", backend, fake_scale(variance, weight, eps, correction, backend), eps=eps, correction=correction,
-        variance=variance, weight=weight,
-    )  # fmt: skip
-
-
-def fake_scale(variance: Tensor, weight: Tensor, eps: float, correction: float, backend: str | None) -> Tensor:
-    return variance.new_empty(3, len(variance))
-
-
-def plain_scale(variance: Tensor, weight: Tensor, eps: float, correction: float, backend: str | None) -> Tensor:
-    return reference.scale(variance, weight, eps, correction)
-
-
-def launch_factors(
-    sums: Tensor, own: Tensor, weight: Tensor, inverse: Tensor, share: float, backend: str | None
-) -> Tensor:
-    """The factors of `launch_gradient` and the gradient of the weight, [4, C], see `reference.factors`."""
-    backend = chosen_backend(backend, sums)
-    if backend == "torch" or sums.numel() == 0:
-        return reference.factors(sums, own, weight, inverse, share)
-    return _run_on_channels(
-        "factors", backend, fake_factors(sums, own, weight, inverse, share, backend), share=share, sums=sums, own=own,
-        weight=weight, inverse=inverse,
-    )  # fmt: skip
-
-
-def fake_factors(
-    sums: Tensor, own: Tensor, weight: Tensor, inverse: Tensor, share: float, backend: str | None
-) -> Tensor:
-    return sums.new_empty(4, sums.shape[1])
-
-
-def _run_on_channels(name: str, backend: str, out: Tensor, **arguments: Any) -> Tensor:
-    """Runs Triton's or the extension's kernel `name` on values per channel, and returns its result `out`."""
-    given = {field: each.contiguous() if isinstance(each, Tensor) else each for field, each in arguments.items()}
-    if backend == "triton":
-        from deal_kernels.tdbn import triton
-
-        getattr(triton, name)(out, **given)
-        return out
-    addresses = {field: each.data_ptr() if isinstance(each, Tensor) else each for field, each in given.items()}
-    make = getattr(backends.extension(), "Tdbn" + name.title())
-    call = make(dtype=compiled_dtype(out.dtype), channels=out.shape[1], out=out.data_ptr(), **addresses)
-    run_compiled(f"tdbn_{name}", call, out, backend)
-    return out
 
 
 def launch_normalise(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, axis: int, backend: str | None) -> Tensor:
@@ -251,14 +199,6 @@ _LIF_INPUTS = (
 MOMENTS = Op(
     "tdbn_moments(Tensor x, int axis, str? backend) -> (Tensor, Tensor)",
     launch=launch_moments, fake=fake_moments, flat=_as_they_are, structured=_as_they_are, plain=plain_moments,
-)  # fmt: skip
-SCALE = Op(
-    "tdbn_scale(Tensor variance, Tensor weight, float eps, float correction, str? backend) -> Tensor",
-    launch=launch_scale, fake=fake_scale, flat=_as_they_are, structured=_as_they_are, plain=plain_scale,
-)  # fmt: skip
-FACTORS = Op(
-    "tdbn_factors(Tensor sums, Tensor own, Tensor weight, Tensor inverse, float share, str? backend) -> Tensor",
-    launch=launch_factors, fake=fake_factors, flat=_as_they_are, structured=_as_they_are,
 )  # fmt: skip
 NORMALISE = Op(
     "tdbn_normalise(Tensor x, Tensor mean, Tensor scale, Tensor shift, int axis, str? backend) -> Tensor",

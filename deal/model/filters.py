@@ -27,7 +27,8 @@ def gaussian_smooth(x: Tensor, deviation: float) -> Tensor:
             [1., 1., 1., 1., 1.]])
     """
     radius = math.ceil(3 * deviation)
-    taps = torch.exp(-((torch.arange(-radius, radius + 1, dtype=torch.float64) / deviation) ** 2) / 2)
+    position = torch.arange(-radius, radius + 1, dtype=torch.float64, device=x.device)
+    taps = torch.exp(-((position / deviation) ** 2) / 2)
     padded = mirror_pad(x, -1, x.shape[-1] + 2 * radius, radius).reshape(-1, 1, x.shape[-1] + 2 * radius)
     window = (taps / taps.sum()).to(x).reshape(1, 1, -1)
     return torch.nn.functional.conv1d(padded, window).reshape(x.shape)

@@ -104,6 +104,9 @@ class Generator(nn.Module):
         self.calls = [(0, self.stages, self.ops)] if same else [
             (stage, stage + 1, names) for stage, names in enumerate(self.stage_ops)
         ]  # fmt: skip
+        for number, (_, _, names) in enumerate(self.calls):
+            columns = torch.tensor([self.ops.index(name) for name in names])  # of the weights
+            self.register_buffer(f"columns_{number}", columns, persistent=False)
         self.ranges = {name: tuple(between) for name, between in {**presets, **(ranges or {})}.items()}
         allowed = torch.tensor([[name in names for name in self.ops] for names in self.stage_ops])
         self.register_buffer("allowed", allowed, persistent=False)  # [S, N]
@@ -144,7 +147,7 @@ class Generator(nn.Module):
         for names, chosen, values in self._calls(weights, params):
             kept = [k for k, name in enumerate(names) if known(name).kind in kinds]
             if kept:
-                changes = chosen[..., kept]
+                changes = torch.stack([chosen[..., k] for k in kept], -1)
                 chosen = torch.cat([1 - changes.sum(-1, keepdim=True), changes], -1)
                 ops = ["identity", *(names[k] for k in kept)]
                 x = mixture(x, chosen, ops, {name: values[name] for name in ops if name in values})
@@ -153,9 +156,10 @@ class Generator(nn.Module):
     def _calls(self, weights: Tensor, params: Params) -> Iterator[tuple[tuple[str, ...], Tensor, dict[str, Tensor]]]:
         """Operations, weights and parameters of each call of `mixture`."""
         used = dict.fromkeys(params, 0)
-        for first, end, names in self.calls:
-            columns = [self.ops.index(name) for name in names]
-            chosen = weights[:, first:end] if names == self.ops else weights[:, first:end, columns]
+        for number, (first, end, names) in enumerate(self.calls):
+            chosen = weights[:, first:end]
+            if names != self.ops:
+                chosen = chosen.index_select(-1, self.get_buffer(f"columns_{number}"))
             values = {name: params[name][:, used[name] : used[name] + end - first] for name in names if name in params}
             used |= {name: used[name] + end - first for name in values}
             yield names, chosen, values

@@ -41,40 +41,43 @@ class Glow(nn.Module):
     """
 
     slopes: Tensor
+    starts: Tensor
 
     def __init__(self, lag: int) -> None:
         super().__init__()
         self.lag = lag
         self.register_buffer("slopes", _differences(spots(), lag), persistent=False)  # [K, M]
+        self.register_buffer("starts", torch.tensor(STARTS), persistent=False)  # [S]
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Evidence:
         """x [B, H, W] of the size `BLOCKS`, with the deviation 1."""
         differences = _differences(x, self.lag)
         tolerance = TOLERANCE * differences.abs().median(1).values.clamp_min(LEAST / TOLERANCE)
-        # One image at a time fits into the cache.
-        found = [self._searched(*each) for each in zip(differences, tolerance, strict=True)]
-        return Evidence(*(torch.stack(values) for values in zip(*found, strict=True)))
+        together = 1 if x.is_cpu else len(x)  # one image at a time fits into the cache of a CPU
+        parts = zip(differences.split(together), tolerance.split(together), strict=True)
+        found = [self._searched(*each) for each in parts]
+        return Evidence(*(torch.cat(values) for values in zip(*found, strict=True)))
 
     def _searched(self, differences: Tensor, tolerance: Tensor) -> tuple[Tensor, Tensor]:
-        """Strengths [K] and supports [K] for the differences [M] of an image."""
-        slopes, squares = self.slopes, self.slopes.square()
-        products = differences * slopes
-        least_squares = products.sum(1) / squares.sum(1)
-        strengths = least_squares[:, None] * torch.tensor(STARTS).to(differences)  # [K, S]
+        """Strengths and supports [B, K] for the differences [B, M] of images."""
+        differences, tolerance = differences[:, None], tolerance[:, None, None, None]
+        squares, products = self.slopes.square(), differences * self.slopes  # [K, M] and [B, K, M]
+        least_squares = products.sum(2) / squares.sum(1)
+        strengths = least_squares[..., None] * self.starts.to(differences)  # [B, K, S]
         for factor in ROUNDS:
             near = self._distances(differences, strengths, factor * tolerance).add_(1).reciprocal_().square_()
             total = (near @ squares[..., None])[..., 0]
             strengths = (near @ products[..., None])[..., 0] / total.clamp_min(LEAST**2)
-        fit = self._distances(differences, strengths, tolerance).add_(1).reciprocal_().mean(2)
-        most, index = fit.max(1)
-        without = (1 + (differences / tolerance).square()).reciprocal().mean()
-        return strengths.gather(1, index[:, None])[:, 0], most - without
+        fit = self._distances(differences, strengths, tolerance).add_(1).reciprocal_().mean(3)
+        most, index = fit.max(2)
+        without = (1 + (differences / tolerance[..., 0]).square()).reciprocal().mean(2)
+        return strengths.gather(2, index[..., None])[..., 0], most - without
 
     def _distances(self, differences: Tensor, strengths: Tensor, tolerance: Tensor) -> Tensor:
-        """Squared distances [K, S, M] between differences and those of glows, in tolerances."""
+        """Squared distances [B, K, S, M] between differences [B, 1, M] and those of glows, in tolerances."""
         scaled = strengths[..., None] / tolerance * self.slopes[:, None]
-        return scaled.sub_(differences / tolerance).square_()
+        return scaled.sub_(differences[:, None] / tolerance).square_()
 
 
 def spots() -> Tensor:

@@ -29,6 +29,7 @@ from deal.model.shading import Shading
 from deal.model.strips import Columns, NoColumns, noise_of
 from deal.model.tone import Tone
 from deal_kernels._common.checks import one_of
+from deal_kernels._common.types import no_autocast
 
 LEAST = 1e-3  # lower bound of the deviation of an image in divisions, and of shares before a logarithm
 MIN_SIZE = 16  # pixels
@@ -98,7 +99,7 @@ class DealU(SavedNetwork):
             )
         channels = x.shape[1]
         image = x.flatten(0, 1)[:, None]  # [B C, 1, H, W]
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x.device.type):
             # Without detach(), the errors of later parts would teach the earlier ones through the image.
             columns = self.columns(image)
             image = image - columns.detach()
@@ -110,7 +111,7 @@ class DealU(SavedNetwork):
             mean, deviation = image.mean((2, 3), keepdim=True), image.std((2, 3), keepdim=True).clamp_min(LEAST)
             normal = (image - mean) / deviation
         detail = deviation * self._found(normal, condition, run).to(x.dtype)
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x.device.type):
             gain, offset = self.tone((image - detail).detach().view_as(x).mean(1, keepdim=True))
         columns, rows, shading, detail = (
             part.view(-1, channels, *x.shape[2:]) for part in (columns, rows, shading, detail)

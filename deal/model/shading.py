@@ -94,7 +94,7 @@ class Shading(nn.Module):
 
     def _position(self, like: Tensor) -> Tensor:
         """Row and column from -1 to 1 at every pixel, [B, 2, H, W]."""
-        rows, columns = (torch.linspace(-1, 1, size).to(like) for size in (HEIGHT, WIDTH))
+        rows, columns = (torch.linspace(-1, 1, size, dtype=like.dtype, device=like.device) for size in (HEIGHT, WIDTH))
         grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
         return grid.expand(len(like), -1, -1, -1)
 

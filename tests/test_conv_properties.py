@@ -58,7 +58,9 @@ def test_the_oracle_agrees(case, relu, more, last):
     assert y.shape == expected.shape and (y.detach().double() - expected).norm().item() <= noise
     slope = (run(oracle.conv2d, exact).abs() > 1e-3).detach()
     for one, other in zip(gradients(y * slope, leaves), gradients(expected * slope, exact), strict=True):
-        assert distance(one, other) <= 5e-6 or (one.double() - other).abs().max() <= 5e-6
+        # A value that many results depend on adds up their errors.
+        allowed = 5e-6 * max(1.0, y.numel() / one.numel()) ** 0.5
+        assert distance(one, other) <= 5e-6 or (one.double() - other).abs().max() <= allowed
 
 
 @settings(max_examples=20, deadline=None)

@@ -12,40 +12,37 @@ from deal_kernels._common.types import compiled_dtype
 from deal_kernels.tdbn import reference
 
 
-def launch_scale(variance: Tensor, weight: Tensor, eps: float, correction: float, backend: str | None) -> Tensor:
+def launch_scale(variance: Tensor, weight: Tensor, eps: float, values: int, backend: str | None) -> Tensor:
     """Scale, one over the deviation, and the unbiased variance of each channel, [3, C]."""
     backend = chosen_backend(backend, variance)
     if backend == "torch" or variance.numel() == 0:
-        return reference.scale(variance, weight, eps, correction)
-    return _run_on_channels(
-        "scale", backend, fake_scale(variance, weight, eps, correction, backend), eps=eps, correction=correction,
-        variance=variance, weight=weight,
-    )  # fmt: skip
+        return reference.scale(variance, weight, eps, values)
+    out, correction = fake_scale(variance, weight, eps, values, backend), values / (values - 1)
+    return _run_on_channels("scale", backend, out, eps=eps, correction=correction, variance=variance, weight=weight)
 
 
-def fake_scale(variance: Tensor, weight: Tensor, eps: float, correction: float, backend: str | None) -> Tensor:
+def fake_scale(variance: Tensor, weight: Tensor, eps: float, values: int, backend: str | None) -> Tensor:
     return variance.new_empty(3, len(variance))
 
 
-def plain_scale(variance: Tensor, weight: Tensor, eps: float, correction: float, backend: str | None) -> Tensor:
-    return reference.scale(variance, weight, eps, correction)
+def plain_scale(variance: Tensor, weight: Tensor, eps: float, values: int, backend: str | None) -> Tensor:
+    return reference.scale(variance, weight, eps, values)
 
 
 def launch_factors(
-    sums: Tensor, own: Tensor, weight: Tensor, inverse: Tensor, share: float, backend: str | None
+    sums: Tensor, own: Tensor, weight: Tensor, inverse: Tensor, values: int | None, backend: str | None
 ) -> Tensor:
     """The factors of `launch_gradient` and the gradient of the weight, [4, C], see `reference.factors`."""
     backend = chosen_backend(backend, sums)
     if backend == "torch" or sums.numel() == 0:
-        return reference.factors(sums, own, weight, inverse, share)
-    return _run_on_channels(
-        "factors", backend, fake_factors(sums, own, weight, inverse, share, backend), share=share, sums=sums, own=own,
-        weight=weight, inverse=inverse,
-    )  # fmt: skip
+        return reference.factors(sums, own, weight, inverse, values)
+    out = fake_factors(sums, own, weight, inverse, values, backend)
+    share = -1 / values if values else 0.0
+    return _run_on_channels("factors", backend, out, share=share, sums=sums, own=own, weight=weight, inverse=inverse)
 
 
 def fake_factors(
-    sums: Tensor, own: Tensor, weight: Tensor, inverse: Tensor, share: float, backend: str | None
+    sums: Tensor, own: Tensor, weight: Tensor, inverse: Tensor, values: int | None, backend: str | None
 ) -> Tensor:
     return sums.new_empty(4, sums.shape[1])
 
@@ -70,10 +67,10 @@ def _as_they_are(*arguments: Any) -> tuple[Any, ...]:
 
 
 SCALE = Op(
-    "tdbn_scale(Tensor variance, Tensor weight, float eps, float correction, str? backend) -> Tensor",
+    "tdbn_scale(Tensor variance, Tensor weight, float eps, SymInt values, str? backend) -> Tensor",
     launch=launch_scale, fake=fake_scale, flat=_as_they_are, structured=_as_they_are, plain=plain_scale,
 )  # fmt: skip
 FACTORS = Op(
-    "tdbn_factors(Tensor sums, Tensor own, Tensor weight, Tensor inverse, float share, str? backend) -> Tensor",
+    "tdbn_factors(Tensor sums, Tensor own, Tensor weight, Tensor inverse, SymInt? values, str? backend) -> Tensor",
     launch=launch_factors, fake=fake_factors, flat=_as_they_are, structured=_as_they_are,
 )  # fmt: skip

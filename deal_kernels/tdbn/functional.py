@@ -186,7 +186,7 @@ def normalisation(
         mean, variance, count = op.moments(x, axis, group, backend)
         if count < 2:
             raise ValueError(f"training needs more than one value per channel; got x of shape {tuple(x.shape)}")
-        found = SCALE(variance, variance, weight.detach(), eps, count / (count - 1), backend)
+        found = SCALE(variance, variance, weight.detach(), eps, count, backend)
         scale, inverse, unbiased = found.unbind()
         if running_mean is not None and running_var is not None:
             new = mean.to(running_mean.dtype), unbiased.to(running_var.dtype)

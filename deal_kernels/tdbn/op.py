@@ -237,11 +237,9 @@ def _gradients(
 ) -> list[Tensor | None]:  # fmt: skip
     """The gradients of x, weight and bias as far as they are wanted, from that of the normalised x and its sums in this
     process."""
-    constant = s.values is None
-    # In every process, as they have to meet.
-    sums = own if constant or not processes.many(s.group) else processes.summed(own, s.group)
-    share = 0.0 if s.values is None else -1 / s.values
-    *factors, of_weight = FACTORS(sums, sums, own, weight, inverse, share, s.backend)
+    shared = s.values is not None and processes.many(s.group)
+    sums = processes.summed(own, s.group) if shared else own  # in every process, as they have to meet
+    *factors, of_weight = FACTORS(sums, sums, own, weight, inverse, s.values, s.backend)
     grad_x = GRADIENT(x, grad, x, mean, factors, s.axis, s.backend, reuse) if wanted[0] else None
     return wanted_only([grad_x, of_weight, own[0]], wanted)
 

@@ -21,10 +21,14 @@ def moments(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-def scale(variance: Tensor, weight: Tensor, eps: float, correction: float) -> Tensor:
-    """Scale, one over the deviation, and the unbiased variance of each channel, [3, C]."""
+def scale(variance: Tensor, weight: Tensor, eps: float, values: int) -> Tensor:
+    """Scale, one over the deviation, and the unbiased variance of each channel, [3, C].
+
+    Args:
+        variance, values: the biased variance of this number of values.
+    """
     inverse = torch.rsqrt(variance + eps)
-    return torch.stack([weight * inverse, inverse, variance * correction])
+    return torch.stack([weight * inverse, inverse, variance * (values / (values - 1))])
 
 
 def normalise(x: Tensor, mean: Tensor, scale: Tensor, shift: Tensor, axis: int) -> Tensor:
@@ -40,13 +44,13 @@ def gradient(
     return ((grad * direct + (wide - mean) * by_variance) + by_mean).to(x.dtype)
 
 
-def factors(sums: Tensor, own: Tensor, weight: Tensor, inverse: Tensor, share: float) -> Tensor:
+def factors(sums: Tensor, own: Tensor, weight: Tensor, inverse: Tensor, values: int | None) -> Tensor:
     """The arguments direct, by_variance and by_mean of `gradient`, and the gradient of the weight, [4, C].
 
     Args:
         sums, own: the sums of the gradient and of gradient * (x - mean) over all processes, and over this one, [2, C].
-        share: minus one over the number of values of a channel; 0 where the statistics are constants.
+        values: of a channel in all processes; None where the statistics are constants.
     """
     direct = weight * inverse
-    by_mean, by_variance = sums * (direct * share)
+    by_mean, by_variance = sums * (direct * (-1 / values if values else 0.0))
     return torch.stack([direct, by_variance * (inverse * inverse), by_mean, own[1] * inverse])

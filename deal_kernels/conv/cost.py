@@ -98,7 +98,8 @@ def best_tile(
     shape: Sequence[int], weight: Sequence[int], g: Geometry, trains: bool, channels_last: bool
 ) -> int:  # fmt: skip
     found = tiles(weight, trains, channels_last)
-    return min(found, key=lambda tile: engine_time(shape, weight, g, trains, tile))
+    times = [engine_time(shape, weight, g, trains, tile) for tile in found]
+    return found[times.index(min(times))]
 
 
 def torch_time(

@@ -248,8 +248,8 @@ class ConvolutionFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, weight, y = ctx.saved_tensors
-        *wanted, of_residual = ctx.needs_input_grad[:4]
-        wanted.append(of_residual and y is not None)
+        of_residual = ctx.needs_input_grad[3]
+        wanted = [*ctx.needs_input_grad[:3], of_residual and y is not None]
         of_x, *parameters, last = _gradients(ctx, grad, x, weight, y, wanted)
         parameters = [None if p is None else p.to(d) for p, d in zip(parameters, ctx.dtypes, strict=True)]
         return of_x, *parameters, grad if of_residual and y is None else last, None, None, None

@@ -15,6 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader, Dataset
 
+from deal_kernels.check.streams import captured
+
 FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
@@ -307,16 +309,9 @@ def test_cuda_graph_replays_the_same_bits(case, backend):
         grads = [torch.ones_like(result) for result in results]
         return [*results, *torch.autograd.grad(results, [tensors[k] for k in case.leaves], grads)]
 
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
+    found, replay = captured(step)
     with torch.no_grad():
         for tensor, new in zip(tensors, case.tensors("cuda", large=True, seed=1), strict=True):
             tensor.copy_(new)
-    graph.replay()
-    assert equal(captured, step())
+    replay()
+    assert equal(found, step())

@@ -74,7 +74,7 @@ class AdversarialTraining:
     def draws(
         self, step: int, x: Tensor, adversary: bool, thumbnails: Tensor | None = None
     ) -> tuple[Draws, Draws | None]:  # fmt: skip
-        """The random numbers of a step for its images and its thumbnails, on the CPU; arguments as of `step`."""
+        """The random numbers of a step for its images and its thumbnails, on their device; arguments as of `step`."""
         of_images = self._draws(x, seeded_random(self.settings.seed, 2, step), adversary)
         if thumbnails is None:
             return of_images, None

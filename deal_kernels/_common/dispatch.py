@@ -108,6 +108,11 @@ class Op:
         return self.overload(*flat)
 
 
+def as_they_are(*arguments: Any) -> tuple[Any, ...]:
+    """`flat` and `structured` of an operation whose schema has its arguments as they are."""
+    return arguments
+
+
 def _tensors(results: Results, arguments: Sequence[Any]) -> Any:
     if isinstance(results, Tensor):
         return results

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from deal_kernels import backend as backends
-from deal_kernels._common.dispatch import Op, chosen_backend, run_compiled
+from deal_kernels._common.dispatch import Op, as_they_are, chosen_backend, run_compiled
 from deal_kernels._common.types import compiled_dtype
 from deal_kernels.tdbn import reference
 
@@ -62,15 +62,11 @@ def _run_on_channels(name: str, backend: str, out: Tensor, **arguments: Any) -> 
     return out
 
 
-def _as_they_are(*arguments: Any) -> tuple[Any, ...]:
-    return arguments
-
-
 SCALE = Op(
     "tdbn_scale(Tensor variance, Tensor weight, float eps, SymInt values, str? backend) -> Tensor",
-    launch=launch_scale, fake=fake_scale, flat=_as_they_are, structured=_as_they_are, plain=plain_scale,
+    launch=launch_scale, fake=fake_scale, flat=as_they_are, structured=as_they_are, plain=plain_scale,
 )  # fmt: skip
 FACTORS = Op(
     "tdbn_factors(Tensor sums, Tensor own, Tensor weight, Tensor inverse, SymInt? values, str? backend) -> Tensor",
-    launch=launch_factors, fake=fake_factors, flat=_as_they_are, structured=_as_they_are,
+    launch=launch_factors, fake=fake_factors, flat=as_they_are, structured=as_they_are,
 )  # fmt: skip

@@ -15,7 +15,15 @@ from torch import Tensor
 from deal_kernels import backend as backends
 from deal_kernels._common import neuron as neurons
 from deal_kernels._common.derivatives import differentiable_gradients, differentiates_gradients
-from deal_kernels._common.dispatch import Op, chosen_backend, needs_gradient, run_compiled, transformed, wanted_only
+from deal_kernels._common.dispatch import (
+    Op,
+    as_they_are,
+    chosen_backend,
+    needs_gradient,
+    run_compiled,
+    transformed,
+    wanted_only,
+)
 from deal_kernels._common.layout import ChannelLayout, arranged, dense, dense_or_grouped, empty, strides_like
 from deal_kernels._common.neuron import Neuron
 from deal_kernels._common.types import STATE, compiled_dtype
@@ -158,10 +166,6 @@ def fake_lif_backward(
     return [*lif_op.fake_backward(i, grad, grad_v, output, wanted, backend), sums]
 
 
-def _as_they_are(*arguments: Any) -> tuple[Any, ...]:
-    return arguments
-
-
 def _flat_gradient(grad, x, mean, factors, axis, backend, reuse=False):
     return grad, x, mean, *factors, axis, backend
 
@@ -198,15 +202,15 @@ _LIF_INPUTS = (
 
 MOMENTS = Op(
     "tdbn_moments(Tensor x, int axis, str? backend) -> (Tensor, Tensor)",
-    launch=launch_moments, fake=fake_moments, flat=_as_they_are, structured=_as_they_are, plain=plain_moments,
+    launch=launch_moments, fake=fake_moments, flat=as_they_are, structured=as_they_are, plain=plain_moments,
 )  # fmt: skip
 NORMALISE = Op(
     "tdbn_normalise(Tensor x, Tensor mean, Tensor scale, Tensor shift, int axis, str? backend) -> Tensor",
-    launch=launch_normalise, fake=fake_normalise, flat=_as_they_are, structured=_as_they_are, plain=plain_normalise,
+    launch=launch_normalise, fake=fake_normalise, flat=as_they_are, structured=as_they_are, plain=plain_normalise,
 )  # fmt: skip
 GRADIENT_SUMS = Op(
     "tdbn_gradient_sums(Tensor grad, Tensor x, Tensor mean, int axis, str? backend) -> Tensor",
-    launch=launch_gradient_sums, fake=fake_gradient_sums, flat=_as_they_are, structured=_as_they_are,
+    launch=launch_gradient_sums, fake=fake_gradient_sums, flat=as_they_are, structured=as_they_are,
 )  # fmt: skip
 GRADIENT = Op(
     "tdbn_gradient(Tensor grad, Tensor x, Tensor mean, Tensor direct, Tensor by_variance, Tensor by_mean, int axis, "

@@ -8,6 +8,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from deal.inference.enhancer import Enhancer
+from deal.model.network import DEAL
+from deal.model.separation import DealU
 from deal.training.adversarial import AdversarialTraining
 from deal.training.distributed import ProcessGroup
 from deal.training.settings import Settings
@@ -86,4 +89,14 @@ def test_a_step_takes_nothing_from_the_cpu(blocks, strategy, monkeypatch):
     given = tree_map_only(torch.Tensor, lambda tensor: tensor.to("meta"), (x, thumbnails, draws))
     with HostTensors() as host:
         training.step(given[0], 0, True, given[1], given[2])
+    assert not host.found
+
+
+@pytest.mark.parametrize("network", (DealU("deal-u-small"), DEAL("cascade2")), ids=("deal-u-small", "cascade2"))
+def test_an_image_takes_nothing_from_the_cpu(network):
+    enhancer = Enhancer(network, tile=64, device="meta")
+    with torch.inference_mode():
+        prepared = enhancer._network_for(1)
+        with HostTensors() as host:
+            prepared.separate(torch.empty(1, 1, 48, 60, device="meta"), enhancer._run_tiled)
     assert not host.found

@@ -47,6 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--strength", type=float, default=1.0, help="a factor for the parts that are taken out")
     options.add_device(parser)
     options.add_precision(parser)
+    options.add_graph(parser)
     options.add_threads(parser)
 
 
@@ -62,6 +63,7 @@ def run(parsed: Namespace) -> int:
     enhancer = Enhancer(
         load(parsed.model), scale=parsed.scale, tile=parsed.tile, overlap=parsed.tile_overlap, device=parsed.device,
         precision=parsed.precision, radiometric=parsed.radiometric, parts=parsed.parts, strength=parsed.strength,
+        graph=parsed.graph,
     )  # fmt: skip
     with options.open_batch(parsed, jobs) as batch:
         for job in batch:

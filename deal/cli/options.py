@@ -48,6 +48,13 @@ def add_precision(parser: ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_graph(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--graph", type=Literal["auto", "off"], default="auto",
+        help="auto repeats images of one size from a CUDA graph on a GPU; off does not",
+    )  # fmt: skip
+
+
 def add_threads(parser: ArgumentParser) -> None:
     parser.add_argument("--threads", type=int | None, default=None, help="number of CPU threads")
 

@@ -27,7 +27,7 @@ GROUPS = {
     "optimisation": "steps batch thumbnails settle_steps learning_rate warmup_steps schedule gradient_clip ema_decay "
     "precision",
     "augmentation": "crop flip_augmentation zoom_augmentation panel_augmentation tone_augmentation noise_augmentation",
-    "run": "output resume minutes save_every log_every collapse_window device seed progress",
+    "run": "output resume minutes save_every log_every collapse_window device graph seed progress",
 }
 NUMBER = re.compile(r"-?\d+(\.\d*)?")
 LISTS = ("images", "validation", "ops", "crop", "window")  # options that take one or several values

@@ -28,6 +28,7 @@ from torch.nn import functional
 from deal.inference import tiling
 from deal.io.images import Frame, Location, UnusableImage, Window, to_frame
 from deal.io.scene import scene_rows, without_dead_pixels
+from deal.model import cuda_graph
 from deal.model.device import choose_device
 from deal.model.parts import Parts, check_strengths
 from deal.model.pretrained import Network, load
@@ -56,6 +57,7 @@ class Enhancer:
         parts: what is taken out of the image, of "columns", "rows", "shading", "detail" and "tone", or a number for
             each of them: 0.5 takes out half. None takes out all parts.
         strength: a factor for all parts.
+        graph: "auto" repeats images of one size that fit into one tile from a CUDA graph on a GPU; "off" does not.
         precision: "bf16" computes in bfloat16, and repeats an image in float32 if the result is not finite; "auto" uses
             it for 8-bit images, on CUDA, and with `DealU` on CPUs that have a matrix unit (AMX).
     """
@@ -64,8 +66,9 @@ class Enhancer:
         self, network: Network | None = None, *, scale: int = 1, tile: int | Literal["auto"] = "auto",
         overlap: int | None = None, device: str | torch.device = "auto", precision: Precision = "auto",
         radiometric: bool | None = None, parts: Sequence[str] | Mapping[str, float] | None = None,
-        strength: float = 1.0,
+        strength: float = 1.0, graph: Literal["auto", "off"] = "auto",
     ) -> None:  # fmt: skip
+        one_of("graph", graph, cuda_graph.GRAPHS)
         one_of("radiometric", radiometric, (None, False, True))
         network = load() if network is None else network
         self.strengths = check_strengths(parts, strength)
@@ -87,6 +90,8 @@ class Enhancer:
         self._min_tile = tiling.MIN_TILE if tile == "auto" else tile
         self._network = copy.deepcopy(network)
         self._prepared: dict[int, Network] = {}
+        recorder = cuda_graph.recorder_for(graph, self.device)
+        self._graphed = None if recorder is None else cuda_graph.Graphed(self._compute, recorder)
 
     def __call__(
         self, image: Frame | Location | numpy.ndarray | Image.Image, window: Window = "auto"
@@ -145,13 +150,17 @@ class Enhancer:
     @torch.inference_mode()
     def separate(self, x: Tensor, *, bf16: bool = False) -> Parts:
         """The parts of images [B, C, H, W] in [0, 1], float32 on the CPU."""
-        network = self._network_for(x.shape[1])
         height, width = x.shape[2:]
-        missing = max(0, network.min_size - width), max(0, network.min_size - height)
-        padded = functional.pad(x, (0, missing[0], 0, missing[1]), mode="replicate")
+        least = self._network.min_size
+        padded = functional.pad(x, (0, max(0, least - width), 0, max(0, least - height)), mode="replicate")
+        in_one_tile = not self.tile or max(padded.shape[2:]) <= self.tile
+        compute = self._graphed if self._graphed is not None and in_one_tile else self._compute
+        return Parts(*(part.cpu()[..., :height, :width] for part in compute(padded.to(self.device), bf16)))
+
+    def _compute(self, x: Tensor, bf16: bool) -> Parts:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            found = network.separate(padded.to(self.device), self._run_tiled)
-        return Parts(*(part.float().cpu()[..., :height, :width] for part in found))
+            found = self._network_for(x.shape[1]).separate(x, self._run_tiled)
+        return Parts(*(part.float() for part in found))
 
     def _run_tiled(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """The result of a network, tile by tile. Tiles become smaller when memory runs out."""

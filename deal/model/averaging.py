@@ -21,8 +21,9 @@ def tensors_of(module: nn.Module) -> list[Tensor]:
 @torch.no_grad()
 def update_average(average: nn.Module, module: nn.Module, decay: float) -> None:
     """Moves the average towards the module; counts are copied."""
-    for mean, new in zip(tensors_of(average), tensors_of(module), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(new, 1 - decay)
-        else:
-            mean.copy_(new)
+    pairs = list(zip(tensors_of(average), tensors_of(module), strict=True))
+    means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+    torch._foreach_lerp_(means, values, 1 - decay)
+    for count, new in pairs:
+        if not count.is_floating_point():
+            count.copy_(new)

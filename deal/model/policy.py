@@ -101,7 +101,7 @@ def _one_hot(log_policy: Tensor, chances: Tensor) -> Tensor:
     """One operation of each stage, drawn with the probabilities of the policy, with the gradient of a softmax."""
     gumbel = -(-chances.log()).log()
     soft = (log_policy + gumbel).softmax(-1)
-    hard = nn.functional.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft)
+    hard = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
     return hard + (soft - soft.detach())
 
 

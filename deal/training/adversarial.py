@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deal.model import cuda_graph
 from deal.model.averaging import tensors_of, update_average
 from deal.model.generator import SHADINGS, TONES, Generator
 from deal.model.parts import Parts
@@ -38,6 +39,13 @@ from deal.training.settings import Settings
 from deal_kernels.ssim import l1_ssim
 from deal_kernels.tdbn import TDBatchNorm2d
 
+FIGURES = (
+    "loss",
+    "fidelity",
+    "divergence",
+    "contrast",
+    "degraded_contrast",
+)  # of a step, see `AdversarialTraining.step`
 MIN_DEVIATION = 1e-6  # lower bound of the standard deviation of a clean image in divisions
 
 
@@ -70,6 +78,9 @@ class AdversarialTraining:
             settings.precision == "auto" and group.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
         self.separate = InHalfPrecision(self.network) if half else self.network.separate
+        recorder = cuda_graph.recorder_for(settings.graph, group.device) if group.size == 1 else None
+        self.update = self._update if recorder is None else cuda_graph.Graphed(self._update, recorder)
+        self._place_rates()
 
     def draws(
         self, step: int, x: Tensor, adversary: bool, thumbnails: Tensor | None = None
@@ -100,8 +111,15 @@ class AdversarialTraining:
             random choices; "contrast" and "degraded_contrast" are the standard deviations of the restored images and of
             x_hat, relative to that of x.
         """
-        of_images, of_thumbnails = draws or self.draws(step, x, adversary, thumbnails)
+        if draws is None:
+            draws = self.draws(step, x, adversary, thumbnails)
         self._set_learning_rates(step)
+        return dict(zip(FIGURES, self.update(x, thumbnails, *draws, adversary).unbind(), strict=True))
+
+    def _update(
+        self, x: Tensor, thumbnails: Tensor | None, of_images: Draws, of_thumbnails: Draws | None, adversary: bool
+    ) -> Tensor:  # fmt: skip
+        """The figures of a step, after the update."""
         self.network_optimiser.zero_grad()
         self.generator_optimiser.zero_grad()
         if thumbnails is not None and of_thumbnails is not None:
@@ -122,10 +140,7 @@ class AdversarialTraining:
         images = torch.stack([x, parts.restored(x_hat).detach(), x_hat.detach()])
         clean, *others = images.flatten(2).std(2)
         enhanced, degraded = (torch.stack(others) / clean.clamp_min(MIN_DEVIATION)).mean(1)
-        return {
-            "loss": loss.detach(), "fidelity": fidelity.detach(), "divergence": divergence.detach(),
-            "contrast": enhanced, "degraded_contrast": degraded,
-        }  # fmt: skip
+        return torch.stack([loss.detach(), fidelity.detach(), divergence.detach(), enhanced, degraded])
 
     def degrade(self, x: Tensor, draws: Draws, *, policy: bool = True) -> tuple[Tensor, Tensor, Tensor]:
         """Clean images, degraded by the strategy of the run.
@@ -217,7 +232,21 @@ class AdversarialTraining:
         for optimiser, rate in zip((self.network_optimiser, self.generator_optimiser), rates, strict=True):
             for group in optimiser.param_groups:
                 factor = self.settings.rate_factor(step, settles=group.get("settles"))
-                group["lr"] = rate * factor * group.get("share", 1.0)
+                value = rate * factor * group.get("share", 1.0)
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(value)
+                else:
+                    group["lr"] = value
+
+    def _place_rates(self) -> None:
+        """Keeps the learning rates where an update reads them: a graph does so on the device."""
+        in_graph = isinstance(self.update, cuda_graph.Graphed)
+        for optimiser in (self.network_optimiser, self.generator_optimiser):
+            for group in optimiser.param_groups:
+                rate = float(group["lr"])
+                group["lr"] = torch.full((), rate, device=self.group.device) if in_graph else rate
+                if "capturable" in group:
+                    group["capturable"] = in_graph and self.group.device.type == "cuda"
 
     @property
     def result(self) -> Network:
@@ -242,6 +271,7 @@ class AdversarialTraining:
         """Restores a state."""
         for name, part in state.items():
             getattr(self, name).load_state_dict(part)
+        self._place_rates()
 
 
 def _generator_optimiser(generator: Generator, settings: Settings) -> torch.optim.Optimizer:

@@ -37,7 +37,7 @@ from deal.model.pretrained import Network
 from deal.model.separation import DealU
 from deal.model.shading import THUMBNAIL
 from deal.training import run_dir, samples
-from deal.training.adversarial import AdversarialTraining
+from deal.training.adversarial import FIGURES, AdversarialTraining
 from deal.training.augmentation import Crops, Reduced
 from deal.training.distributed import ProcessGroup, StopSignal, process_group
 from deal.training.divergence import ADVICE, CollapseDetector
@@ -46,13 +46,6 @@ from deal.training.lock import locked
 from deal.training.logging import Log
 from deal.training.settings import Settings
 
-AVERAGED = (
-    "loss",
-    "fidelity",
-    "divergence",
-    "contrast",
-    "degraded_contrast",
-)  # over the steps between two rows of the log
 SYNTHETIC_SCENES = 64
 THUMBNAIL_ZOOM = 2.0  # thumbnails show at least half of the height or width of an image
 VALIDATION_IMAGES, VALIDATION_SIZE = 8, 256  # the size applies if training uses whole images
@@ -133,7 +126,7 @@ class _Run:
         self.step, self.seconds = 0, 0.0
         self.loss = self.psnr = math.nan  # of the last validation
         self.best = math.inf
-        self.sums, self.logged = torch.zeros(len(AVERAGED), device=group.device), 0  # sums since the last logged step
+        self.sums, self.logged = torch.zeros(len(FIGURES), device=group.device), 0  # sums since the last logged step
         if group.is_leader:
             self.clean = _centre_crops(validation, settings.crop).to(group.device)
             self.degraded, self.toned = _degrade_validation(self.training.generator, self.clean, settings.seed)
@@ -196,7 +189,7 @@ class _Run:
 
     def _train_step(self, batch: Batch) -> None:
         figures = self.training.step(batch.x, self.step, self._plays(self.step), batch.thumbnails, batch.draws)
-        self.sums += torch.stack([figures[name] for name in AVERAGED])
+        self.sums += torch.stack([figures[name] for name in FIGURES])
         self.step += 1
 
     def _after_step(self, log: Log | None, stop: StopSignal) -> bool:
@@ -223,7 +216,7 @@ class _Run:
     def _write_log(self, log: Log | None, validated: bool) -> None:
         means = self.sums / max(1, self.step - self.logged)
         self.group.average([means])
-        values = dict(zip(AVERAGED, means.tolist(), strict=True))
+        values = dict(zip(FIGURES, means.tolist(), strict=True))
         self.detector.check(self.step, values, self.logged)
         self.sums, self.logged = torch.zeros_like(self.sums), self.step
         if log is None:

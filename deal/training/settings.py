@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from deal.io.images import Size, height_and_width
+from deal.model.cuda_graph import GRAPHS
 from deal_kernels._common.checks import check_integer, number, one_of
 
 CHOICES = {
     "strategy": ("policy", "das", "average", "random"), "update": ("alternating", "simultaneous"),
     "schedule": ("constant", "cosine"), "precision": ("auto", "fp32", "bf16"),
-    "loss": ("separation", "l1_ssim"),
+    "loss": ("separation", "l1_ssim"), "graph": GRAPHS,
 }  # fmt: skip
 MIN_INTEGERS = {
     "steps": 1, "batch": 1, "stages": 1, "adversary_start": 0, "warmup_steps": 0, "save_every": 1,
@@ -25,9 +26,9 @@ NON_NEGATIVE = (
     "l1_weight", "ssim_weight",
 )  # fmt: skip
 # Settings that may change when a run is resumed.
-FREE = frozenset(
-    {"output", "steps", "minutes", "save_every", "log_every", "resume", "device", "progress", "collapse_window"}
-)
+FREE = frozenset({
+    "output", "steps", "minutes", "save_every", "log_every", "resume", "device", "graph", "progress", "collapse_window",
+})  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -104,6 +105,7 @@ class Settings:
         keep_going: skips unusable images instead of stopping.
         precision: "fp32"; "bf16" runs the network under autocast; "auto" uses bf16 on GPUs that support it.
         device: "auto", "cpu", "cuda" or "cuda:1".
+        graph: "auto" repeats the steps of one process on a GPU from a CUDA graph; "off" does not.
         seed: random seed of the run.
         save_every: steps between checkpoints, each with a validation.
         log_every: steps between rows of the log.
@@ -158,6 +160,7 @@ class Settings:
     keep_going: bool = False
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
+    graph: Literal["auto", "off"] = "auto"
     seed: int = 0
     save_every: int = 200
     log_every: int = 10

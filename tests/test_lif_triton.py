@@ -245,7 +245,7 @@ NEURON = lif_neuron(v_reset=0.1, surrogate="atan")
 def launched(name, i, output, monkeypatch):
     """The arguments of a launch with every result wanted."""
     recorder = Recorder()
-    state = torch.empty(i.row.shape)
+    state = torch.empty(i.row().shape)
     with monkeypatch.context() as patch:
         patch.setattr(room, f"{name}_kernel", recorder)
         if name == "forward":
@@ -253,8 +253,8 @@ def launched(name, i, output, monkeypatch):
         else:
             grad, grad_x = op.spikes_like(i, output), op.spikes_like(i, "spikes" if i.steps is None else "mean")
             parameters = (None if p is None else state for p in (i.decay, i.threshold))
-            sums = None if i.norm is None else torch.empty((2, *i.row.shape))
-            slopes = None if i.neuron.has_kernels() else torch.empty((i.length, *i.row.shape))
+            sums = None if i.norm is None else torch.empty((2, *i.row().shape))
+            slopes = None if i.neuron.has_kernels() else torch.empty((i.length(), *i.row().shape))
             room.backward(i, grad, state, output, slopes, grad_x, state, *parameters, sums)
     return recorder.arguments
 

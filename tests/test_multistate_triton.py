@@ -47,7 +47,7 @@ def inputs(name, settings, shape, dtype, learnt, monkeypatch):
 def test_what_the_kernels_compile_to(name, variant, capability, monkeypatch):
     settings, shape, dtype, output, learnt = VARIANTS[variant]
     i = inputs(name, settings, shape, dtype, learnt, monkeypatch)
-    result, state = op.result_like(i, output), torch.empty(i.row.shape)
+    result, state = op.result_like(i, output), torch.empty(i.row().shape)
     wanted = [state if learnt else None for _ in i.states], [state if learnt else None for _ in i.parameters]
     for kernel in ("forward", "backward"):
         recorder = Recorder()

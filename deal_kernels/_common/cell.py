@@ -18,18 +18,19 @@ SUBTRACT_FIRST = ("next_soft", "twice_soft")
 
 
 class Cell(NamedTuple):
-    """A neuron with its decay and threshold, which broadcast against one step."""
+    """A neuron with its decay and threshold, which broadcast against one step.
+
+    It has methods where properties would do: torch.compile of torch 2.9 does not compile those of named tuples.
+    """
 
     neuron: Neuron
     decay: Tensor
     threshold: Tensor
 
-    @property
     def subtracts_first(self) -> bool:
         """Whether the spike of the step before subtracts from the charged membrane."""
         return self.neuron.reset in SUBTRACT_FIRST
 
-    @property
     def amount(self) -> Tensor:
         """What a soft reset subtracts."""
         n = self.neuron
@@ -51,7 +52,7 @@ class Cell(NamedTuple):
             h = (v - self.over_decay(v - n.rest)) + x
         else:
             h = self.decay * v + x
-        return h - self.fire(v) * self.amount if self.subtracts_first else h
+        return h - self.fire(v) * self.amount() if self.subtracts_first() else h
 
     def fire(self, h: Tensor) -> Tensor:
         n = self.neuron
@@ -68,9 +69,9 @@ class Cell(NamedTuple):
         if self.neuron.reset == "hard":
             return self.hard_reset(h, s)
         if self.neuron.reset == "soft":
-            return h - s * self.amount
+            return h - s * self.amount()
         if self.neuron.reset == "twice_soft":
-            return h - (s - self.fire(v)) * self.amount
+            return h - (s - self.fire(v)) * self.amount()
         return h
 
     def differentiable_reset(self, v: Tensor, h: Tensor, s: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ class Cell(NamedTuple):
     def charge_gradient(self, h: Tensor, s: Tensor, slope: Tensor, grad_s: Tensor, grad_v: Tensor) -> Tensor:
         """The gradient of h, from those of the spike and of the state after the step."""
         through = 1 - s if self.neuron.reset == "hard" else torch.ones_like(s)
-        if self._follows:
+        if self._follows():
             through = through + self._reset_slope(h) * slope
         return grad_s * slope + grad_v * through
 
@@ -104,12 +105,12 @@ class Cell(NamedTuple):
         self, v: Tensor, h: Tensor, s: Tensor, slope: Tensor, grad_s: Tensor, grad_v: Tensor, grad_h: Tensor
     ) -> Tensor:
         moved = slope * (h / self.threshold) if self.neuron.levels > 1 else slope
-        grad = -(grad_s + grad_v * self._reset_slope(h) if self._follows else grad_s) * moved
+        grad = -(grad_s + grad_v * self._reset_slope(h) if self._follows() else grad_s) * moved
         if self.neuron.amount is not None:
             return grad
         if self.neuron.reset in ("soft", "twice_soft"):
-            grad = grad - grad_v * (s - self.fire(v) if self.subtracts_first else s)
-        return grad - grad_h * self.fire(v) if self.subtracts_first else grad
+            grad = grad - grad_v * (s - self.fire(v) if self.subtracts_first() else s)
+        return grad - grad_h * self.fire(v) if self.subtracts_first() else grad
 
     def input_share(self) -> Tensor:
         """The gradient of the input as a share of that of h."""
@@ -134,10 +135,9 @@ class Cell(NamedTuple):
         pulled = x - (v - n.rest) if n.charge == "decay_input" else -(v - n.rest)
         return grad_h * pulled if n.rate else -grad_h * (pulled / self.decay / self.decay)
 
-    @property
     def _follows(self) -> bool:
         """Whether the gradient passes through the spike of the reset."""
         return self.neuron.reset in RESET_NOW and not self.neuron.detach_reset
 
     def _reset_slope(self, h: Tensor) -> Tensor:
-        return self.neuron.reset_to - h if self.neuron.reset == "hard" else -self.amount
+        return self.neuron.reset_to - h if self.neuron.reset == "hard" else -self.amount()

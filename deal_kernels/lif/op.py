@@ -44,13 +44,13 @@ def result_layout(i: Inputs, output: str) -> tuple[tuple[int, ...], tuple[int, .
     dtype = i.x.dtype if output in ("spikes", "mean") else STATE[i.x.dtype]
     if i.steps is None and output not in ("packed", "mean"):
         return tuple(i.x.shape), strides_like(i.x), dtype
-    row = i.step
+    row = i.step()
     if output == "packed":
         width = (row.numel() + 7) // 8
-        return (i.length, width), (width, 1), torch.uint8
+        return (i.length(), width), (width, 1), torch.uint8
     if output == "mean":
         return tuple(row.shape), row.stride(), dtype
-    return (i.length, *row.shape), (row.numel(), *row.stride()), dtype
+    return (i.length(), *row.shape), (row.numel(), *row.stride()), dtype
 
 
 def spikes_like(i: Inputs, output: str) -> Tensor:
@@ -68,7 +68,7 @@ def gradient_like(i: Inputs) -> Tensor:
 
 
 def state_like(i: Inputs) -> Tensor:
-    step = i.step
+    step = i.step()
     return empty(step.shape, step.stride(), i.x, STATE[i.x.dtype])
 
 
@@ -93,7 +93,7 @@ def _prepared(i: Inputs, output: str) -> Inputs:
     i = with_dense_input(i, output)
     if i.v0 is i.norm is i.decay is i.threshold is None:
         return i
-    step = i.step
+    step = i.step()
     i = i._replace(decay=by_neuron(i.decay, step), threshold=by_neuron(i.threshold, step))
     norm = i.norm
     if norm is not None and norm.shortcut is not None:
@@ -123,13 +123,13 @@ def call_inputs(i: Inputs, output: str) -> dict[str, Any]:
     }  # fmt: skip
     for name, p in (("decay", i.decay), ("threshold", i.threshold)):
         if p is not None:
-            channels, inner = period(p, i.step)
+            channels, inner = period(p, i.step())
             fields |= {name: p.data_ptr(), f"{name}_channels": channels, f"{name}_inner": inner}
     if i.norm is not None:
         mean, scale, shift, shortcut = i.norm
         fields["norm"] = backends.extension().Norm(
             mean=mean.data_ptr(), scale=scale.data_ptr(), shift=shift.data_ptr(), channels=mean.numel(),
-            inner=inner_of(i.step), shortcut=address(shortcut),
+            inner=inner_of(i.step()), shortcut=address(shortcut),
         )  # fmt: skip
     return fields
 
@@ -183,7 +183,7 @@ def launch_backward(
     sums = None if i.norm is None else _sums_like(i, backend)
     results = grad_x, grad_v0, grad_decay, grad_threshold, sums
     grad = arranged(grad, result_layout(i, output)[1])
-    grad_v = None if grad_v is None else arranged(grad_v, i.step.stride())
+    grad_v = None if grad_v is None else arranged(grad_v, i.step().stride())
     if i.x.numel() == 0:
         sums = None if sums is None else sums.zero_()
     elif backend == "torch":
@@ -218,7 +218,7 @@ def _sums_like(i: Inputs, backend: str) -> Tensor:
     """Empty sums of the normalised input's gradient: [2, C], or where a GPU needs it each neuron's own share,
     [2, B, C, ...].
     """
-    step, dtype = i.step, STATE[i.x.dtype]
+    step, dtype = i.step(), STATE[i.x.dtype]
     if backend == "triton" or (backend == "cuda" and not backends.extension().cuda.sums_by_channel(inner_of(step))):
         strides = step.numel(), *step.stride()
         return torch.empty_strided((2, *step.shape), strides, dtype=dtype, device=i.x.device)
@@ -228,7 +228,7 @@ def _sums_like(i: Inputs, backend: str) -> Tensor:
 def _reference_backward(i: Inputs, grad: Tensor, grad_v: Tensor | None, output: str, results: Gradients) -> None:
     grad = grad.to(STATE[i.x.dtype])
     if output == "mean":
-        grad = (grad / torch.full_like(grad, i.length)).expand(i.length, *grad.shape)
+        grad = (grad / torch.full_like(grad, i.length())).expand(i.length(), *grad.shape)
     if output in ("spikes", "mean"):
         output, grad = "spikes", grad * i.neuron.scale
     *gradients, sums = results
@@ -240,7 +240,7 @@ def _reference_backward(i: Inputs, grad: Tensor, grad_v: Tensor | None, output: 
 
 
 def plain_forward(i: Inputs, output: str, state: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
-    if isinstance(i.length, torch.SymInt):
+    if isinstance(i.length(), torch.SymInt):
         raise NotImplementedError(
             "in plain torch, as for ONNX, every time step is written out, so that their number has to be fixed: export "
             "with a static time axis"

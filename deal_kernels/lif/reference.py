@@ -28,7 +28,10 @@ class Norm(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """The neuron and its tensors: x is [T, ...], or one step [...] that is repeated `steps` times."""
+    """The neuron and its tensors: x is [T, ...], or one step [...] that is repeated `steps` times.
+
+    It has methods where properties would do, as torch.compile of torch 2.9 does not compile those of named tuples.
+    """
 
     neuron: Neuron
     x: Tensor
@@ -38,17 +41,14 @@ class Inputs(NamedTuple):
     steps: int | None
     norm: Norm | None = None
 
-    @property
     def length(self) -> int:
         """The number of steps."""
         return self.x.shape[0] if self.steps is None else self.steps
 
-    @property
     def row(self) -> Tensor:
         """One step of x."""
         return self.x[0] if self.steps is None else self.x
 
-    @property
     def step(self) -> Tensor:
         """A tensor with the shape and strides of one step in dense memory."""
         return dense_step(self.x) if self.steps is None else self.x
@@ -63,13 +63,13 @@ class Steps(NamedTuple):
 
 
 def _start(i: Inputs) -> Tensor:
-    return i.v0 if i.v0 is not None else torch.full_like(i.row, i.neuron.rest, dtype=STATE[i.x.dtype])
+    return i.v0 if i.v0 is not None else torch.full_like(i.row(), i.neuron.rest, dtype=STATE[i.x.dtype])
 
 
 def cell_of(i: Inputs) -> Cell:
     """The neuron with its parameters as tensors."""
     n = i.neuron
-    return Cell(n, broadcast(i.decay, n.decay, i.row), broadcast(i.threshold, n.threshold, i.row))
+    return Cell(n, broadcast(i.decay, n.decay, i.row()), broadcast(i.threshold, n.threshold, i.row()))
 
 
 def by_channel(p: Tensor, x: Tensor, axis: int) -> Tensor:
@@ -96,7 +96,7 @@ def _currents(i: Inputs) -> Tensor:
         mean, scale, shift, shortcut = i.norm
         x = normalised(x, mean, scale, shift, axis=1 if i.steps is not None else 2)
         x = x if shortcut is None else x + shortcut
-    return x.expand(i.length, *i.row.shape)
+    return x.expand(i.length(), *i.row().shape)
 
 
 def run(i: Inputs, differentiable: bool = False) -> Steps:
@@ -140,7 +140,7 @@ def backward(
     grad_x = torch.empty_like(slopes)
     grad_decay, grad_threshold = torch.zeros_like(gv), torch.zeros_like(gv)
     input_share, state_share = cell.input_share(), cell.state_share()
-    for t in reversed(range(i.length)):
+    for t in reversed(range(i.length())):
         v, s, h, slope = entered[t], steps.spikes[t], steps.membranes[t], slopes[t]
         gs, gv = grads["spikes"][t], gv + grads["states"][t]
         gh = cell.charge_gradient(h, s, slope, gs, gv) + grads["membranes"][t]
@@ -157,7 +157,7 @@ def forward(i: Inputs, output: str, differentiable: bool = False) -> tuple[Tenso
     steps, scale = run(i, differentiable), i.neuron.scale
     v = steps.states[-1]
     if output == "packed":
-        return pack(in_memory_order(steps.spikes, i.row.stride())), v
+        return pack(in_memory_order(steps.spikes, i.row().stride())), v
     if output in ("states", "membranes"):
         return getattr(steps, output), v
     spikes = mean(steps.spikes) if output == "mean" else steps.spikes

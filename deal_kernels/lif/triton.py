@@ -315,10 +315,10 @@ def backward(
 
     With a norm also each neuron's sums of that gradient, and of it times x - mean, [2, N] in memory.
     """
-    n, segment = i.neuron, 4 if i.length <= 4 else 8
+    n, segment = i.neuron, 4 if i.length() <= 4 else 8
     kind, numbers = n.slope()
-    saved = (i.length - 1) // segment
-    starts = i.x.new_empty(saved, i.row.numel(), dtype=torch.float32) if saved else None  # [segments - 1, N]
+    saved = (i.length() - 1) // segment
+    starts = i.x.new_empty(saved, i.row().numel(), dtype=torch.float32) if saved else None  # [segments - 1, N]
     _launch(
         backward_kernel, i, output, BACKWARD_BLOCK, BACKWARD_WARPS[segment],
         **dict(zip(("alpha", "height", "outside"), numbers, strict=True)), slopes=slopes, starts=starts, grad=grad,
@@ -332,7 +332,7 @@ def _launch(kernel: Any, i: Inputs, output: str, block: int, warps: int, **argum
     n, x, v0, decay, threshold, steps, norm = i
     n = n if decay is not None else n.with_reciprocal()
     mean, scale, shift, shortcut = norm or (None, None, None, None)
-    step = i.step
+    step = i.step()
     neurons = step.numel()
     stride, group = (x.stride(0), group_of(x)) if steps is None else (0, neurons)
     if group < neurons:
@@ -349,7 +349,7 @@ def _launch(kernel: Any, i: Inputs, output: str, block: int, warps: int, **argum
             amount=n.amount or 0.0, levels=float(n.levels), scale=n.scale,
             threshold=n.threshold if threshold is None else threshold,
             mean=mean, norm_scale=scale, shift=shift, shortcut=shortcut,
-            steps=i.length, neurons=neurons // unit, group=group // unit, time_stride=stride // unit,
+            steps=i.length(), neurons=neurons // unit, group=group // unit, time_stride=stride // unit,
             shortcut_stride=group // unit if steps is None else 0, channels=channels, inner=inner,
             UNIT=unit, GROUPED=group < neurons, DECAY=kind_of(decay), THRESHOLD=kind_of(threshold), NORM=kind_of(mean),
             CHARGE=n.charge, RATE=n.rate, FIRE="levels" if n.levels > 1 else n.fire, RESET=n.reset,

@@ -27,11 +27,11 @@ WANTED = MOST_STATES + MOST_PARAMETERS
 def result_like(i: Inputs, output: str) -> Tensor:
     """An empty result for a dense x: spikes, or the states v."""
     dtype = i.x.dtype if output == "spikes" else STATE[i.x.dtype]
-    return empty(i.x.shape, (i.row.numel(), *i.row.stride()), i.x, dtype)
+    return empty(i.x.shape, (i.row().numel(), *i.row().stride()), i.x, dtype)
 
 
 def state_like(i: Inputs) -> Tensor:
-    return empty(i.row.shape, i.row.stride(), i.x, STATE[i.x.dtype])
+    return empty(i.row().shape, i.row().stride(), i.x, STATE[i.x.dtype])
 
 
 def padded(values: Sequence[Any], count: int) -> tuple[Any, ...]:
@@ -41,7 +41,7 @@ def padded(values: Sequence[Any], count: int) -> tuple[Any, ...]:
 def _prepared(i: Inputs) -> Inputs:
     """Inputs a kernel can walk: dense, states and parameters in the layout of x."""
     i = i._replace(x=dense(i.x, time=True))
-    row = i.row
+    row = i.row()
     return i._replace(
         states=tuple(None if state is None else arranged(state, row.stride()) for state in i.states),
         parameters=tuple(by_neuron(p, row) for p in i.parameters),
@@ -50,7 +50,7 @@ def _prepared(i: Inputs) -> Inputs:
 
 def call_inputs(i: Inputs, output: str) -> dict[str, Any]:
     """The fields that MultistateForward and MultistateBackward share."""
-    row = i.row
+    row = i.row()
     fields = neurons.compiled(i.neuron, learnt_decay=i.parameters[1] is not None) | {
         "dtype": compiled_dtype(i.x.dtype), "output": _compiled_output(output), "steps": i.x.shape[0],
         "neurons": row.numel(), "time_stride": i.x.stride(0), "x": i.x.data_ptr(),
@@ -99,7 +99,7 @@ def launch_backward(
 ) -> list[Optional]:
     """Gradients of x, and of the initial states and the parameters as far as they are wanted."""
     given, i = i.parameters, _prepared(i)
-    row = i.row
+    row = i.row()
     backend = dispatch.chosen_backend(backend, i.x) if i.neuron.cell.has_kernels() else "torch"
     grad_x = result_like(i, "spikes")
     results = [state_like(i) if each else None for each in wanted]

@@ -28,7 +28,6 @@ class Inputs(NamedTuple):
     states: tuple[Tensor | None, ...]  # the initial ones, [...]
     parameters: tuple[Tensor | None, ...]  # one value, one per channel [C], or one per neuron
 
-    @property
     def row(self) -> Tensor:
         """One step of x."""
         return self.x[0]
@@ -72,8 +71,8 @@ class Cuba:
             h = cell.decay * v + c
         if cell.neuron.reset == "next_hard":
             h = cell.hard_reset(h, cell.fire(v))
-        if cell.subtracts_first:
-            h = h - cell.fire(v) * cell.amount
+        if cell.subtracts_first():
+            h = h - cell.fire(v) * cell.amount()
         s = cell.fire(h)
         return Moment(h, cell.threshold, s, (cell.reset(v, h, s), left))
 
@@ -215,7 +214,7 @@ def model_of(i: Inputs) -> Model:
     n = i.neuron
     numbers = n.cell.threshold, n.cell.decay, *n.numbers
     model: Model = MODELS[n.model](
-        n, *(broadcast(p, value, i.row) for p, value in zip(i.parameters, numbers, strict=True))
+        n, *(broadcast(p, value, i.row()) for p, value in zip(i.parameters, numbers, strict=True))
     )
     return model
 
@@ -225,7 +224,7 @@ def run(i: Inputs) -> Steps:
     model, dtype = model_of(i), STATE[i.x.dtype]
     initial = model.initial()
     states = tuple(
-        start.expand(i.row.shape) if given is None else given for given, start in zip(i.states, initial, strict=True)
+        start.expand(i.row().shape) if given is None else given for given, start in zip(i.states, initial, strict=True)
     )
     entered, moments = [], []
     for x in i.x.to(dtype):
@@ -252,7 +251,7 @@ def backward(
     grad is that of the output, [T, ...], of the spikes or of the states v.
     """
     model, inputs, steps = model_of(i), i.x.to(STATE[i.x.dtype]), run(i)
-    zero = torch.zeros(i.row.shape, dtype=inputs.dtype, device=inputs.device)
+    zero = torch.zeros(i.row().shape, dtype=inputs.dtype, device=inputs.device)
     grads = [zero if given is None else given for given in grad_states]
     shares = [zero.clone() for _ in i.parameters]
     grad_x = torch.empty_like(inputs)

@@ -270,7 +270,7 @@ def backward(
     states = len(i.states)
     _launch(
         backward_kernel, i, output, grad=grad, grad_x=grad_x, alpha=alpha, height=height, outside=outside, low=low,
-        high=high, starts=i.x.new_empty(saved, states, i.row.numel(), dtype=torch.float32) if saved else None,
+        high=high, starts=i.x.new_empty(saved, states, i.row().numel(), dtype=torch.float32) if saved else None,
         **_named("grad_last", grad_last, MOST_STATES), **_named("grad_start", starts, MOST_STATES),
         **_named("grad_p", shares, MOST_PARAMETERS), DETACH=cell.detach_reset, SURROGATE=kind,
         WINDOWED=i.neuron.window is not None, STATES=states, PARAMETERS=len(i.parameters), SEGMENT=SEGMENT,
@@ -282,7 +282,7 @@ def _named(name: str, values: Sequence[Any], count: int) -> dict[str, Any]:
 
 
 def _launch(kernel: Any, i: Inputs, output: str, **arguments: Any) -> None:
-    x, row = i.x, i.row
+    x, row = i.x, i.row()
     parameters: list[Tensor | None] = list(i.parameters)
     cell = i.neuron.cell if parameters[1] is not None else i.neuron.cell.with_reciprocal()
     numbers = cell.threshold, cell.decay, *i.neuron.numbers

@@ -87,11 +87,12 @@ class DealU(SavedNetwork):
         """Restored images of x [B, C, H, W]. Values may leave [0, 1]: clamp them for display."""
         return self.separate(x).restored(x)
 
-    def separate(self, x: Tensor, run: Runner | None = None) -> Parts:
+    def separate(self, x: Tensor, run: Runner | None = None, lines: Parts | None = None) -> Parts:
         """The parts of x [B, C, H, W].
 
         Args:
             run: calls the U-shaped network, such as `run(network, image)`, for instance tile by tile.
+            lines: parts whose columns, rows and shading are those of x, so that they are not looked for.
         """
         if x.dim() != 4 or min(x.shape[2:]) < MIN_SIZE:
             raise ValueError(
@@ -101,12 +102,13 @@ class DealU(SavedNetwork):
         image = x.flatten(0, 1)[:, None]  # [B C, 1, H, W]
         with no_autocast(x.device.type):
             # Without detach(), the errors of later parts would teach the earlier ones through the image.
-            columns = self.columns(image)
+            known = None if lines is None else [part.reshape(image.shape) for part in lines[:3]]
+            columns = self.columns(image) if known is None else known[0]
             image = image - columns.detach()
-            rows = self.rows(image.mT.contiguous()).mT
+            rows = self.rows(image.mT.contiguous()).mT if known is None else known[1]
             image = image - rows.detach()
             condition = self._condition(image, columns, rows)
-            shading = self.shading(image)
+            shading = self.shading(image) if known is None else known[2]
             image = image - shading.detach()
             mean, deviation = image.mean((2, 3), keepdim=True), image.std((2, 3), keepdim=True).clamp_min(LEAST)
             normal = (image - mean) / deviation

@@ -114,14 +114,27 @@ class _OfAlpha(Surrogate):
 
 @dataclasses.dataclass(frozen=True)
 class Sigmoid(_OfAlpha):
-    """alpha s (1 - s) with s = sigmoid(alpha u)."""
+    """4 height s (1 - s) with s = sigmoid(alpha u). Without a height it is the derivative of s, alpha / 4 high.
+
+    The derivative of tanh(b u), b (1 - tanh(b u)^2), is Sigmoid(alpha=2 * b, height=b).
+    """
 
     kind: ClassVar[str] = "sigmoid"
     alpha: float = 4.0
+    height: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.height is not None:
+            number("height", self.height)
+
+    @property
+    def numbers(self) -> Numbers:
+        return self.alpha, self.alpha / 4 if self.height is None else self.height, 0.0
 
     def __call__(self, u: Tensor) -> Tensor:
         s = torch.sigmoid(self.alpha * u)
-        return (1 - s) * s * self.alpha
+        return (1 - s) * s * (4 * self.numbers[1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,7 +325,7 @@ def checked(surrogate: SurrogateLike) -> Surrogate | Callable[[Tensor], Tensor]:
 
 
 KINDS: dict[str, Callable[[float, float, float], Surrogate]] = {
-    "sigmoid": lambda alpha, _, __: Sigmoid(alpha),
+    "sigmoid": lambda alpha, height, _: Sigmoid(alpha, height),
     "atan": lambda alpha, _, __: ATan(alpha),
     "triangle": lambda alpha, _, __: Triangle(alpha),
     "erf": lambda alpha, _, __: Erf(alpha),

@@ -23,7 +23,7 @@ RESETS = {
     "twice_soft": {"reset": "twice_soft", "reset_by": 0.6},
 }
 FIRES = {
-    "sigmoid": {"surrogate": "sigmoid"},
+    "sigmoid": {"surrogate": surrogate.Sigmoid(6.0, height=1.7)},
     "atan": {"surrogate": "atan", "fire": "gt"},
     "triangle": {"surrogate": surrogate.Triangle(0.7)},
     "rectangle": {"surrogate": "rectangle"},

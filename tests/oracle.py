@@ -43,7 +43,7 @@ def slope(surrogate, u):
     if surrogate.kind == "erf":
         return torch.exp(-torch.square(a * u)) * (a / math.sqrt(math.pi))
     if surrogate.kind == "sigmoid":
-        return a / (2 + torch.exp(a * u) + torch.exp(-a * u))
+        return 4 * height / (2 + torch.exp(a * u) + torch.exp(-a * u))
     if surrogate.kind == "atan":
         return a / 2 / (1 + (math.pi / 2 * a * u).square())
     if surrogate.kind == "triangle":

@@ -159,14 +159,6 @@ class Once(nn.Module):
         return self.count(x)
 
 
-class StepByStep(nn.Module):
-    v = 0.0
-
-    def forward(self, x):
-        self.v = self.v * LEAK + x
-        return fire(self.v)
-
-
 SPIKES = {
     (Fire.forward, Fire.backward): handwritten.rectangle("LIMIT", "RADIUS"),
     (Scaled.forward, Scaled.backward): handwritten.triangle(),
@@ -189,7 +181,6 @@ def known(monkeypatch):
         monkeypatch.setitem(handwritten.SPIKES, fingerprint(*functions), spike)
     for kind, written in NEURONS.items():
         monkeypatch.setitem(handwritten.NEURONS, fingerprint(kind.forward), written)
-    monkeypatch.setitem(handwritten.LEFT, fingerprint(StepByStep.forward), "it runs step by step")
     yield
     handwritten._spike_of_class.cache_clear()
 
@@ -314,7 +305,6 @@ def test_why_a_neuron_is_left(monkeypatch):
     patched, smooth = Leaky(), Leaky()
     patched.forward = lambda x: x
     smooth.smooth = True
-    assert refused(StepByStep()) == ["it runs step by step"]
     assert refused(Calling()) == ["Calling overrides __call__"]
     assert refused(patched) == ["its forward is its own, not that of its class"]
     assert refused(smooth) == ["self.smooth is True"]

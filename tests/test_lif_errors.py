@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from deal_kernels.lif import LIF, Learned, lif, unpack
-from deal_kernels.surrogate import ATan, FastSigmoid, Window
+from deal_kernels.surrogate import ATan, FastSigmoid, Sigmoid, Window
 
 X = torch.zeros(4, 2, 3)
 NAN, INF = float("nan"), float("inf")
@@ -124,6 +124,7 @@ def test_surrogate_parameters():
         (lambda: ATan(0.0), "alpha must be positive; got 0.0"),
         (lambda: FastSigmoid(slope=-1.0), "slope must be positive; got -1.0"),
         (lambda: FastSigmoid(height=NAN), "height must be finite; got nan"),
+        (lambda: Sigmoid(height=NAN), "height must be finite; got nan"),
         (lambda: Window(1.0, 0.0), "low must be below high; got 1.0 and 0.0"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -13,7 +13,7 @@ EACH = [
     surrogate.Sigmoid(3.0), surrogate.ATan(1.5), surrogate.Triangle(0.8), surrogate.Rectangle(1.2),
     surrogate.FastSigmoid(slope=10.0, height=0.5), surrogate.Erf(1.4), surrogate.Exponential(slope=3.0, height=0.7),
     surrogate.PiecewiseLeakyReLU(width=0.7, leak=0.2), surrogate.LeakyReLU(slope=0.9, leak=0.3),
-    surrogate.StraightThrough(), surrogate.Window(-0.3, 0.8),
+    surrogate.StraightThrough(), surrogate.Window(-0.3, 0.8), surrogate.Sigmoid(6.0, height=1.7),
 ]  # fmt: skip
 NAMES = [type(each).__name__ for each in EACH]
 
@@ -22,7 +22,7 @@ def primitive(each, u):
     """The smoothed step whose derivative a surrogate is, up to a constant."""
     a, height, outside = each.numbers
     if each.kind == "sigmoid":
-        return torch.sigmoid(a * u)
+        return 4 * height / a * torch.sigmoid(a * u)
     if each.kind == "atan":
         return torch.atan(math.pi / 2 * a * u) / math.pi
     if each.kind == "triangle":

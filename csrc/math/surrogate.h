@@ -16,7 +16,7 @@ DEAL_INLINE V surrogate_slope(Surrogate kind, scalar_t<V> alpha, scalar_t<V> hei
       // sigma * (1 - sigma) is even in u; with e <= 1 there is neither overflow nor cancellation.
       const V e = exponential2((-log2_e * alpha) * absolute(u));
       const V d = S(1) + e;
-      return alpha * (e / (d * d));
+      return (S(4) * height) * (e / (d * d));
     }
     case Surrogate::atan: {
       const V w = (half_pi * alpha) * u;

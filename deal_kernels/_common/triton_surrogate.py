@@ -17,7 +17,7 @@ def surrogate_slope(u, alpha, height, outside, SURROGATE: tl.constexpr):
         # sigma(1 - sigma) is even in u; e <= 1 keeps it free of overflow and cancellation.
         e = tl.exp(-alpha * tl.abs(u))
         d = 1.0 + e
-        return alpha * tl.div_rn(e, d * d)
+        return (4.0 * height) * tl.div_rn(e, d * d)
     elif SURROGATE == "atan":
         w = (1.5707963267948966 * alpha) * u
         return tl.div_rn(alpha * 0.5, 1.0 + w * w)

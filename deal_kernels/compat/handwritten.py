@@ -6,8 +6,9 @@ Their constants are read at each call, where the network keeps them: in its modu
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch.autograd import Function
 from deal_kernels.compat.deferred import lif
 from deal_kernels.compat.fingerprint import fingerprint
 from deal_kernels.compat.fused import Fused
-from deal_kernels.surrogate import PiecewiseLeakyReLU, Triangle
+from deal_kernels.surrogate import PiecewiseLeakyReLU, Sigmoid, Triangle
 
 HARD: dict[str, Any] = {"v_reset": 0.0, "detach_reset": True}
 SOFT: dict[str, Any] = {"v_reset": None, "reset_by": 1.0, "detach_reset": True}
@@ -98,6 +99,31 @@ def triangle() -> Spike:
     return Spike("triangle", settings)
 
 
+def tangent() -> Spike:
+    """The derivative of a hyperbolic tangent that rises by 1 between 0 and 1, where alone it is taken."""
+
+    def settings(written: Written, neuron: Names, spike: Names) -> dict[str, Any]:
+        if spike.number("thresh") != 0.5:
+            raise Unlike("thresh is not 0.5, which its derivative is for")
+        return {"v_threshold": 0.5, "adaptation": 0.0, "strength": 0.0, **of_tangent(neuron)}
+
+    return Spike("tangent", settings)
+
+
+def adaptive_tangent() -> Spike:
+    def settings(written: Written, neuron: Names, spike: Names) -> dict[str, Any]:
+        threshold, strength = neuron.number("self.thresh"), neuron.number("self.beta")
+        return {"v_threshold": threshold, "strength": strength, **of_tangent(neuron)}
+
+    return Spike("adaptive tangent", settings)
+
+
+def of_tangent(neuron: Names) -> dict[str, Any]:
+    b = neuron.number("self.b", positive=True)
+    height = b / 2 / math.tanh(b / 2)
+    return {"fire": "gt", "surrogate": Sigmoid(alpha=2 * b, height=height), "window": (0.0, 1.0)}
+
+
 def levels(most: int, **scaled: float) -> Spike:
     return Spike("levels", lambda written, neuron, spike: {"levels": most, "v_threshold": 1.0, **scaled})
 
@@ -139,53 +165,74 @@ SPIKES: dict[str, Spike] = {
     "c384aa1ba6eacf5f": levels(4, scale=0.25, reset_by=0.25),
     "1f6102533750964c": triangle(),
     "4390e14d3266a120": triangle(),
+    "2749aa91988954fc": tangent(),
+    "4651fc450b380410": adaptive_tangent(),
 }
-# By the fingerprint of `forward`, too.
-LEFT: dict[str, str] = dict.fromkeys(
-    (
-        "dbbf01014a19ff12", "6986ba34dfa7edef", "77be17a429b58c83", "06605366d384fdd5", "9ad6bde85f133da2",
-        "fb973077d3f75c56", "b30a9b0147042eb2", "db9b3393b3f36db4",
-    ),
-    "no kernel has SpikingEDN's surrogate, and with a derivative in torch a single fused step gains little or loses",
-)  # fmt: skip
 
 
-class Handwritten(Fused):
+class OfSource(Fused):
     """A neuron of a public network. Where a call is not what the fused form computes, it runs as it was written.
 
     So it does under torch.compile, which then reads the constants itself and notices when they change.
     """
+
+    # The names of what is fused are not those of a network's own attributes.
+    fused_inputs: ClassVar[int]  # arguments of a call
 
     @classmethod
     def refusal(cls, module: Any) -> str | None:
         if "forward" in vars(module):
             return "its forward is its own, not that of its class"
         try:
-            settings(module, type(module).forward)
+            cls.fused_settings(module, type(module).forward)
         except Unlike as error:
             return str(error)
         return None
 
     @classmethod
-    def note(cls, module: Any) -> str:
-        return f"the neuron of {_written(type(module).forward).network}"
+    def fused_settings(cls, module: Any, forward: Any) -> dict[str, Any]:
+        """The settings of a neuron whose class has this `forward`."""
+        raise NotImplementedError
+
+    def fused_run(self, forward: Any, *inputs: Any) -> Tensor:
+        """What `forward` returns."""
+        raise NotImplementedError
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         original = type(self).__bases__[1].forward  # type: ignore[attr-defined]
-        if len(inputs) == 1 and not named and not torch.compiler.is_compiling():
+        if len(inputs) == self.fused_inputs and not named and not torch.compiler.is_compiling():
             try:
-                return run(self, original, *inputs)
+                return self.fused_run(original, *inputs)
             except Unlike:
                 pass
         return original(self, *inputs, **named)
 
 
-def form(kind: type[nn.Module]) -> tuple[type[Fused] | None, str | None]:
-    """The fused form of a class of modules; if there is none but it is a neuron, why; None and None if it is none."""
-    if kind.__module__.split(".")[0] in ("torch", "deal_kernels"):
-        return None, None
-    key = _key(kind.forward)
-    return (Handwritten if key in NEURONS else None), LEFT.get(key)
+class Handwritten(OfSource):
+    """A neuron that takes all steps at once, or has no state."""
+
+    fused_inputs = 1
+
+    @classmethod
+    def note(cls, module: Any) -> str:
+        return f"the neuron of {_written(type(module).forward).network}"
+
+    @classmethod
+    def fused_settings(cls, module: Any, forward: Any) -> dict[str, Any]:
+        return settings(module, forward)
+
+    def fused_run(self, forward: Any, *inputs: Any) -> Tensor:
+        return run(self, forward, *inputs)
+
+
+def form(kind: type[nn.Module]) -> type[Fused] | None:
+    """The fused form of a class of modules."""
+    return Handwritten if source_of(kind) in NEURONS else None
+
+
+def source_of(kind: type[nn.Module]) -> str:
+    """The fingerprint of the forward of a class of modules, if it may be a network's own."""
+    return "" if kind.__module__.split(".")[0] in ("torch", "deal_kernels") else key(kind.forward)
 
 
 def run(neuron: Any, forward: Any, x: Tensor) -> Tensor:
@@ -210,18 +257,17 @@ def settings(neuron: Any, forward: Any, steps: int | None = None) -> dict[str, A
             raise Unlike(f"{switch} is {names.find(switch)!r}")
     if written.steps and steps not in (None, names.number(written.steps)):
         raise Unlike(f"x has {steps} time steps, and {written.steps} is {names.number(written.steps)}")
-    spike, own = _spike(written, names.find(written.spike))
+    spike, own = spike_of(written, names.find(written.spike))
     return {"beta": names.number(written.beta), **written.reset, **spike.settings(written, names, own)}
 
 
 def _written(forward: Any) -> Written:
-    key = _key(forward)
-    if key not in NEURONS:
+    if key(forward) not in NEURONS:
         raise Unlike("the forward of its class is another one now")
-    return NEURONS[key]
+    return NEURONS[key(forward)]
 
 
-def _spike(written: Written, function: Any) -> tuple[Spike, Names]:
+def spike_of(written: Written, function: Any) -> tuple[Spike, Names]:
     """The spike function that a neuron calls, and its names."""
     if isinstance(function, nn.Module):
         kind: Any = type(function)
@@ -246,13 +292,13 @@ def _spike_of_class(kind: Any) -> tuple[Spike, Names] | None:
     if len(inside) != 1 or inside[0].__bases__ != (Function,):
         return None
     (function,) = inside
-    key = fingerprint(*around, function.forward, function.backward)
-    if key not in SPIKES or "setup_context" in vars(function) or "apply" in vars(function):
+    found = fingerprint(*around, function.forward, function.backward)
+    if found not in SPIKES or "setup_context" in vars(function) or "apply" in vars(function):
         return None
-    return SPIKES[key], Names(function.forward)
+    return SPIKES[found], Names(function.forward)
 
 
 @functools.lru_cache(maxsize=1024)
-def _key(forward: Any) -> str:
+def key(forward: Any) -> str:
     """The fingerprint of a module's forward, or an empty string."""
     return fingerprint(forward) or ""

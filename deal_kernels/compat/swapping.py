@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from deal_kernels.compat import handwritten, norse
+from deal_kernels.compat import handwritten, norse, spikingedn
 from deal_kernels.compat.deferred import Uses
 from deal_kernels.compat.fused import Fused, fused_class
 from deal_kernels.compat.norms import defer, is_norm, kind_of
@@ -43,10 +43,10 @@ def swap(
     ComplementaryLIF, PSN, MaskedPSN and SlidingPSN of 2.0; IF, LIF and ParametricLIF of `activation_based` 0.0.0.0.14
     and `clock_driven` 0.0.0.0.12), of snnTorch 1.0.0 (Leaky, Lapicque, Synaptic) and of Norse 1.1.0 (LIF, LSNN, IAF,
     their cells, and LIFBoxCell), their subclasses that override nothing but ``__init__``, and the neurons that
-    MS-ResNet, EMS-YOLO, SpikeYOLO and TET wrote themselves, by their source. Parameters, state_dict, hooks and state
-    stay, and so do the library's functions, such as ``reset_net``. A neuron whose settings no kernel has is left, and
-    the report says why; for inputs that no kernel takes, such as half precision in some neurons, a neuron runs the
-    library's own step.
+    MS-ResNet, EMS-YOLO, SpikeYOLO, TET and SpikingEDN wrote themselves, by their source. Parameters, state_dict, hooks
+    and state stay, and so do the library's functions, such as ``reset_net``. A neuron whose settings no kernel has is
+    left, and the report says why; for inputs that no kernel takes, such as half precision in some neurons, a neuron
+    runs the library's own step.
 
     A neuron that its network calls in a loop over time gains little: see `over_time`.
 
@@ -119,7 +119,7 @@ def adapter(kind: type[nn.Module]) -> tuple[type[Fused] | None, str | None]:
         (base for base in kind.__mro__ if _name(base) in ADAPTERS or base.__module__.startswith(NEURONS)), nn.Module
     )
     if known is nn.Module:
-        (fused, reason), allowed = handwritten.form(kind), HARMLESS | {"forward"}
+        fused, reason, allowed = handwritten.form(kind) or spikingedn.form(kind), None, HARMLESS | {"forward"}
     else:
         fused, reason, allowed = ADAPTERS.get(_name(known)), f"{known.__name__} has no fused form", HARMLESS
     if fused is None:

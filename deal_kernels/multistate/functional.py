@@ -124,10 +124,13 @@ def alif(
     The neuron of SpikingEDN, whose a decays by exp(-1 / rho), a learnt value of each channel, has no leak of a time
     constant but keeps a fifth of the membrane, is reset to 0, and fires above the threshold:
 
+    >>> from deal_kernels.surrogate import Sigmoid
     >>> x = torch.randn(4, 2, 8, 5, 5, requires_grad=True)  # [T, B, C, H, W]
     >>> rho = torch.full((8,), 0.87, requires_grad=True)
-    >>> adaptation = torch.exp(-1 / rho)
-    >>> spikes = alif(x, beta=0.2, adaptation=adaptation, strength=0.07, v_threshold=0.3, fire="gt", window=(0.0, 1.0))
+    >>> spikes = alif(
+    ...     x, beta=0.2, adaptation=torch.exp(-1 / rho), strength=0.07, v_threshold=0.3, fire="gt",
+    ...     surrogate=Sigmoid(alpha=6.0, height=1.657), window=(0.0, 1.0),
+    ... )
     >>> spikes.shape
     torch.Size([4, 2, 8, 5, 5])
     """

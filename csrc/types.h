@@ -92,6 +92,7 @@ struct LifBackward : LifInput {
 struct PsnInput {
   DType dtype;
   int64_t steps, neurons;
+  int64_t group;        // as in lif; all neurons where steps are skipped
   int64_t time_stride;  // elements between two steps of x; all other tensors are contiguous in time
   int64_t skipped;
   int64_t band;         // step t has the weights of the steps from t - band + 1 to t; 0: of all steps
@@ -126,6 +127,7 @@ struct MultistateInput {
   DType dtype;
   Output output;     // spikes, or states: the first of them
   int64_t steps, neurons;
+  int64_t group;     // as in lif
   int64_t time_stride;
   const void* x;
   const void* starts[kMostStates];        // [N] each: the initial states; null: where neurons start

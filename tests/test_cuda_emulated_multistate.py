@@ -21,11 +21,12 @@ class Layer:
 
     def __init__(
         self, model, steps=4, neurons=131, dtype=torch.float32, *, channels=None, inner=1, output="spikes",
-        given=True, surrogate="atan", reset="hard", rate=False, fire="ge", window=None, amount=None,
+        given=True, surrogate="atan", reset="hard", rate=False, fire="ge", window=None, amount=None, groups=1,
     ):  # fmt: skip
         random = torch.Generator().manual_seed(steps * 1000 + neurons)
         self.tensors = tensors = GuardedTensors()
         self.model, self.steps, self.neurons, self.dtype, self.output = model, steps, neurons, dtype, output
+        self.group = neurons // groups
         divides = model in ("alif", "clif") and not rate  # by tau, which is above 1
         charge = {"cuba": "beta", "alif": "decay_input", "lsnn": "beta", "clif": "decay"}[model]
         self.neuron = {
@@ -58,7 +59,7 @@ class Layer:
         return {
             "model": getattr(kernels.module.Model, self.model), "neuron": kernels.make("Neuron", **self.neuron),
             "dtype": self.dtype, "output": self.output, "steps": self.steps, "neurons": self.neurons,
-            "time_stride": self.neurons, "x": self.x, **named("start", self.starts), **self.fields,
+            "group": self.group, "time_stride": self.group, "x": self.x, **named("start", self.starts), **self.fields,
         }  # fmt: skip
 
     def forward(self, kernels):
@@ -134,6 +135,12 @@ def test_surrogates(emulated, model):
 def test_parameters(emulated, model, channels, inner):
     for rate in (False, True):
         check(emulated, Layer(model, 18, channels=channels, inner=inner, rate=rate))
+
+
+@pytest.mark.parametrize("model", STATES)
+def test_groups(emulated, model):
+    for steps, groups, group, output in ((1, 2, 67, "spikes"), (4, 5, 48, "states"), (18, 2, 131, "spikes")):
+        check(emulated, Layer(model, steps, groups * group, channels=3, inner=7, output=output, groups=groups))
 
 
 def test_float64_is_refused(emulated):

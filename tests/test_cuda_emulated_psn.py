@@ -22,7 +22,7 @@ def emulated():
     return Emulated(library())
 
 
-def layer(steps=5, neurons=520, dtype=torch.float32, kind="matrix", surrogate="atan", skew=(0, 0), k=3):
+def layer(steps=5, neurons=520, dtype=torch.float32, kind="matrix", surrogate="atan", skew=(0, 0), k=3, groups=1):
     """What a kernel is run on. In a streamed layer, inputs of an earlier call come first."""
     random = torch.Generator().manual_seed(steps * 1000 + neurons)
     tensors = GuardedTensors(skew)
@@ -37,15 +37,15 @@ def layer(steps=5, neurons=520, dtype=torch.float32, kind="matrix", surrogate="a
     return SimpleNamespace(
         tensors=tensors, dtype=dtype, surrogate=surrogate, skipped=skipped, sliding=sliding,
         band=0 if kind == "matrix" else k, x=normal(steps, neurons, dtype=dtype), weight=weight, bias=bias,
-        grad=normal(steps - skipped, neurons, dtype=dtype),
+        grad=normal(steps - skipped, neurons, dtype=dtype), group=neurons // groups,
     )  # fmt: skip
 
 
 def inputs(a):
     steps, neurons = a.x.shape
     return {
-        "dtype": a.dtype, "steps": steps, "neurons": neurons, "time_stride": neurons, "skipped": a.skipped,
-        "band": a.band, "sliding": a.sliding, "x": a.x, "weight": a.weight, "bias": a.bias,
+        "dtype": a.dtype, "steps": steps, "neurons": neurons, "group": a.group, "time_stride": a.group,
+        "skipped": a.skipped, "band": a.band, "sliding": a.sliding, "x": a.x, "weight": a.weight, "bias": a.bias,
     }  # fmt: skip
 
 
@@ -69,8 +69,9 @@ def backward(kernels, a):
     a.tensors.check()
     if not kernels.emulated:
         return grad_x, *others.values()
-    i = reference.Inputs(a.x, a.weight, a.bias, a.band or None, a.skipped)
-    return grad_x, *reference.gradients(i, others["grad_h"], (False, True))[1:]
+    x, grad_h = (t.reshape(-1, len(t), a.group).transpose(0, 1).flatten(1) for t in (a.x, others["grad_h"]))
+    i = reference.Inputs(x, a.weight, a.bias, a.band or None, a.skipped)
+    return grad_x, *reference.gradients(i, grad_h, (False, True))[1:]
 
 
 def check(emulated, a):
@@ -111,6 +112,12 @@ def test_alignment(emulated, dtype, skew):
 def test_bands_of_every_width(emulated, k):
     for kind in KINDS[1:]:
         check(emulated, layer(20, 36, kind=kind, k=k))
+
+
+@pytest.mark.parametrize("kind", KINDS[:-1])
+def test_groups(emulated, kind):
+    for steps, groups, group in itertools.product((1, 5, 18), (2, 5), (33, 260)):
+        check(emulated, layer(steps, groups * group, kind=kind, groups=groups))
 
 
 def test_a_nan_stays_within_the_band(emulated):

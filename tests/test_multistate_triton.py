@@ -20,6 +20,16 @@ def test_in_the_interpreter(interpreter):
     assert interpreter.returncode == 0, output
 
 
+@interpreted(
+    str(Path(__file__).with_name("test_multistate_axes.py")),
+    "-k",
+    "triton and spikes and dtype0 and not odd and not lsnn",
+)
+def test_axes_in_the_interpreter(interpreter):
+    output, _ = interpreter.communicate()
+    assert interpreter.returncode == 0, output
+
+
 ALIGNED, UNALIGNED = (4, 2, 8, 64), (17, 2, 5, 7)
 VARIANTS = {  # settings, shape and dtype of x, output, whether there are states and parameters per channel
     "plain": ({"surrogate": "atan"}, ALIGNED, torch.float32, "spikes", False),

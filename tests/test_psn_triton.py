@@ -91,6 +91,15 @@ def test_bands_of_every_width_and_a_strided_time_axis():
 
 
 @runs
+@pytest.mark.parametrize("kind", KINDS_OF_LAYER)
+def test_time_within_samples_agrees_with_the_reference(kind):
+    for steps, batch, group in ((4, 3, 40), (19, 2, 37), (3, 2, 300)):
+        i = layer(kind, steps, batch * group)
+        x = i.x.unflatten(1, (batch, group))
+        check(i._replace(x=x.transpose(0, 1).contiguous().transpose(0, 1)), ATan())
+
+
+@runs
 @pytest.mark.filterwarnings("ignore:invalid value")
 def test_a_nan_stays_within_the_band():
     for kind in ("band", "sliding"):

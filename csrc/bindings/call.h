@@ -19,6 +19,12 @@ inline void define_dtype(py::module_& m) {
       .value("float64", DType::float64);
 }
 
+// Without groups the neurons of a step lie side by side.
+template <class Call>
+void complete(Call& call) {
+  if (call.group == 0) call.group = call.neurons;
+}
+
 // Defines kernel(call, threads). The instruction set is chosen by the first call.
 template <class Bound, class Call>
 void define_cpu(py::module_& m, const char* name, void (*Kernels::*kernel)(const Call&, int)) {

@@ -102,12 +102,6 @@ Fields<Call> lif_fields(const char* name) {
       });
 }
 
-// Without groups the neurons of a step lie side by side.
-template <class Call>
-void complete(Call& call) {
-  if (call.group == 0) call.group = call.neurons;
-}
-
 inline void define_lif(py::module_& m) {
   define_lif_enums(m);
   define_neuron(m);

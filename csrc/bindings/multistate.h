@@ -46,6 +46,7 @@ Fields<Call> multistate_fields(const char* name) {
       .required("output", set<&Call::output>)
       .required("steps", set<&Call::steps>)
       .required("neurons", set<&Call::neurons>)
+      .optional("group", set<&Call::group>)
       .required("time_stride", set<&Call::time_stride>)
       .required("x", set<&Call::x>)
       .optional("number_2", set_at<&Call::numbers, 2>)
@@ -57,7 +58,8 @@ Fields<Call> multistate_fields(const char* name) {
 }
 
 template <class Call>
-void use_numbers_of_neuron(Call& call) {
+void complete_multistate(Call& call) {
+  complete(call);
   call.numbers[0] = call.neuron.threshold;
   call.numbers[1] = call.neuron.decay;
 }
@@ -71,7 +73,7 @@ inline void define_multistate(py::module_& m) {
   auto forward = multistate_fields<MultistateForward>("MultistateForward");
   forward.required("out", set<&MultistateForward::out>);
   add_each<&MultistateForward::states>(forward, {"state_0", "state_1", "state_2"}, EachState());
-  forward.define(m, use_numbers_of_neuron<MultistateForward>);
+  forward.define(m, complete_multistate<MultistateForward>);
   auto backward = multistate_fields<MultistateBackward>("MultistateBackward");
   backward.required("grad", set<&MultistateBackward::grad>).required("grad_x", set<&MultistateBackward::grad_x>);
   add_each<&MultistateBackward::grad_states>(backward, {"grad_state_0", "grad_state_1", "grad_state_2"}, EachState());
@@ -80,7 +82,7 @@ inline void define_multistate(py::module_& m) {
       backward,
       {"grad_parameter_0", "grad_parameter_1", "grad_parameter_2", "grad_parameter_3", "grad_parameter_4"},
       EachParameter());
-  backward.define(m, use_numbers_of_neuron<MultistateBackward>);
+  backward.define(m, complete_multistate<MultistateBackward>);
 }
 
 inline void define_multistate_cpu(py::module_& cpu) {

@@ -12,6 +12,7 @@ Fields<Call> psn_fields(const char* name) {
       .required("dtype", set<&Call::dtype>)
       .required("steps", set<&Call::steps>)
       .required("neurons", set<&Call::neurons>)
+      .optional("group", set<&Call::group>)
       .required("time_stride", set<&Call::time_stride>)
       .required("skipped", set<&Call::skipped>)
       .required("band", set<&Call::band>)
@@ -25,7 +26,7 @@ inline void define_psn(py::module_& m) {
   psn_fields<PsnForward>("PsnForward")
       .required("membranes", set<&PsnForward::membranes>)
       .required("out", set<&PsnForward::out>)
-      .define(m);
+      .define(m, &complete<PsnForward>);
   psn_fields<PsnBackward>("PsnBackward")
       .required("surrogate", set<&PsnBackward::surrogate>)
       .required("alpha", set<&PsnBackward::alpha>)
@@ -36,7 +37,7 @@ inline void define_psn(py::module_& m) {
       .optional("grad_weight", set<&PsnBackward::grad_weight>)
       .optional("grad_bias", set<&PsnBackward::grad_bias>)
       .optional("grad_h", set<&PsnBackward::grad_h>)
-      .define(m);
+      .define(m, &complete<PsnBackward>);
 }
 
 inline void define_psn_cpu(py::module_& cpu) {

@@ -1,6 +1,7 @@
 // The spiking neuron: charge, fire, reset, and their derivatives. deal_kernels/_common/cell.py is the same in Python.
 // The order of operations and the true division are part of the definition, because they decide the bits.
 #pragma once
+#include "place.h"
 #include "surrogate.h"
 
 namespace deal {
@@ -143,11 +144,6 @@ struct Cell {
     return (a + magic) - magic;
   }
 };
-
-// Where the first step of a neuron is in tensors that have all steps.
-DEAL_INLINE int64_t place_of(const LifInput& a, int64_t neuron) {
-  return a.group < a.neurons ? neuron + neuron / a.group * a.group * (a.steps - 1) : neuron;
-}
 
 // Whether the output is a record, which is of the state type.
 DEAL_INLINE bool is_record(const LifInput& a) {

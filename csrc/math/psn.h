@@ -1,7 +1,7 @@
 // The parallel spiking neuron: which weight belongs to which pair of steps.
 #pragma once
 #include "../types.h"
-#include "platform.h"
+#include "place.h"
 
 namespace deal {
 

@@ -41,6 +41,37 @@ def usual_order(x: Tensor, steps: int | None, time_axis: int, channel_axis: int 
     return order
 
 
+class Axes:
+    """The axes of x in another order than [T, B, C, ...], or [B, C, ...] with steps. Nothing is copied.
+
+    >>> axes = Axes(torch.zeros(2, 5, 8, 3), time_axis=1)
+    >>> axes.usual(torch.zeros(2, 5, 8, 3)).shape, axes.restored_step(torch.zeros(2, 8, 3)).shape
+    (torch.Size([5, 2, 8, 3]), torch.Size([2, 8, 3]))
+    """
+
+    def __init__(self, x: Tensor, time_axis: int, channel_axis: int | None = None, steps: int | None = None) -> None:
+        self.order = usual_order(x, steps, time_axis, channel_axis)
+        self.of_step = self.order if steps is not None else _without_first(self.order)
+
+    def usual(self, x: Any) -> Any:
+        """x, or another tensor that has steps, in the usual order. What is no tensor stays as it is."""
+        return _permuted(x, self.order) if isinstance(x, Tensor) else x
+
+    def usual_step(self, state: Any) -> Any:
+        return _permuted(state, self.of_step) if isinstance(state, Tensor) else state
+
+    def usual_parameter(self, value: Any) -> Any:
+        """A parameter that may have values per neuron."""
+        return self.usual_step(_permuted(value, _without_first(self.of_step))) if isinstance(value, Tensor) else value
+
+    def restored(self, result: Tensor) -> Tensor:
+        """A result for all steps, with its axes in the order of x."""
+        return _permuted(result, _inverse(self.order))
+
+    def restored_step(self, result: Tensor) -> Tensor:
+        return _permuted(result, _inverse(self.of_step))
+
+
 def in_usual_order(
     function: Callable[..., Any], x: Tensor, time_axis: int, channel_axis: int | None, *, steps: int | None,
     reduce: str | None, pack: bool, return_state: bool, **arguments: Any,
@@ -51,27 +82,22 @@ def in_usual_order(
         function: what is called with x and its companions in the usual order.
         steps, reduce, pack, return_state, arguments: its arguments.
     """
-    order = usual_order(x, steps, time_axis, channel_axis)
-    step = order if steps is not None else _without_first(order)
-    spikes = [0, *(axis + 1 for axis in order)] if steps is not None else order
-    result = [] if pack else spikes if reduce is None else step
-    orders = {"v0": step, "shortcut": order, "out": result}
-    of_sample = _without_first(step)
+    axes = Axes(x, time_axis, channel_axis, steps)
+    spikes = [0, *(axis + 1 for axis in axes.order)] if steps is not None else axes.order
+    result = [] if pack else spikes if reduce is None else axes.of_step
+    orders = {"v0": axes.of_step, "shortcut": axes.order, "out": result}
 
-    def moved(name: str, value: object) -> object:
-        if not isinstance(value, Tensor):
-            return value
-        if name in orders:
-            return _permuted(value, orders[name])
-        return _permuted(_permuted(value, of_sample), step)
+    def moved(name: str, value: Any) -> Any:
+        known = isinstance(value, Tensor) and name in orders
+        return _permuted(value, orders[name]) if known else axes.usual_parameter(value)
 
     found = function(
-        x.permute(order), steps=steps, reduce=reduce, pack=pack, return_state=return_state,
+        axes.usual(x), steps=steps, reduce=reduce, pack=pack, return_state=return_state,
         **{name: moved(name, value) for name, value in arguments.items()},
     )  # fmt: skip
     if not return_state:
         return _permuted(found, _inverse(result))
-    return _permuted(found[0], _inverse(result)), _permuted(found[1], _inverse(step))
+    return _permuted(found[0], _inverse(result)), axes.restored_step(found[1])
 
 
 def _without_first(order: Order) -> list[int]:

@@ -32,9 +32,27 @@ def block_lanes(neurons, UNIT: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def lanes_of_group(neurons, group, steps, UNIT: tl.constexpr, GROUPED: tl.constexpr, BLOCK: tl.constexpr):
+    """The block's first neuron, where its first step is, its lanes, and how many of them are neurons."""
+    first, lane, left = block_lanes(neurons, UNIT, BLOCK)
+    place = first
+    if GROUPED:
+        blocks = tl.cdiv(group, BLOCK)
+        before, within = tl.program_id(0) // blocks * group, tl.program_id(0) % blocks * BLOCK
+        first, place = before + within, before * steps + within
+        left = tl.minimum(group - within, BLOCK).to(tl.int32)
+    return first, place, lane, left
+
+
+@triton.jit
 def inside_if(exists, lane, left):
     """Which lanes of a row are neurons. A row that does not exist has none."""
     return lane < tl.where(exists, left, 0)
+
+
+def block_of(group: int, neurons: int, most: int) -> int:
+    """How many neurons a block has, at most so many: fewer where they lie in smaller groups."""
+    return most if group == neurons else min(most, max(128, triton.next_power_of_2(group)))
 
 
 def kind_of(parameter: Tensor | None) -> str:

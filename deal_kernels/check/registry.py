@@ -57,6 +57,11 @@ def mixed_steps(steps: int, *row: int) -> Draws:
     return Draw((steps, *row)), Draw((steps, steps), parameter=True), Draw((steps,), parameter=True)
 
 
+def mixed_steps_of_samples(batch: int, steps: int, *row: int) -> Draws:
+    _, weight, bias = mixed_steps(steps)
+    return Draw((batch, steps, *row)), weight, bias
+
+
 def slid_steps(steps: int, *row: int) -> Draws:
     return Draw((steps, *row)), Draw((3,), parameter=True), Draw((), parameter=True), Draw((2, *row))
 
@@ -112,8 +117,16 @@ def run_sliding_psn(
     return sliding_psn(x, weight, bias, before, return_state=True, backend=backend)
 
 
+def run_psn_of_samples(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None = None) -> Tensor:
+    return psn(x, weight, bias, time_axis=1, backend=backend)
+
+
 def run_cuba(x: Tensor, *, backend: str | None = None) -> Any:
     return cuba(x, backend=backend)
+
+
+def run_cuba_of_samples(x: Tensor, *, backend: str | None = None) -> Any:
+    return cuba(x, time_axis=1, backend=backend)
 
 
 def run_tdbn(x: Tensor, weight: Tensor, bias: Tensor, *, backend: str | None = None) -> Tensor:
@@ -182,6 +195,10 @@ CALLS = (
     ),
     _sized("psn", psn, "TBCHW", mixed_steps, (2, 3, 5), (4, 100_001), (0, 1, 2), "psn", exact=1),
     _sized(
+        "psn, samples", run_psn_of_samples, "BTCHW", mixed_steps_of_samples, (2, 3, 35), (5, 4, 20_001), (0,), "psn",
+        exact=1, backends=("cpp", "cuda", "torch"),
+    ),
+    _sized(
         "sliding_psn", run_sliding_psn, "TBCHW", slid_steps, (4, 2, 3, 5), (4, 100_001), (0, 1, 2, 3), "psn",
         exact=2,
     ),
@@ -190,6 +207,9 @@ CALLS = (
     _multistate(lsnn, "rate", "current_rate", "adaptation_rate", "strength", "v_threshold", states=3, exact=4),
     _multistate(clif, "tau", "v_threshold", states=2, exact=1),  # torch has another sigmoid
     _sized("cuba, numbers", run_cuba, "TBCHW", one, (4, 2, 3, 5), (3, 300_001), (0,), "multistate", exact=1),
+    _sized(
+        "cuba, samples", run_cuba_of_samples, "BTCHW", one, (2, 4, 3, 15), (5, 3, 60_001), (0,), "multistate", exact=1
+    ),
     _sized(
         "tdbn", run_tdbn, "TBCHW", normed, (4, 2, 3, 5, 2), (4, 2, 3, 100, 90), (0, 1, 2), *NORM,
         any_threads=False, second_derivatives=True,

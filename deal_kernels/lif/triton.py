@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deal_kernels._common.layout import group_of, inner_of
 from deal_kernels._common.parameters import period
-from deal_kernels._common.triton_block import block_lanes, inside_if, kind_of, parameter
+from deal_kernels._common.triton_block import block_of, inside_if, kind_of, lanes_of_group, parameter
 from deal_kernels._common.triton_neuron import (
     advance,
     charge_gradient,
@@ -35,19 +35,6 @@ SIZES = (
     "steps", "neurons", "group", "time_stride", "shortcut_stride", "channels", "inner", "decay_channels", "decay_inner",
     "threshold_channels", "threshold_inner",
 )  # fmt: skip
-
-
-@triton.jit
-def lanes_of_group(neurons, group, steps, UNIT: tl.constexpr, GROUPED: tl.constexpr, BLOCK: tl.constexpr):
-    """The block's first neuron, where its first step is, its lanes, and how many of them are neurons."""
-    first, lane, left = block_lanes(neurons, UNIT, BLOCK)
-    place = first
-    if GROUPED:
-        blocks = tl.cdiv(group, BLOCK)
-        before, within = tl.program_id(0) // blocks * group, tl.program_id(0) % blocks * BLOCK
-        first, place = before + within, before * steps + within
-        left = tl.minimum(group - within, BLOCK).to(tl.int32)
-    return first, place, lane, left
 
 
 @triton.jit
@@ -335,8 +322,7 @@ def _launch(kernel: Any, i: Inputs, output: str, block: int, warps: int, **argum
     step = i.step()
     neurons = step.numel()
     stride, group = (x.stride(0), group_of(x)) if steps is None else (0, neurons)
-    if group < neurons:
-        block = min(block, max(128, triton.next_power_of_2(group)))
+    block = block_of(group, neurons, block)
     # Sizes count units: that neurons come in eights is all the compiler needs for 16-byte accesses.
     unit = 8 if group % 8 == 0 and stride % 8 == 0 else 1
     channels, inner = (step.shape[1], inner_of(step)) if norm is not None else (1, 1)

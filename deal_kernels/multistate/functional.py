@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from deal_kernels._common.checks import check_steps, check_tensor, floating, one_of
+from deal_kernels._common.axes import Axes
+from deal_kernels._common.checks import check_steps, check_strided, check_tensor, floating, one_of
 from deal_kernels._common.neuron import Fire, Reset, SurrogateLike
 from deal_kernels._common.parameters import checked_parameter, checked_state
 from deal_kernels._common.types import Number
@@ -25,7 +26,8 @@ def cuba(
     beta: Number | None = None, current_rate: Number | None = None, rate: Number | None = None,
     v_threshold: Number = 1.0, v_reset: float | None = 0.0, v_rest: float | None = None, reset: Reset = "auto",
     reset_by: float | None = None, detach_reset: bool = False, surrogate: SurrogateLike = "sigmoid", fire: Fire = "ge",
-    output: Output = "spikes", return_state: bool = False, backend: str | None = None,
+    output: Output = "spikes", return_state: bool = False, backend: str | None = None, time_axis: int = 0,
+    channel_axis: int | None = None,
 ) -> Result:  # fmt: skip
     """Runs a layer of current-based neurons over time: x feeds a current i, and the current charges the membrane v.
 
@@ -45,7 +47,7 @@ def cuba(
 
     Args:
         x: input [T, B, C, ...] (at least [T]). float32, float16, bfloat16 or float64; half types are computed with
-            float32 state, and integers and truth values become the default dtype.
+            float32 state, and integers and truth values become the default dtype. Layouts are read as in `lif`.
         v0, i0: states before the first step, the shape of one step. None starts v at v_rest and i at 0.
         alpha, beta: shares of current and membrane that are kept from step to step (0.5 and 0.75 if nothing is given).
             Each a number; or a tensor with one value, one per channel, or a shape that broadcasts against one step,
@@ -64,6 +66,9 @@ def cuba(
         output: "spikes", or "v", the states v after every step, float32 for half types.
         return_state: returns (spikes, (v, i)) with the states after the last step, float32 for half types.
         backend: "cpp", "cuda", "triton" or "torch" runs that one or raises. None or "auto" chooses.
+        time_axis, channel_axis: as in `lif`: the axis of x that is time, 1 for [B, T, C, ...], which is read without a
+            copy, and the one that per-channel parameters are for. Results have their axes in the order of x; states and
+            parameters with values per neuron are given in it, too.
 
     Returns:
         Spikes [T, B, C, ...] in the dtype and layout of x, or what ``output`` and ``return_state`` ask for.
@@ -87,7 +92,9 @@ def cuba(
         **decay, "v_threshold": v_threshold, "v_reset": v_reset, "v_rest": v_rest, "reset": reset,
         "reset_by": reset_by, "detach_reset": detach_reset, "surrogate": surrogate, "fire": fire,
     }  # fmt: skip
-    return _run("cuba", x, {"v0": v0, "i0": i0}, settings, current, None, output, return_state, backend)
+    return _run(
+        "cuba", x, {"v0": v0, "i0": i0}, settings, current, None, output, return_state, backend, time_axis, channel_axis
+    )
 
 
 def alif(
@@ -96,7 +103,7 @@ def alif(
     adaptation: Number = 0.9, strength: Number = 0.1, v_threshold: Number = 1.0, v_reset: float | None = 0.0,
     v_rest: float | None = None, reset: Reset = "auto", detach_reset: bool = False,
     surrogate: SurrogateLike = "sigmoid", window: Window | None = None, fire: Fire = "ge", output: Output = "spikes",
-    return_state: bool = False, backend: str | None = None,
+    return_state: bool = False, backend: str | None = None, time_axis: int = 0, channel_axis: int | None = None,
 ) -> Result:  # fmt: skip
     """Runs a layer of neurons with an adaptive threshold over time: every spike raises it, and then it falls again.
 
@@ -116,7 +123,7 @@ def alif(
         reset: "hard", "soft" or "none"; "auto" is "hard", or "soft" if ``v_reset`` is None.
         surrogate: as in `cuba`, at u = h minus the threshold of the step.
         window: (low, high): the surrogate derivative is 0 unless low < h < high.
-        fire, output, return_state, backend: as in `cuba`; the states are (v, a).
+        fire, output, return_state, backend, time_axis, channel_axis: as in `cuba`; the states are (v, a).
 
     Returns:
         Spikes [T, B, C, ...] in the dtype and layout of x, or what ``output`` and ``return_state`` ask for.
@@ -142,7 +149,19 @@ def alif(
         "fire": fire,
     }  # fmt: skip
     others = {"adaptation": adaptation, "strength": strength}
-    return _run("alif", x, {"v0": v0, "a0": a0}, settings, others, window, output, return_state, backend)
+    return _run(
+        "alif",
+        x,
+        {"v0": v0, "a0": a0},
+        settings,
+        others,
+        window,
+        output,
+        return_state,
+        backend,
+        time_axis,
+        channel_axis,
+    )
 
 
 def lsnn(
@@ -150,7 +169,7 @@ def lsnn(
     current_rate: Number = 0.2, adaptation_rate: Number = 0.00125, strength: Number = 1.8, v_threshold: Number = 1.0,
     v_reset: float | None = 0.0, v_rest: float | None = None, reset: Reset = "auto", detach_reset: bool = False,
     surrogate: SurrogateLike = "sigmoid", window: Window | None = None, fire: Fire = "ge", output: Output = "spikes",
-    return_state: bool = False, backend: str | None = None,
+    return_state: bool = False, backend: str | None = None, time_axis: int = 0, channel_axis: int | None = None,
 ) -> Result:  # fmt: skip
     """Runs a layer of current-based neurons with an adaptive threshold b over time, as Norse's LSNN.
 
@@ -169,7 +188,7 @@ def lsnn(
         strength: by how much a spike raises the threshold; number or tensor alike.
         v_threshold: the threshold without adaptation; number or tensor alike.
         v_reset, v_rest, reset, detach_reset, surrogate, window, fire: as in `alif`.
-        output, return_state, backend: as in `cuba`; the states are (v, i, b).
+        output, return_state, backend, time_axis, channel_axis: as in `cuba`; the states are (v, i, b).
 
     Returns:
         Spikes [T, B, C, ...] in the dtype and layout of x, or what ``output`` and ``return_state`` ask for.
@@ -185,13 +204,13 @@ def lsnn(
     }  # fmt: skip
     others = {"current_rate": current_rate, "adaptation_rate": adaptation_rate, "strength": strength}
     states = {"v0": v0, "i0": i0, "b0": b0}
-    return _run("lsnn", x, states, settings, others, window, output, return_state, backend)
+    return _run("lsnn", x, states, settings, others, window, output, return_state, backend, time_axis, channel_axis)
 
 
 def clif(
     x: Tensor, v0: Tensor | None = None, m0: Tensor | None = None, *, tau: Number = 2.0, v_threshold: Number = 1.0,
     surrogate: SurrogateLike = "rectangle", fire: Fire = "ge", output: Output = "spikes", return_state: bool = False,
-    backend: str | None = None,
+    backend: str | None = None, time_axis: int = 0, channel_axis: int | None = None,
 ) -> Result:  # fmt: skip
     """Runs a layer of complementary neurons over time, as SpikingJelly's ComplementaryLIFNode.
 
@@ -206,7 +225,7 @@ def clif(
         tau: membrane time constant in steps, at least 1. A number; or a tensor with one value, one per channel, or a
             shape that broadcasts against one step, which gets a gradient.
         v_threshold: number or tensor alike.
-        surrogate, fire, output, return_state, backend: as in `cuba`; the states are (v, m).
+        surrogate, fire, output, return_state, backend, time_axis, channel_axis: as in `cuba`; the states are (v, m).
 
     Returns:
         Spikes [T, B, C, ...] in the dtype and layout of x, or what ``output`` and ``return_state`` ask for.
@@ -218,14 +237,30 @@ def clif(
         "tau": tau, "decay_input": False, "v_threshold": v_threshold, "reset": "none", "surrogate": surrogate,
         "fire": fire,
     }  # fmt: skip
-    return _run("clif", x, {"v0": v0, "m0": m0}, settings, {}, None, output, return_state, backend)
+    return _run(
+        "clif", x, {"v0": v0, "m0": m0}, settings, {}, None, output, return_state, backend, time_axis, channel_axis
+    )
 
 
 def _run(
     model: str, x: Tensor, states: dict[str, Tensor | None], settings: dict[str, Any], others: dict[str, Number],
-    window: Window | None, output: str, return_state: bool, backend: str | None,
+    window: Window | None, output: str, return_state: bool, backend: str | None, time_axis: int = 0,
+    channel_axis: int | None = None,
 ) -> Result:  # fmt: skip
     """Checks and runs a model: `settings` are those of the spiking part, `others` the parameters beside them."""
+    if time_axis != 0 or channel_axis is not None:
+        check_strided("x", x)
+        axes = Axes(x, time_axis, channel_axis)
+        found = _run(
+            model, axes.usual(x),
+            {name: axes.usual_step(state) for name, state in states.items()},
+            {name: axes.usual_parameter(value) for name, value in settings.items()},
+            {name: axes.usual_parameter(value) for name, value in others.items()},
+            window, output, return_state, backend,
+        )  # fmt: skip
+        if isinstance(found, Tensor):
+            return axes.restored(found)
+        return axes.restored(found[0]), tuple(axes.restored_step(state) for state in found[1])
     neuron, parameters = neuron_of(model, settings, others, window)
     one_of("output", output, tuple(OUTPUTS))
     x = floating(x)

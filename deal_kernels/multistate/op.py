@@ -12,7 +12,7 @@ from torch import Tensor
 from deal_kernels import backend as backends
 from deal_kernels._common import dispatch
 from deal_kernels._common.dispatch import Op, address, needs_gradient, wanted_only
-from deal_kernels._common.layout import arranged, dense, empty
+from deal_kernels._common.layout import arranged, dense_or_grouped, empty, group_of, strides_like
 from deal_kernels._common.parameters import by_neuron, period, reduced
 from deal_kernels._common.types import STATE, compiled_dtype
 from deal_kernels.multistate import neuron as neurons
@@ -27,11 +27,12 @@ WANTED = MOST_STATES + MOST_PARAMETERS
 def result_like(i: Inputs, output: str) -> Tensor:
     """An empty result for a dense x: spikes, or the states v."""
     dtype = i.x.dtype if output == "spikes" else STATE[i.x.dtype]
-    return empty(i.x.shape, (i.row().numel(), *i.row().stride()), i.x, dtype)
+    return empty(i.x.shape, strides_like(i.x), i.x, dtype)
 
 
 def state_like(i: Inputs) -> Tensor:
-    return empty(i.row().shape, i.row().stride(), i.x, STATE[i.x.dtype])
+    step = i.step()
+    return empty(step.shape, step.stride(), i.x, STATE[i.x.dtype])
 
 
 def padded(values: Sequence[Any], count: int) -> tuple[Any, ...]:
@@ -40,26 +41,31 @@ def padded(values: Sequence[Any], count: int) -> tuple[Any, ...]:
 
 def _prepared(i: Inputs) -> Inputs:
     """Inputs a kernel can walk: dense, states and parameters in the layout of x."""
-    i = i._replace(x=dense(i.x, time=True))
-    row = i.row()
+    i = _with_dense_input(i)
+    step = i.step()
     return i._replace(
-        states=tuple(None if state is None else arranged(state, row.stride()) for state in i.states),
-        parameters=tuple(by_neuron(p, row) for p in i.parameters),
+        states=tuple(None if state is None else arranged(state, step.stride()) for state in i.states),
+        parameters=tuple(by_neuron(p, step) for p in i.parameters),
     )
+
+
+def _with_dense_input(i: Inputs) -> Inputs:
+    """Inputs whose x a kernel can walk."""
+    return i._replace(x=dense_or_grouped(i.x))
 
 
 def call_inputs(i: Inputs, output: str) -> dict[str, Any]:
     """The fields that MultistateForward and MultistateBackward share."""
-    row = i.row()
+    step = i.step()
     fields = neurons.compiled(i.neuron, learnt_decay=i.parameters[1] is not None) | {
         "dtype": compiled_dtype(i.x.dtype), "output": _compiled_output(output), "steps": i.x.shape[0],
-        "neurons": row.numel(), "time_stride": i.x.stride(0), "x": i.x.data_ptr(),
+        "neurons": step.numel(), "group": group_of(i.x), "time_stride": i.x.stride(0), "x": i.x.data_ptr(),
     }  # fmt: skip
     for k, state in enumerate(i.states):
         fields[f"start_{k}"] = address(state)
     for k, p in enumerate(i.parameters):
         if p is not None:
-            channels, inner = period(p, row)
+            channels, inner = period(p, step)
             fields |= {f"parameter_{k}": p.data_ptr(), f"channels_{k}": channels, f"inner_{k}": inner}
     return fields
 
@@ -99,13 +105,13 @@ def launch_backward(
 ) -> list[Optional]:
     """Gradients of x, and of the initial states and the parameters as far as they are wanted."""
     given, i = i.parameters, _prepared(i)
-    row = i.row()
+    step = i.step()
     backend = dispatch.chosen_backend(backend, i.x) if i.neuron.cell.has_kernels() else "torch"
     grad_x = result_like(i, "spikes")
     results = [state_like(i) if each else None for each in wanted]
     starts, shares = results[: len(i.states)], results[MOST_STATES : MOST_STATES + len(given)]
-    grad = arranged(grad, (row.numel(), *row.stride()))
-    grad_states = [None if each is None else arranged(each, row.stride()) for each in grad_states[: len(i.states)]]
+    grad = arranged(grad, strides_like(i.x))
+    grad_states = [None if each is None else arranged(each, step.stride()) for each in grad_states[: len(i.states)]]
     if i.x.numel() == 0:
         pass
     elif backend == "torch":
@@ -131,14 +137,14 @@ def launch_backward(
 
 
 def fake_forward(i: Inputs, output: str, state: bool, backend: str | None) -> list[Optional]:
-    i = i._replace(x=dense(i.x, time=True))
+    i = _with_dense_input(i)
     return [result_like(i, output), *padded([state_like(i) if state else None for _ in i.states], MOST_STATES)]
 
 
 def fake_backward(
     i: Inputs, grad: Tensor, grad_states: Sequence[Optional], output: str, wanted: Sequence[bool], backend: str | None
 ) -> list[Optional]:
-    i = i._replace(x=dense(i.x, time=True))
+    i = _with_dense_input(i)
     starts = [state_like(i) for _ in range(MOST_STATES)]
     grads = [None if p is None else torch.empty_like(p) for p in padded(i.parameters, MOST_PARAMETERS)]
     return [result_like(i, "spikes"), *wanted_only([*starts, *grads], wanted)]
@@ -203,7 +209,7 @@ class MultistateFunction(torch.autograd.Function):
         neuron, output, state, backend = ctx.arguments
         i = _inputs(neuron, x, *tensors)
         if grad is None:
-            grad = torch.zeros_like(result_like(i._replace(x=dense(x, time=True)), output))
+            grad = torch.zeros_like(result_like(_with_dense_input(i), output))
         wanted = ctx.needs_input_grad[5:]
         grad_states = padded(grad_states[: len(i.states)] if state else (), MOST_STATES)
         arguments = i, grad, grad_states, output, wanted, backend

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from deal_kernels._common.cell import Cell
+from deal_kernels._common.layout import dense_step
 from deal_kernels._common.parameters import broadcast
 from deal_kernels._common.types import STATE
 from deal_kernels.multistate.neuron import Multistate
@@ -31,6 +32,10 @@ class Inputs(NamedTuple):
     def row(self) -> Tensor:
         """One step of x."""
         return self.x[0]
+
+    def step(self) -> Tensor:
+        """A tensor with the shape and strides of one step in dense memory."""
+        return dense_step(self.x)
 
 
 class Moment(NamedTuple):

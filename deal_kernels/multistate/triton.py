@@ -10,8 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from deal_kernels._common.layout import group_of
 from deal_kernels._common.parameters import period
-from deal_kernels._common.triton_block import block_lanes, inside_if, kind_of, parameter
+from deal_kernels._common.triton_block import block_of, inside_if, kind_of, lanes_of_group, parameter
 from deal_kernels._common.triton_neuron import number, spike_slope
 from deal_kernels.multistate.neuron import MOST_PARAMETERS, MOST_STATES
 from deal_kernels.multistate.reference import Inputs
@@ -20,8 +21,8 @@ from deal_kernels.multistate.triton_models import initial, reverse, step
 BLOCK, WARPS = 256, 4
 SEGMENT = 4  # steps whose states the backward pass holds in registers
 SIZES = (
-    "steps", "neurons", "time_stride", "channels_0", "inner_0", "channels_1", "inner_1", "channels_2", "inner_2",
-    "channels_3", "inner_3", "channels_4", "inner_4",
+    "steps", "neurons", "group", "time_stride", "channels_0", "inner_0", "channels_1", "inner_1", "channels_2",
+    "inner_2", "channels_3", "inner_3", "channels_4", "inner_4",
 )  # fmt: skip
 
 
@@ -84,14 +85,18 @@ def parameters(
 @triton.jit(do_not_specialize=SIZES)
 def forward_kernel(
     x, start_0, start_1, start_2, p_0, p_1, p_2, p_3, p_4, out, last_0, last_1, last_2,
-    rest, reset_to, amount, steps, neurons, time_stride, channels_0, inner_0, channels_1, inner_1, channels_2, inner_2,
-    channels_3, inner_3, channels_4, inner_4,
-    UNIT: tl.constexpr, KIND_0: tl.constexpr, KIND_1: tl.constexpr, KIND_2: tl.constexpr, KIND_3: tl.constexpr,
-    KIND_4: tl.constexpr, MODEL: tl.constexpr, CHARGE: tl.constexpr, RATE: tl.constexpr, FIRE: tl.constexpr,
-    RESET: tl.constexpr, OWN_AMOUNT: tl.constexpr, OUTPUT: tl.constexpr, BLOCK: tl.constexpr,
+    rest, reset_to, amount, steps, neurons, group, time_stride, channels_0, inner_0, channels_1, inner_1, channels_2,
+    inner_2, channels_3, inner_3, channels_4, inner_4,
+    UNIT: tl.constexpr, GROUPED: tl.constexpr, KIND_0: tl.constexpr, KIND_1: tl.constexpr, KIND_2: tl.constexpr,
+    KIND_3: tl.constexpr, KIND_4: tl.constexpr, MODEL: tl.constexpr, CHARGE: tl.constexpr, RATE: tl.constexpr,
+    FIRE: tl.constexpr, RESET: tl.constexpr, OWN_AMOUNT: tl.constexpr, OUTPUT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    neurons, time_stride = neurons.to(tl.int64) * UNIT, time_stride.to(tl.int64) * UNIT
-    first, lane, left = block_lanes(neurons, UNIT, BLOCK)
+    neurons, group, time_stride = (
+        neurons.to(tl.int64) * UNIT,
+        group.to(tl.int64) * UNIT,
+        time_stride.to(tl.int64) * UNIT,
+    )
+    first, place, lane, left = lanes_of_group(neurons, group, steps, UNIT, GROUPED, BLOCK)
     inside = lane < left
     p = parameters(
         p_0, p_1, p_2, p_3, p_4, channels_0, inner_0, channels_1, inner_1, channels_2, inner_2, channels_3, inner_3,
@@ -99,8 +104,8 @@ def forward_kernel(
     )  # fmt: skip
     n = (number(rest), number(reset_to), number(amount))
     states = load_states(start_0, start_1, start_2, first, lane, inside, p, n[0], MODEL, BLOCK)
-    x += first
-    out += first
+    x += place
+    out += place
     following = tl.load(x + lane, mask=inside)
     for t in range(steps):
         # The next step is called for before a store of this one, which the compiler moves no load across.
@@ -112,7 +117,7 @@ def forward_kernel(
             tl.store(out + lane, s.to(out.dtype.element_ty), mask=inside)
         else:
             tl.store(out + lane, states[0], mask=inside)
-        out += neurons
+        out += group
     save(last_0, states[0], first, lane, inside)
     save(last_1, states[1], first, lane, inside)
     if MODEL == "lsnn":
@@ -125,16 +130,20 @@ def forward_kernel(
 def backward_kernel(
     x, start_0, start_1, start_2, p_0, p_1, p_2, p_3, p_4, grad, grad_last_0, grad_last_1, grad_last_2, starts, grad_x,
     grad_start_0, grad_start_1, grad_start_2, grad_p_0, grad_p_1, grad_p_2, grad_p_3, grad_p_4,
-    rest, reset_to, amount, alpha, height, outside, low, high, steps, neurons, time_stride,
+    rest, reset_to, amount, alpha, height, outside, low, high, steps, neurons, group, time_stride,
     channels_0, inner_0, channels_1, inner_1, channels_2, inner_2, channels_3, inner_3, channels_4, inner_4,
-    UNIT: tl.constexpr, KIND_0: tl.constexpr, KIND_1: tl.constexpr, KIND_2: tl.constexpr, KIND_3: tl.constexpr,
-    KIND_4: tl.constexpr, MODEL: tl.constexpr, CHARGE: tl.constexpr, RATE: tl.constexpr, FIRE: tl.constexpr,
-    RESET: tl.constexpr, OWN_AMOUNT: tl.constexpr, OUTPUT: tl.constexpr, DETACH: tl.constexpr,
+    UNIT: tl.constexpr, GROUPED: tl.constexpr, KIND_0: tl.constexpr, KIND_1: tl.constexpr, KIND_2: tl.constexpr,
+    KIND_3: tl.constexpr, KIND_4: tl.constexpr, MODEL: tl.constexpr, CHARGE: tl.constexpr, RATE: tl.constexpr,
+    FIRE: tl.constexpr, RESET: tl.constexpr, OWN_AMOUNT: tl.constexpr, OUTPUT: tl.constexpr, DETACH: tl.constexpr,
     SURROGATE: tl.constexpr, WINDOWED: tl.constexpr, STATES: tl.constexpr, PARAMETERS: tl.constexpr,
     SEGMENT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    neurons, time_stride = neurons.to(tl.int64) * UNIT, time_stride.to(tl.int64) * UNIT
-    first, lane, left = block_lanes(neurons, UNIT, BLOCK)
+    neurons, group, time_stride = (
+        neurons.to(tl.int64) * UNIT,
+        group.to(tl.int64) * UNIT,
+        time_stride.to(tl.int64) * UNIT,
+    )
+    first, place, lane, left = lanes_of_group(neurons, group, steps, UNIT, GROUPED, BLOCK)
     inside = lane < left
     p = parameters(
         p_0, p_1, p_2, p_3, p_4, channels_0, inner_0, channels_1, inner_1, channels_2, inner_2, channels_3, inner_3,
@@ -144,9 +153,9 @@ def backward_kernel(
     alpha, height, outside, low, high = number(alpha), number(height), number(outside), number(low), number(high)
     steps = steps.to(tl.int64)
     segments = tl.cdiv(steps, SEGMENT)
-    x += first
-    grad += first
-    grad_x += first
+    x += place
+    grad += place
+    grad_x += place
     states = load_states(start_0, start_1, start_2, first, lane, inside, p, n[0], MODEL, BLOCK)
     if starts is not None:
         starts += first
@@ -170,7 +179,7 @@ def backward_kernel(
         for k in tl.static_range(SEGMENT):
             here = inside_if(begin + k < steps, lane, left)
             rows += (tl.load(x + (begin + k) * time_stride + lane, mask=here),)
-            of_output += (tl.load(grad + (begin + k) * neurons + lane, mask=here),)
+            of_output += (tl.load(grad + (begin + k) * group + lane, mask=here),)
         entered = ()
         for k in tl.static_range(SEGMENT):
             entered += (states,)
@@ -194,7 +203,7 @@ def backward_kernel(
                 entered[k], current, p, n, h, threshold, s, slope, grad_s, of_step,
                 MODEL, CHARGE, RATE, FIRE, RESET, OWN_AMOUNT, DETACH,
             )  # fmt: skip
-            target = grad_x + (begin + k) * neurons + lane
+            target = grad_x + (begin + k) * group + lane
             tl.store(target, found_x.to(grad_x.dtype.element_ty), mask=inside_if(live, lane, left))
             grads = where_each(live, found, grads, STATES)
             shares = added_where(live, shares, found_p, PARAMETERS)
@@ -270,7 +279,7 @@ def backward(
     states = len(i.states)
     _launch(
         backward_kernel, i, output, grad=grad, grad_x=grad_x, alpha=alpha, height=height, outside=outside, low=low,
-        high=high, starts=i.x.new_empty(saved, states, i.row().numel(), dtype=torch.float32) if saved else None,
+        high=high, starts=i.x.new_empty(saved, states, i.step().numel(), dtype=torch.float32) if saved else None,
         **_named("grad_last", grad_last, MOST_STATES), **_named("grad_start", starts, MOST_STATES),
         **_named("grad_p", shares, MOST_PARAMETERS), DETACH=cell.detach_reset, SURROGATE=kind,
         WINDOWED=i.neuron.window is not None, STATES=states, PARAMETERS=len(i.parameters), SEGMENT=SEGMENT,
@@ -282,23 +291,25 @@ def _named(name: str, values: Sequence[Any], count: int) -> dict[str, Any]:
 
 
 def _launch(kernel: Any, i: Inputs, output: str, **arguments: Any) -> None:
-    x, row = i.x, i.row()
+    x, step = i.x, i.step()
     parameters: list[Tensor | None] = list(i.parameters)
     cell = i.neuron.cell if parameters[1] is not None else i.neuron.cell.with_reciprocal()
     numbers = cell.threshold, cell.decay, *i.neuron.numbers
     for k in range(MOST_PARAMETERS):
         p = parameters[k] if k < len(parameters) else None
-        channels, inner = (1, 1) if p is None else period(p, row)
+        channels, inner = (1, 1) if p is None else period(p, step)
         value = p if p is not None else numbers[k] if k < len(numbers) else 0.0
         arguments |= {f"p_{k}": value, f"channels_{k}": channels, f"inner_{k}": inner, f"KIND_{k}": kind_of(p)}
-    neurons, stride = row.numel(), x.stride(0)
+    neurons, group, stride = step.numel(), group_of(x), x.stride(0)
+    block = block_of(group, neurons, BLOCK)
     # Sizes count units: that neurons come in eights is all the compiler needs for 16-byte accesses.
-    unit = 8 if neurons % 8 == 0 and stride % 8 == 0 else 1
+    unit = 8 if group % 8 == 0 and stride % 8 == 0 else 1
     with torch.cuda.device_of(x):
-        kernel[(triton.cdiv(neurons, BLOCK),)](
+        kernel[(neurons // group * triton.cdiv(group, block),)](
             x=x, **_named("start", i.states, MOST_STATES), rest=cell.rest, reset_to=cell.reset_to,
-            amount=cell.amount or 0.0, steps=x.shape[0], neurons=neurons // unit, time_stride=stride // unit,
-            UNIT=unit, MODEL=i.neuron.model, CHARGE=cell.charge, RATE=cell.rate, FIRE=cell.fire, RESET=cell.reset,
-            OWN_AMOUNT=cell.amount is not None, OUTPUT=output, BLOCK=BLOCK, num_warps=WARPS, enable_fp_fusion=False,
+            amount=cell.amount or 0.0, steps=x.shape[0], neurons=neurons // unit, group=group // unit,
+            time_stride=stride // unit, UNIT=unit, GROUPED=group < neurons, MODEL=i.neuron.model, CHARGE=cell.charge,
+            RATE=cell.rate, FIRE=cell.fire, RESET=cell.reset,
+            OWN_AMOUNT=cell.amount is not None, OUTPUT=output, BLOCK=block, num_warps=WARPS, enable_fp_fusion=False,
             **arguments,
         )  # fmt: skip

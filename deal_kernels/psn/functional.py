@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
 from deal_kernels import surrogate as surrogates
-from deal_kernels._common.checks import check_companion, check_integer, check_tensor
+from deal_kernels._common.axes import Axes
+from deal_kernels._common.checks import check_companion, check_integer, check_strided, check_tensor
 from deal_kernels._common.forked import one_thread_if_forked
 from deal_kernels._common.types import STATE
 from deal_kernels.psn import op
@@ -18,7 +19,7 @@ from deal_kernels.surrogate import SurrogateLike
 
 def psn(
     x: Tensor, weight: Tensor, bias: Tensor, *, band: int | None = None, surrogate: SurrogateLike = "atan",
-    backend: str | None = None,
+    backend: str | None = None, time_axis: int = 0,
 ) -> Tensor:  # fmt: skip
     """Runs a layer of parallel spiking neurons: each step sees all steps, by learnt weights.
 
@@ -27,7 +28,8 @@ def psn(
 
     Args:
         x: input current [T, B, C, ...] (at least [T]): float32, float16, bfloat16 or float64. Half types are computed
-            in float32. Dense layouts, channels-last among them, are read without a copy.
+            in float32. Dense layouts, channels-last among them, are read without a copy. Where time is not outermost in
+            memory, at least 32 neurons have to lie side by side.
         weight: [T, T]; row t has the weights of step t.
         bias: [T], or [T, 1].
         band: k, if step t has weights of the steps from t - k + 1 to t alone. The others are taken as 0 and get the
@@ -35,6 +37,8 @@ def psn(
         surrogate: replaces the derivative of the step function, as in `deal_kernels.lif.lif`; a function of u gets
             u = h.
         backend: "cpp", "cuda", "triton" or "torch" runs that one or raises. None or "auto" chooses.
+        time_axis: the axis of x and of the spikes that is time. 1 is for [B, T, C, ...], which is read without a copy,
+            but for the gradient of the weight on a GPU. The channels may be on any axis: nothing here depends on them.
 
     Returns:
         Spikes [T, B, C, ...] in the dtype and layout of x.
@@ -43,6 +47,10 @@ def psn(
     >>> psn(x, torch.rand(4, 4), torch.full((4,), -1.0)).shape
     torch.Size([4, 2, 8, 5, 5])
     """
+    if time_axis != 0:
+        check_strided("x", x)
+        axes = Axes(x, time_axis)
+        return axes.restored(psn(axes.usual(x), weight, bias, band=band, surrogate=surrogate, backend=backend))
     _check_input(x)
     steps = x.shape[0]
     if band is not None:
@@ -56,21 +64,21 @@ def psn(
 @overload
 def sliding_psn(
     x: Tensor, weight: Tensor, bias: Tensor, before: Tensor | None = None, *, surrogate: SurrogateLike = "atan",
-    return_state: Literal[False] = False, backend: str | None = None,
+    return_state: Literal[False] = False, backend: str | None = None, time_axis: int = 0,
 ) -> Tensor: ...  # fmt: skip
 @overload
 def sliding_psn(
     x: Tensor, weight: Tensor, bias: Tensor, before: Tensor | None = None, *, surrogate: SurrogateLike = "atan",
-    return_state: Literal[True], backend: str | None = None,
+    return_state: Literal[True], backend: str | None = None, time_axis: int = 0,
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 @overload
 def sliding_psn(
     x: Tensor, weight: Tensor, bias: Tensor, before: Tensor | None = None, *, surrogate: SurrogateLike = "atan",
-    return_state: bool, backend: str | None = None,
+    return_state: bool, backend: str | None = None, time_axis: int = 0,
 ) -> Tensor | tuple[Tensor, Tensor]: ...  # fmt: skip
 def sliding_psn(
     x: Tensor, weight: Tensor, bias: Tensor, before: Tensor | None = None, *, surrogate: SurrogateLike = "atan",
-    return_state: bool = False, backend: str | None = None,
+    return_state: bool = False, backend: str | None = None, time_axis: int = 0,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """Runs a layer of parallel spiking neurons whose steps all have the same k weights, of the last k inputs.
 
@@ -85,6 +93,8 @@ def sliding_psn(
         before: the last k - 1 inputs before x, [k - 1, B, C, ...]. None is zeros.
         surrogate, backend: as in `psn`.
         return_state: returns (spikes, the last k - 1 inputs), which is `before` of the next call.
+        time_axis: the axis of x, `before` and the results that is time. As in `psn` 1 is read without a copy, unless
+            there is a `before`: then both are copied into one.
 
     >>> x = torch.randn(6, 2, 8)  # [T, B, C]
     >>> weight, bias = torch.tensor([0.25, 0.5, 1.0]), torch.tensor(-1.0)
@@ -93,6 +103,12 @@ def sliding_psn(
     >>> torch.equal(torch.cat([first, second]), sliding_psn(x, weight, bias))
     True
     """
+    if time_axis != 0:
+        check_strided("x", x)
+        axes = Axes(x, time_axis)
+        options: dict[str, Any] = {"surrogate": surrogate, "return_state": return_state, "backend": backend}
+        found = sliding_psn(axes.usual(x), weight, bias, axes.usual(before), **options)
+        return (axes.restored(found[0]), axes.restored(found[1])) if return_state else axes.restored(found)
     _check_input(x)
     check_companion("weight", weight, x)
     if weight.dim() != 1 or weight.numel() == 0:

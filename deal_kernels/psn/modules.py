@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from deal_kernels._common.checks import check_integer, check_steps, check_tensor, number
+from deal_kernels._common.axes import Axes
+from deal_kernels._common.checks import check_integer, check_steps, check_strided, check_tensor, number
 from deal_kernels._common.forked import one_thread_if_forked
 from deal_kernels.psn.functional import psn, sliding_psn
 from deal_kernels.surrogate import SurrogateLike, checked
@@ -19,28 +20,32 @@ class PSN(nn.Module):
 
     Args:
         steps: T, the number of steps of every input.
-        surrogate, backend: as in `psn`.
+        surrogate, backend, time_axis: as in `psn`.
 
     >>> layer = PSN(4)
     >>> layer(torch.randn(4, 2, 8)).shape  # [T, B, C]
     torch.Size([4, 2, 8])
     """
 
-    def __init__(self, steps: int, *, surrogate: SurrogateLike = "atan", backend: str | None = None) -> None:
+    def __init__(
+        self, steps: int, *, surrogate: SurrogateLike = "atan", backend: str | None = None, time_axis: int = 0
+    ) -> None:  # fmt: skip
         super().__init__()
         check_integer("steps", steps, 1)
         checked(surrogate)
-        self.steps, self.surrogate, self.backend = steps, surrogate, backend
+        self.steps, self.surrogate, self.backend, self.time_axis = steps, surrogate, backend, time_axis
         self.weight = nn.Parameter(torch.empty(steps, steps))
         self.bias = nn.Parameter(torch.full((steps, 1), -1.0))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of x [T, B, C, ...]."""
-        return psn(x, self.weight, self.bias, surrogate=self.surrogate, backend=self.backend)
+        options: dict[str, Any] = {"surrogate": self.surrogate, "backend": self.backend, "time_axis": self.time_axis}
+        return psn(x, self.weight, self.bias, **options)
 
     def extra_repr(self) -> str:
-        return f"steps={self.steps}, surrogate={self.surrogate!r}"
+        axis = f", time_axis={self.time_axis}" if self.time_axis else ""
+        return f"steps={self.steps}, surrogate={self.surrogate!r}{axis}"
 
 
 class _Stateful(nn.Module):
@@ -84,7 +89,7 @@ class MaskedPSN(_Stateful, PSN):
         k: the order: how many steps, the last its own, a step sees at lambda_ = 1.
         steps: T, the number of steps of every input, or with `stateful` of all inputs from one `reset` to the next.
         lambda_init: the first value of lambda_.
-        surrogate, backend: as in `psn`.
+        surrogate, backend, time_axis: as in `psn`.
         stateful, detach_state: as in `SlidingPSN`.
 
     >>> layer = MaskedPSN(2, 4)
@@ -101,9 +106,9 @@ class MaskedPSN(_Stateful, PSN):
 
     def __init__(
         self, k: int, steps: int, *, lambda_init: float = 0.0, surrogate: SurrogateLike = "atan",
-        backend: str | None = None, stateful: bool = False, detach_state: bool = False,
+        backend: str | None = None, stateful: bool = False, detach_state: bool = False, time_axis: int = 0,
     ) -> None:  # fmt: skip
-        super().__init__(steps, surrogate=surrogate, backend=backend)
+        super().__init__(steps, surrogate=surrogate, backend=backend, time_axis=time_axis)
         check_integer("k", k, 1)
         self._set_state(stateful, detach_state)
         self.k = k
@@ -128,6 +133,13 @@ class MaskedPSN(_Stateful, PSN):
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of x [T, B, C, ...]; with `stateful`, of the next steps."""
+        if self.time_axis != 0:
+            check_strided("x", x)
+            axes = Axes(x, self.time_axis)
+            return axes.restored(self._spikes(axes.usual(x)))
+        return self._spikes(x)
+
+    def _spikes(self, x: Tensor) -> Tensor:
         options: dict[str, Any] = {"surrogate": self.surrogate, "backend": self.backend}
         if not self.stateful:
             return psn(x, self.masked_weight(), self.bias, band=self.k if self._banded else None, **options)
@@ -172,7 +184,7 @@ class SlidingPSN(_Stateful):
     Args:
         k: the order: how many steps, the last its own, a step sees.
         exp_init: starts from the weights ..., 1/4, 1/2, 1; False: from random ones.
-        surrogate, backend: as in `psn`.
+        surrogate, backend, time_axis: as in `sliding_psn`.
         stateful: continues after the inputs of the last call, until `reset`. They are not part of the state_dict, and a
             copy of the module has none.
         detach_state: cuts the gradient between calls.
@@ -186,12 +198,12 @@ class SlidingPSN(_Stateful):
 
     def __init__(
         self, k: int, *, exp_init: bool = True, surrogate: SurrogateLike = "atan", backend: str | None = None,
-        stateful: bool = False, detach_state: bool = False,
+        stateful: bool = False, detach_state: bool = False, time_axis: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         check_integer("k", k, 1)
         checked(surrogate)
-        self.surrogate, self.backend = surrogate, backend
+        self.surrogate, self.backend, self.time_axis = surrogate, backend, time_axis
         self._set_state(stateful, detach_state)
         bound = 1 / math.sqrt(k)
         weight = 2.0 ** torch.arange(1 - k, 1) if exp_init else torch.empty(k).uniform_(-bound, bound)
@@ -204,7 +216,7 @@ class SlidingPSN(_Stateful):
 
     def forward(self, x: Tensor) -> Tensor:
         """Spikes of x [T, B, C, ...]."""
-        options: dict[str, Any] = {"surrogate": self.surrogate, "backend": self.backend}
+        options: dict[str, Any] = {"surrogate": self.surrogate, "backend": self.backend, "time_axis": self.time_axis}
         if not self.stateful:
             return sliding_psn(x, self.weight, self.bias, **options)
         before = self._entering()
@@ -212,4 +224,5 @@ class SlidingPSN(_Stateful):
         return spikes
 
     def extra_repr(self) -> str:
-        return f"k={self.k}, surrogate={self.surrogate!r}"
+        axis = f", time_axis={self.time_axis}" if self.time_axis else ""
+        return f"k={self.k}, surrogate={self.surrogate!r}{axis}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from deal_kernels import backend as backends
 from deal_kernels import surrogate as surrogates
 from deal_kernels._common.dispatch import Op, address, chosen_backend, needs_gradient, run_compiled, wanted_only
-from deal_kernels._common.layout import arranged, dense, empty
+from deal_kernels._common.layout import arranged, dense, dense_or_grouped, empty, group_of, strides_like
 from deal_kernels._common.types import STATE, compiled_dtype
 from deal_kernels.psn import reference
 from deal_kernels.psn.reference import Inputs
@@ -24,14 +23,18 @@ Gradients = list[Tensor | None]
 
 def _like(i: Inputs, steps: int, dtype: torch.dtype) -> Tensor:
     """An empty tensor of so many steps in the layout of a dense x."""
-    shape, strides = i.x.shape[1:], i.x.stride()[1:]
-    return empty((steps, *shape), (math.prod(shape), *strides), i.x, dtype)
+    return empty((steps, *i.x.shape[1:]), strides_like(i.x), i.x, dtype)
 
 
 def _prepared(i: Inputs) -> Inputs:
     if i.x.is_contiguous() and i.weight.is_contiguous() and i.bias.is_contiguous():
         return i
-    return i._replace(x=dense(i.x, time=True), weight=i.weight.contiguous(), bias=i.bias.contiguous())
+    return _with_dense_input(i)._replace(weight=i.weight.contiguous(), bias=i.bias.contiguous())
+
+
+def _with_dense_input(i: Inputs) -> Inputs:
+    """Inputs whose x a kernel can walk. Steps without an output are not in groups."""
+    return i._replace(x=dense(i.x, time=True) if i.skipped else dense_or_grouped(i.x))
 
 
 def call_inputs(i: Inputs) -> dict[str, Any]:
@@ -39,8 +42,8 @@ def call_inputs(i: Inputs) -> dict[str, Any]:
     x = i.x
     steps = x.shape[0]
     return {
-        "dtype": compiled_dtype(x.dtype), "steps": steps, "neurons": x.numel() // steps, "time_stride": x.stride(0),
-        "skipped": i.skipped, "band": i.band or 0, "sliding": i.sliding, "x": x.data_ptr(),
+        "dtype": compiled_dtype(x.dtype), "steps": steps, "neurons": x.numel() // steps, "group": group_of(x),
+        "time_stride": x.stride(0), "skipped": i.skipped, "band": i.band or 0, "sliding": i.sliding, "x": x.data_ptr(),
         "weight": i.weight.data_ptr(), "bias": i.bias.data_ptr(),
     }  # fmt: skip
 
@@ -73,8 +76,7 @@ def launch_backward(i: Inputs, grad: Tensor, surrogate: Surrogate, wanted: Wante
         return wanted_only([torch.zeros_like(tensor) for tensor in i[:3]], wanted)
     if backend == "torch":
         return backward_in_torch(i, grad, surrogate, reference.membranes(i), wanted)
-    strides = i.x.stride()[1:]
-    grad = arranged(grad, (i.x.numel() // i.x.shape[0], *strides))
+    grad = arranged(grad, strides_like(i.x))
     grad_x = _like(i, i.x.shape[0], i.x.dtype) if wanted[0] else None
     if backend == "cpp":
         grad_weight = torch.empty_like(i.weight) if wanted[1] else None
@@ -116,7 +118,7 @@ def backward_in_torch(
 
 
 def fake_forward(i: Inputs, membranes: bool, backend: str | None) -> Tensor:
-    return _result_like(i._replace(x=dense(i.x, time=True)), membranes)
+    return _result_like(_with_dense_input(i), membranes)
 
 
 def _result_like(i: Inputs, membranes: bool) -> Tensor:
@@ -125,7 +127,7 @@ def _result_like(i: Inputs, membranes: bool) -> Tensor:
 
 
 def fake_backward(i: Inputs, grad: Tensor, surrogate: Surrogate, wanted: Wanted, backend: str | None) -> Gradients:
-    i = i._replace(x=dense(i.x, time=True))
+    i = _with_dense_input(i)
     parameters = [torch.empty_like(p, memory_format=torch.contiguous_format) for p in i[1:3]]
     return wanted_only([_like(i, i.x.shape[0], i.x.dtype), *parameters], wanted)
 
@@ -172,7 +174,7 @@ class PSNFunction(torch.autograd.Function):
         elif i.x.numel() == 0:
             grads = [torch.zeros_like(tensor) for tensor in i[:3]]
         else:
-            i = i._replace(x=dense(i.x, time=True))
+            i = _with_dense_input(i)
             grads = backward_in_torch(i, grad, surrogate, FORWARD(i.x, i, True, backend), wanted)
         return *wanted_only(grads, wanted), None, None, None, None
 

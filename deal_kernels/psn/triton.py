@@ -9,13 +9,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from deal_kernels._common.layout import group_of
+from deal_kernels._common.triton_block import block_of, lanes_of_group
 from deal_kernels._common.triton_surrogate import number, surrogate_slope
 from deal_kernels.psn.reference import Inputs
 from deal_kernels.surrogate import Surrogate
 
 MOST_ROWS = 16  # steps of a group
 BLOCK = 256
-SIZES = ("steps", "neurons", "stride", "skipped", "band")
+SIZES = ("steps", "neurons", "group", "stride", "skipped", "band")
 
 
 @triton.jit
@@ -33,18 +35,16 @@ def rows_of_group(first, steps, skipped, band, BANDED: tl.constexpr, TRANSPOSED:
 
 @triton.jit(do_not_specialize=SIZES)
 def mix_kernel(
-    source, weight, bias, grad, out, alpha, height, outside, steps, neurons, stride, skipped, band,
-    UNIT: tl.constexpr, SLIDING: tl.constexpr, BANDED: tl.constexpr, TRANSPOSED: tl.constexpr, RESULT: tl.constexpr,
-    SURROGATE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    source, weight, bias, grad, out, alpha, height, outside, steps, neurons, group, stride, skipped, band,
+    UNIT: tl.constexpr, GROUPED: tl.constexpr, SLIDING: tl.constexpr, BANDED: tl.constexpr, TRANSPOSED: tl.constexpr,
+    RESULT: tl.constexpr, SURROGATE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Sums of the inputs, or with TRANSPOSED of the gradients of h, and what RESULT makes of them."""
-    neurons, stride = neurons.to(tl.int64) * UNIT, stride.to(tl.int64) * UNIT
-    # The hint keeps one layout for every access, even if only some rows are aligned.
-    start = tl.program_id(0).to(tl.int64) * BLOCK
-    lane = tl.max_contiguous(tl.arange(0, BLOCK), UNIT)
-    inside = lane < tl.minimum(neurons - start, BLOCK).to(tl.int32)
+    neurons, group, stride = neurons.to(tl.int64) * UNIT, group.to(tl.int64) * UNIT, stride.to(tl.int64) * UNIT
+    _, place, lane, left = lanes_of_group(neurons, group, steps, UNIT, GROUPED, BLOCK)
+    inside = lane < left
     first = tl.program_id(1) * ROWS
-    source += start
+    source += place
     if TRANSPOSED:
         source -= skipped * stride
     else:
@@ -71,7 +71,7 @@ def mix_kernel(
     if not TRANSPOSED:
         sums += tl.load(bias) if SLIDING else tl.load(bias + rows, mask=exists, other=0.0)[:, None]
         rows -= skipped
-    at = rows.to(tl.int64)[:, None] * neurons + (start + lane)[None, :]
+    at = rows.to(tl.int64)[:, None] * group + (place + lane)[None, :]
     kept = exists[:, None] & inside[None, :]
     if RESULT == "spikes":
         sums = tl.where(sums >= 0.0, 1.0, 0.0)
@@ -96,17 +96,19 @@ def backward(i: Inputs, grad: Tensor, surrogate: Surrogate, grad_h: Tensor, grad
 
 def _launch(i: Inputs, source: Tensor, steps: int, out: Tensor, grad: Tensor | None = None, **arguments: Any) -> None:
     """Runs the kernel for so many steps of the result."""
-    neurons, stride = i.x[0].numel(), source.stride(0)
+    neurons, group, stride = i.x[0].numel(), group_of(i.x), source.stride(0)
+    block = block_of(group, neurons, BLOCK)
     # Sizes count units: that neurons come in eights is all the compiler needs for 16-byte accesses.
-    unit = 8 if neurons % 8 == 0 and stride % 8 == 0 else 1
+    unit = 8 if group % 8 == 0 and stride % 8 == 0 else 1
     rows = min(MOST_ROWS, triton.next_power_of_2(steps))
     defaults = {
         "alpha": 0.0, "height": 0.0, "outside": 0.0, "TRANSPOSED": False, "SURROGATE": None, "SLIDING": i.sliding,
         "BANDED": i.band is not None,
     }  # fmt: skip
     with torch.cuda.device_of(source):
-        mix_kernel[(triton.cdiv(neurons, BLOCK), triton.cdiv(steps, rows))](
+        mix_kernel[(neurons // group * triton.cdiv(group, block), triton.cdiv(steps, rows))](
             source=source, weight=i.weight, bias=i.bias, grad=grad, out=out, steps=i.x.shape[0],
-            neurons=neurons // unit, stride=stride // unit, skipped=i.skipped, band=i.band or 0, UNIT=unit, ROWS=rows,
-            BLOCK=BLOCK, num_warps=4, enable_fp_fusion=False, **(defaults | arguments),
+            neurons=neurons // unit, group=group // unit, stride=stride // unit, skipped=i.skipped, band=i.band or 0,
+            UNIT=unit, GROUPED=group < neurons, ROWS=rows, BLOCK=block, num_warps=4, enable_fp_fusion=False,
+            **(defaults | arguments),
         )  # fmt: skip

@@ -62,6 +62,10 @@ struct Case {
   Given given;
   Output output;
   int64_t steps, neurons;
+  int64_t group = neurons;
+
+  // Where a neuron is at a step, in tensors that have all steps.
+  int64_t at(int64_t step, int64_t n) const { return (n / group * steps + step) * group + n % group; }
 };
 
 template <class T, class S>
@@ -88,8 +92,8 @@ struct Tensors {
     const int64_t all = c.steps * c.neurons;
     x = random_values<T>(all, random), grad = random_values<O>(all, random);
     out = exact<O>(all), grad_x = exact<T>(all);
-    MultistateInput input{c.model, c.neuron, c.windowed, -0.5, 2.0, DType::float32, c.output, c.steps, c.neurons,
-                          c.neurons, x.get(), {}, {}, {c.neuron.threshold, c.neuron.decay, 0.6, 0.4, 0.5}};
+    MultistateInput input{c.model, c.neuron, c.windowed, -0.5, 2.0, DType::float32, c.output, c.steps, c.neurons, c.group,
+                          c.group, x.get(), {}, {}, {c.neuron.threshold, c.neuron.decay, 0.6, 0.4, 0.5}};
     for (int k = 0; k < kMostParameters; ++k) {
       if (!is_given(c.given, k)) continue;
       const int64_t inner = k == 1 ? 3 : 1, channels = k == 0 ? 1 : k == 1 ? 5 : c.neurons;
@@ -134,7 +138,8 @@ void check_neuron(const Case& c, const Tensors<T, O>& t, int64_t n) {
     if (t.starts[k]) state.at[k] = all(t.starts[k][n]);
   std::vector<typename Formulas::States> entered;
   std::vector<typename Formulas::Moment> moments;
-  for (int64_t at = n; at < c.steps * c.neurons; at += c.neurons) {
+  for (int64_t step = 0; step < c.steps; ++step) {
+    const int64_t at = c.at(step, n);
     entered.push_back(state);
     moments.push_back(model.step(state, all(widened(t.x[at]))));
     state = moments.back().left;
@@ -148,7 +153,7 @@ void check_neuron(const Case& c, const Tensors<T, O>& t, int64_t n) {
   for (int k = 0; k < states; ++k)
     if (t.grad_states[k]) grads.at[k] = all(t.grad_states[k][n]);
   for (int64_t step = c.steps - 1; step >= 0; --step) {
-    const int64_t at = step * c.neurons + n;
+    const int64_t at = c.at(step, n);
     const auto& now = moments[size_t(step)];
     const V grad = all(widened(t.grad[at]));
     if (record) grads.at[0] = grads.at[0] + grad;
@@ -226,6 +231,11 @@ int main() {
           run_both<BFloat>(c, DType::bfloat16);
           run_both<double>(c, DType::float64);
         }
+    for (const int threads : {1, 3})
+      for (const int64_t steps : {1, 4, 18})
+        for (const int64_t group : {1, 64, 67, 530})
+          run_both<float>({model, kNeurons[1], true, Given::some, Output::spikes, steps, 40 * group, group},
+                          DType::float32, threads);
     for (const int threads : {1, 2, 3})
       run_both<float>({model, kNeurons[0], false, Given::all, Output::spikes, 4, 50'003}, DType::float32, threads);
   }

@@ -46,7 +46,7 @@ int64_t weight_at(const PsnInput& a, int64_t t, int64_t s) {
   return a.sliding ? a.band - 1 - (t - s) : t * a.steps + s;
 }
 
-void run(int64_t steps, int64_t neurons, int64_t band, bool sliding, int64_t skipped, int threads) {
+void run(int64_t steps, int64_t neurons, int64_t band, bool sliding, int64_t skipped, int threads, int64_t groups = 1) {
   std::mt19937 random(unsigned(steps * 1000 + neurons + band));
   const int64_t weights = sliding ? band : steps * steps, biases = sliding ? 1 : steps;
   const int64_t all = steps * neurons, outputs = (steps - skipped) * neurons;
@@ -54,7 +54,11 @@ void run(int64_t steps, int64_t neurons, int64_t band, bool sliding, int64_t ski
   const Exact weight = random_values(weights, random), bias = random_values(biases, random);
   Exact spikes(outputs), membranes(outputs), grad_x(all), grad_weight(weights), grad_bias(biases);
 
-  const PsnInput a{DType::float32, steps, neurons, neurons, skipped, band, sliding, x.data.get(), weight.data.get(), bias.data.get()};
+  const int64_t group = neurons / groups;
+  const PsnInput a{DType::float32, steps, neurons, group, group, skipped, band, sliding, x.data.get(),
+                   weight.data.get(), bias.data.get()};
+  // Where a neuron is at one of all steps; where some are skipped, there is one group.
+  const auto place = [&](int64_t t, int64_t n) { return (n / group * steps + t) * group + n % group; };
   kernels().psn_forward({a, false, spikes.data.get()}, threads);
   kernels().psn_forward({a, true, membranes.data.get()}, threads);
   kernels().psn_backward({a, Surrogate::atan, 2.0, 0.0, 0.0, grad.data.get(), grad_x.data.get(), grad_weight.data.get(),
@@ -80,8 +84,8 @@ void run(int64_t steps, int64_t neurons, int64_t band, bool sliding, int64_t ski
       float sum = 0;
       for (int64_t k = 0; k < steps; ++k)
         if (const int64_t w = weight_at(a, t, k); w >= 0)
-          sum = std::fma(weight.data[w], x.data[k * neurons + n], sum);
-      const int64_t at = (t - skipped) * neurons + n, b = sliding ? 0 : t;
+          sum = std::fma(weight.data[w], x.data[place(k, n)], sum);
+      const int64_t at = place(t - skipped, n), b = sliding ? 0 : t;
       const float total = sum + bias.data[b];
       h[size_t(at)] = total;
       s[size_t(at)] = total >= 0;
@@ -89,8 +93,8 @@ void run(int64_t steps, int64_t neurons, int64_t band, bool sliding, int64_t ski
       gb[size_t(b)] += grad_h;
       for (int64_t k = 0; k < steps; ++k)
         if (const int64_t w = weight_at(a, t, k); w >= 0) {
-          gx[size_t(k * neurons + n)] += grad_h * weight.data[w];
-          gw[size_t(w)] += grad_h * x.data[k * neurons + n];
+          gx[size_t(place(k, n))] += grad_h * weight.data[w];
+          gw[size_t(w)] += grad_h * x.data[place(k, n)];
         }
     }
   expect_near("h", a, membranes, h, 0);
@@ -112,6 +116,11 @@ int main() {
   for (const int threads : {1, 2, 3}) {
     run(4, 50'003, 0, false, 0, threads);
     run(4, 50'003, 3, true, 2, threads);
+    for (const int64_t group : {1, 64, 67, 530})
+      for (const int64_t steps : {1, 5, 18}) {
+        run(steps, 41 * group, 0, false, 0, threads, 41);
+        run(steps, 41 * group, 3, true, 0, threads, 41);
+      }
   }
   std::printf("%s: %d failures\n", kernels().isa, failures);
   return failures ? 1 : 0;

@@ -1,5 +1,6 @@
 // The last neurons, too few for a whole group: they are processed in a padded copy.
 #pragma once
+#include "../../math/place.h"
 #include "tile.h"
 
 namespace deal {
@@ -88,6 +89,37 @@ class Tail {
   int copied_ = 0;
   alignas(64) char inline_[kInline];
   size_t inline_used_ = 0;
+};
+
+// Those of a call whose neurons lie in groups.
+template <class S>
+class GroupTail : public Tail<S> {
+ public:
+  // The neurons from `first` to the end of its group.
+  template <class Call>
+  GroupTail(const Call& a, int64_t first)
+      : Tail<S>(first, first / a.group * a.group + a.group), skipped_(place_of(a, first) - first), steps_(a.steps),
+        pitch_(a.group) {}
+
+  // Those of x.
+  template <class T, class Call>
+  T* input_of(const Call& a) {
+    return this->template of<T>(static_cast<const T*>(a.x) + skipped_, a.time_stride ? steps_ : 1, a.time_stride);
+  }
+
+  // Those of a tensor that has all steps, without gaps between them.
+  template <class T>
+  T* steps_of(const void* source) {
+    return this->template of<T>(source ? static_cast<const T*>(source) + skipped_ : nullptr, steps_, pitch_);
+  }
+
+  template <class T>
+  T* steps_of_result(void* target) {
+    return this->template result<T>(target ? static_cast<T*>(target) + skipped_ : nullptr, steps_, pitch_);
+  }
+
+ private:
+  const int64_t skipped_, steps_, pitch_;  // what comes before, beside the neurons; the number of steps; between two
 };
 
 }  // namespace

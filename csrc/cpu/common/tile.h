@@ -96,6 +96,20 @@ DEAL_INLINE int64_t whole_of(int64_t group) {
   return group / kQuad<S> * kQuad<S>;
 }
 
+// Calls visit(first neuron, neurons) for tiles of `most` neurons, or fewer at the end of a group. The neurons from
+// begin to end are counted without the tails.
+template <class S, class Call, class Visit>
+void each_tile(const Call& a, int64_t most, int64_t begin, int64_t end, const Visit& visit) {
+  const int64_t whole = whole_of<S>(a.group);
+  int64_t skipped = begin / whole * (a.group - whole);
+  for (int64_t left = whole - begin % whole; begin < end; left = whole) {
+    const int64_t stop = left < end - begin ? begin + left : end;
+    for (; begin < stop; begin += most) visit(begin + skipped, stop - begin < most ? stop - begin : most);
+    begin = stop;
+    skipped += a.group - whole;
+  }
+}
+
 // Runs the neurons of a call, which lie in groups of so many, on as many threads as are useful. Calls
 // blocks(begin, end, thread) for the whole Quads of all groups, counted without tails, then last(first, thread) for the
 // tail of each.

@@ -8,32 +8,18 @@ namespace DEAL_ISA {
 namespace {
 
 template <class S>
-class LifTail : public Tail<S> {
+class LifTail : public GroupTail<S> {
   static constexpr int B = kQuad<S>;
   using Tail<S>::first_;
   using Tail<S>::count_;
 
  public:
-  // The neurons from `first` to the end of its group.
-  LifTail(const LifInput& a, int64_t first)
-      : Tail<S>(first, first / a.group * a.group + a.group), skipped_(place_of(a, first) - first), steps_(a.steps),
-        pitch_(a.group) {}
+  using GroupTail<S>::GroupTail;
   ~LifTail() {
     if (!norm_.mean.data) return;
     const int64_t channels = norm_.mean.channels, inner = norm_.mean.inner;
     for (int i = 0; i < 2; ++i)
       add_channels(channel_sums_ + i * channels, channels, inner, neuron_sums_ + i * B, first_, int(count_));
-  }
-
-  // Those of a tensor that has all steps, side by side.
-  template <class T>
-  T* steps_of(const void* source) {
-    return this->template of<T>(source ? static_cast<const T*>(source) + skipped_ : nullptr, steps_, pitch_);
-  }
-
-  template <class T>
-  T* steps_of_result(void* target) {
-    return this->template result<T>(target ? static_cast<T*>(target) + skipped_ : nullptr, steps_, pitch_);
   }
 
   // Rows of bits for a result whose rows are `stride` bytes apart.
@@ -56,14 +42,14 @@ class LifTail : public Tail<S> {
   Lif inputs(const Lif& a) {
     Lif part = a;
     part.neurons = part.group = B;
-    part.x = this->template of<T>(static_cast<const T*>(a.x) + skipped_, a.time_stride ? a.steps : 1, a.time_stride);
+    part.x = this->template input_of<T>(a);
     part.time_stride = a.time_stride ? B : 0;
     part.v0 = this->template of<S>(a.v0, 1, 0);
     part.decay = this->parameter(a.decay);
     part.threshold = this->parameter(a.threshold);
     if (!a.norm.mean.data) return part;
     part.norm = {this->spread(a.norm.mean), this->spread(a.norm.scale), this->spread(a.norm.shift),
-                 a.time_stride ? steps_of<T>(a.norm.shortcut) : this->template of<T>(a.norm.shortcut, 1, 0)};
+                 a.time_stride ? this->template steps_of<T>(a.norm.shortcut) : this->template of<T>(a.norm.shortcut, 1, 0)};
     return part;
   }
 
@@ -75,7 +61,6 @@ class LifTail : public Tail<S> {
   }
 
  private:
-  const int64_t skipped_, steps_, pitch_;  // what comes before, beside the neurons; the number of steps; between two
   Norm norm_ = {};
   double neuron_sums_[2 * B] = {};
   double* channel_sums_ = nullptr;

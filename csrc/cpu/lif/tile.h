@@ -50,20 +50,6 @@ void place(Tile<S>& tile, const LifInput& a, int64_t first, int64_t neurons) {
   else fill(tile.v.at, tile.neurons, S(a.neuron.rest));
 }
 
-// Calls visit(first neuron, neurons) for tiles of `most` neurons, or fewer at the end of a group. The neurons from
-// begin to end are counted without the tails.
-template <class S, class Visit>
-void each_tile(const LifInput& a, int64_t most, int64_t begin, int64_t end, const Visit& visit) {
-  const int64_t whole = whole_of<S>(a.group);
-  int64_t skipped = begin / whole * (a.group - whole);
-  for (int64_t left = whole - begin % whole; begin < end; left = whole) {
-    const int64_t stop = left < end - begin ? begin + left : end;
-    for (; begin < stop; begin += most) visit(begin + skipped, stop - begin < most ? stop - begin : most);
-    begin = stop;
-    skipped += a.group - whole;
-  }
-}
-
 }  // namespace
 }  // namespace DEAL_ISA
 }  // namespace deal

@@ -25,9 +25,9 @@ struct Tape {
 
 template <class T, class Tile, class S>
 void replay(const MultistateBackward& a, Tile& tile, Tape<Tile, S>& tape, const Segment& segment) {
-  const T* const grad = static_cast<const T*>(a.grad) + segment.from * a.neurons + tile.first;
+  const T* const grad = static_cast<const T*>(a.grad) + segment.from * a.group + tile.place;
   run_tile<T>(a, tile, segment, kBackwardTile, [&](int i, int t, const auto& entered, const auto&) DEAL_FLAT {
-    prefetch<typename Tile::V>(grad + t * a.neurons + i);
+    prefetch<typename Tile::V>(grad + t * a.group + i);
     store_values(tape.entered[t][0] + i, kBackwardTile, entered);
   });
 }
@@ -45,11 +45,11 @@ template <bool shares, class T, class Tile, class S>
 DEAL_INLINE void reverse(const MultistateBackward& a, const Neuron& kind, const Tile& tile, Tape<Tile, S>& tape,
                          const Segment& segment, bool streaming) {
   using V = typename Tile::V;
-  const int64_t from = segment.from * a.neurons + tile.first;
+  const int64_t from = segment.from * a.group + tile.place;
   const T* const grad_spikes = static_cast<const T*>(a.grad) + from;
   const S* const grad_states = static_cast<const S*>(a.grad) + from;
   T* const grad_x = static_cast<T*>(a.grad_x) + from;
-  const T* const x = static_cast<const T*>(a.x) + segment.from * a.time_stride + tile.first;
+  const T* const x = static_cast<const T*>(a.x) + segment.from * a.time_stride + tile.place;
   const bool record = a.output == Output::states;
   const Window<S> window(a);
   tile.each([&](int i) DEAL_FLAT {
@@ -61,10 +61,10 @@ DEAL_INLINE void reverse(const MultistateBackward& a, const Neuron& kind, const 
       const V current = read<V>(x + t * a.time_stride + i);
       const auto now = model.step(entered, current);
       V grad_s = {};
-      if (record) grads.at[0] = grads.at[0] + read<V>(grad_states + t * a.neurons + i);
-      else grad_s = read<V>(grad_spikes + t * a.neurons + i);
+      if (record) grads.at[0] = grads.at[0] + read<V>(grad_states + t * a.group + i);
+      else grad_s = read<V>(grad_spikes + t * a.group + i);
       const auto found = model.reverse(entered, current, now, window.template slope<V>(kind, now), grad_s, grads);
-      put(grad_x + t * a.neurons + i, found.x, streaming);
+      put(grad_x + t * a.group + i, found.x, streaming);
       grads = found.entered;
       if constexpr (shares) {
         unrolled<Tile::kParameters>([&](auto k) DEAL_FLAT {
@@ -128,21 +128,21 @@ void backward_blocks(const MultistateBackward& a, bool streaming, int64_t begin,
   const Buffer<S> starts(kBackwardTile * tile.kStates * segments(a), Fill::none);
   tape.starts = starts.get();
   prepare(tile, a, end - begin);
-  for (int64_t n = begin; n < end; n += kBackwardTile) {
-    place(tile, a, n, end - n < kBackwardTile ? end - n : kBackwardTile);
+  each_tile<S>(a, kBackwardTile, begin, end, [&](int64_t first, int64_t neurons) {
+    place(tile, a, first, neurons);
     backward_tile<T>(a, tile, tape, streaming);
-  }
+  });
   if (streaming) stream_fence();
 }
 
 template <class T, class Of>
 void backward_tail(const MultistateBackward& a, int64_t first) {
   using S = compute_t<T>;
-  InputTail<S> tail(first, a.neurons);
+  InputTail<S> tail(a, first);
   MultistateBackward part = tail.template inputs<T>(a);
-  if (a.output == Output::states) part.grad = tail.template of<S>(a.grad, a.steps, a.neurons);
-  else part.grad = tail.template of<T>(a.grad, a.steps, a.neurons);
-  part.grad_x = tail.template result<T>(a.grad_x, a.steps, a.neurons);
+  if (a.output == Output::states) part.grad = tail.template steps_of<S>(a.grad);
+  else part.grad = tail.template steps_of<T>(a.grad);
+  part.grad_x = tail.template steps_of_result<T>(a.grad_x);
   for (auto& grad : part.grad_states) grad = tail.template of<S>(grad, 1, 0);
   for (auto& grad : part.grad_starts) grad = tail.template result<S>(grad, 1, 0);
   for (auto& grad : part.grad_parameters) grad = tail.template result<S>(grad, 1, 0);
@@ -155,10 +155,10 @@ void backward(const MultistateBackward& a, int threads) {
   if constexpr (sizeof(T) == 8 && DEAL_VECTOR_BYTES > 16) {
     baseline::multistate_backward(a, threads);
   } else {
-    const bool streaming = streams(a.grad_x, a.neurons * int64_t(sizeof(T)), a.steps);
+    const bool streaming = streams(a.grad_x, a.group * int64_t(sizeof(T)), a.steps * (a.neurons / a.group));
     with_model(a.model, [&](auto of) {
       using Of = decltype(of);
-      each_neuron<T>(a, a.neurons, threads,
+      each_neuron<T>(a, a.group, threads,
                      [&](int64_t begin, int64_t end, int) { backward_blocks<T, Of>(a, streaming, begin, end); },
                      [&](int64_t first, int) { backward_tail<T, Of>(a, first); });
     });

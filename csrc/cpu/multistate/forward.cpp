@@ -10,39 +10,39 @@ namespace deal {
 namespace DEAL_ISA {
 namespace {
 
-// The neurons from begin to end, a whole number of groups.
+// The neurons from begin to end, counted without the tails of their groups.
 template <class T, class Of>
 void forward_blocks(const MultistateForward& a, bool streaming, int64_t begin, int64_t end) {
   using S = compute_t<T>;
   Tile<Of, S> tile;
   prepare(tile, a, end - begin);
-  for (int64_t n = begin; n < end; n += kTile) {
-    place(tile, a, n, end - n < kTile ? end - n : kTile);
+  each_tile<S>(a, kTile, begin, end, [&](int64_t first, int64_t neurons) {
+    place(tile, a, first, neurons);
     for (int64_t index = 0; index < segments(a); ++index) {
       const Segment segment(a, index);
-      const int64_t at = segment.from * a.neurons + n;
+      const int64_t at = segment.from * a.group + tile.place;
       T* const spikes = static_cast<T*>(a.out) + at;
       S* const states = static_cast<S*>(a.out) + at;
       const bool record = a.output == Output::states;
       run_tile<T>(a, tile, segment, kTile, [&](int i, int t, const auto&, const auto& now) DEAL_FLAT {
-        if (record) put(states + t * a.neurons + i, now.left.at[0], streaming);
-        else put(spikes + t * a.neurons + i, now.s, streaming);
+        if (record) put(states + t * a.group + i, now.left.at[0], streaming);
+        else put(spikes + t * a.group + i, now.s, streaming);
       });
     }
     for (int k = 0; k < tile.kStates; ++k)
       if (a.states[k])
-        __builtin_memcpy(static_cast<S*>(a.states[k]) + n, tile.states[k].at, sizeof(S) * tile.neurons);
-  }
+        __builtin_memcpy(static_cast<S*>(a.states[k]) + first, tile.states[k].at, sizeof(S) * tile.neurons);
+  });
   if (streaming) stream_fence();
 }
 
 template <class T, class Of>
 void forward_tail(const MultistateForward& a, int64_t first) {
   using S = compute_t<T>;
-  InputTail<S> tail(first, a.neurons);
+  InputTail<S> tail(a, first);
   MultistateForward part = tail.template inputs<T>(a);
-  if (a.output == Output::states) part.out = tail.template result<S>(a.out, a.steps, a.neurons);
-  else part.out = tail.template result<T>(a.out, a.steps, a.neurons);
+  if (a.output == Output::states) part.out = tail.template steps_of_result<S>(a.out);
+  else part.out = tail.template steps_of_result<T>(a.out);
   for (auto& state : part.states) state = tail.template result<S>(state, 1, 0);
   forward_blocks<T, Of>(part, false, 0, kQuad<S>);
 }
@@ -54,10 +54,10 @@ void forward(const MultistateForward& a, int threads) {
     baseline::multistate_forward(a, threads);
   } else {
     const size_t element = a.output == Output::states ? sizeof(compute_t<T>) : sizeof(T);
-    const bool streaming = streams(a.out, a.neurons * int64_t(element), a.steps);
+    const bool streaming = streams(a.out, a.group * int64_t(element), a.steps * (a.neurons / a.group));
     with_model(a.model, [&](auto of) {
       using Of = decltype(of);
-      each_neuron<T>(a, a.neurons, threads,
+      each_neuron<T>(a, a.group, threads,
                      [&](int64_t begin, int64_t end, int) { forward_blocks<T, Of>(a, streaming, begin, end); },
                      [&](int64_t first, int) { forward_tail<T, Of>(a, first); });
     });

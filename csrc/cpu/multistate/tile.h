@@ -22,7 +22,8 @@ struct Tile {
   static constexpr int kStates = States::count, kParameters = Model::Parameters::count;
 
   Neuron neuron;
-  int64_t first;
+  int64_t first;  // its first neuron
+  int64_t place;  // where the first step of that neuron is, in tensors that have all steps
   int neurons;
   Row<S> states[kStates], parameters[kParameters];
 
@@ -67,6 +68,7 @@ template <class Tile>
 void place(Tile& tile, const MultistateInput& a, int64_t first, int64_t neurons) {
   using S = scalar_t<typename Tile::V>;
   tile.first = first;
+  tile.place = place_of(a, first);
   tile.neurons = int(neurons);
   for (int k = 0; k < Tile::kParameters; ++k)
     if (a.parameters[k].channels > 1) fill_channels(tile.parameters[k].at, a.parameters[k], first, tile.neurons);
@@ -76,17 +78,18 @@ void place(Tile& tile, const MultistateInput& a, int64_t first, int64_t neurons)
       __builtin_memcpy(tile.states[k].at, static_cast<const S*>(a.starts[k]) + first, sizeof(S) * tile.neurons);
 }
 
-// The last neurons of a call.
+// The last neurons of a group.
 template <class S>
-struct InputTail : Tail<S> {
-  using Tail<S>::Tail;
+struct InputTail : GroupTail<S> {
+  using GroupTail<S>::GroupTail;
 
   // The call restricted to these neurons. Its results still point to the original ones.
   template <class T, class Call>
   Call inputs(const Call& a) {
     Call part = a;
-    part.neurons = part.time_stride = kQuad<S>;
-    part.x = this->template of<T>(a.x, a.steps, a.time_stride);
+    part.neurons = part.group = kQuad<S>;
+    part.time_stride = a.time_stride ? kQuad<S> : 0;
+    part.x = this->template input_of<T>(a);
     for (auto& start : part.starts) start = this->template of<S>(start, 1, 0);
     for (auto& parameter : part.parameters) parameter = this->parameter(parameter);
     return part;
@@ -97,7 +100,7 @@ struct InputTail : Tail<S> {
 template <class T, class Tile>
 DEAL_INLINE Currents<T, typename Tile::V> currents(const MultistateInput& a, const Tile& tile, const Segment& segment,
                                                    int i, int tile_neurons) {
-  const T* const x = static_cast<const T*>(a.x) + segment.from * a.time_stride + tile.first + i;
+  const T* const x = static_cast<const T*>(a.x) + segment.from * a.time_stride + tile.place + i;
   const bool more = segment.from + segment.steps < a.steps;
   return {x, a.time_stride, more ? kSegment * a.time_stride : tile_neurons - segment.from * a.time_stride};
 }

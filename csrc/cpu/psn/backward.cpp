@@ -17,7 +17,7 @@ void to_membranes(const PsnBackward& a, const S* x, S* grad, const Tile& tile) {
   mix_inputs(a, x, tile, [&](int64_t t, int i, auto sums) DEAL_FLAT {
     using V = decltype(sums);
     prefetch_next<V>(static_cast<const T*>(a.x) + t * a.time_stride, tile, i);
-    prefetch_next<V>(static_cast<const T*>(a.grad) + (t - a.skipped) * a.neurons, tile, i);
+    prefetch_next<V>(static_cast<const T*>(a.grad) + (t - a.skipped) * a.group, tile, i);
     const V h = sums + bias_of_step<S>(a, t);
     S* const at = grad + t * tile.width + i;
     store(at, read<V>(at) * surrogate_slope<V>(a.surrogate, S(a.alpha), S(a.height), S(a.outside), h));
@@ -26,9 +26,9 @@ void to_membranes(const PsnBackward& a, const S* x, S* grad, const Tile& tile) {
 
 template <class T, class S>
 void write_gradient(const PsnBackward& a, const S* grad_h, const Tile& tile, bool streaming) {
-  T* const out = static_cast<T*>(a.grad_x) + tile.first;
+  T* const out = static_cast<T*>(a.grad_x) + tile.place;
   mix(a, [&](int64_t t) DEAL_FLAT { return outputs_of_step<S>(a, t); }, 0, grad_h, tile,
-      [&](int64_t t, int i, auto sums) DEAL_FLAT { write_values(out + t * a.neurons, sums, tile, i, streaming); });
+      [&](int64_t t, int i, auto sums) DEAL_FLAT { write_values(out + t * a.group, sums, tile, i, streaming); });
 }
 
 // The neurons of some chunks. `sums` holds those of all chunks; null: they are not wanted.
@@ -43,7 +43,7 @@ void backward_chunks(const PsnBackward& a, int64_t begin, int64_t end, double* s
     const int64_t first = c * chunk, last = first + chunk < a.neurons ? first + chunk : a.neurons;
     each_tile(a, first, last, [&](const Tile& tile) DEAL_FLAT {
       read_steps(static_cast<const T*>(a.x), a.time_stride, a.steps, tile, x.get());
-      read_steps(static_cast<const T*>(a.grad), a.neurons, a.steps - a.skipped, tile,
+      read_steps(static_cast<const T*>(a.grad), a.group, a.steps - a.skipped, tile,
                  grad.get() + a.skipped * tile.width);
       to_membranes<T>(a, x.get(), grad.get(), tile);
       if (a.grad_x) write_gradient<T>(a, grad.get(), tile, streaming);
@@ -68,7 +68,8 @@ template <class T>
 void backward(const PsnBackward& a, int threads) {
   using S = compute_t<T>;
   const bool summed = a.grad_weight || a.grad_bias;
-  const bool streaming = a.grad_x && streams(a.grad_x, a.neurons * int64_t(sizeof(T)), a.steps);
+  const bool streaming =
+      a.grad_x && streams(a.grad_x, a.group * int64_t(sizeof(T)), a.steps * (a.neurons / a.group));
   const int64_t chunk = chunk_of(a), chunks = (a.neurons + chunk - 1) / chunk;
   const int64_t weights = weights_of(a), count = sums_of(a);
   const Buffer<double> sums(summed ? chunks * count : 0, Fill::zeros);

@@ -13,18 +13,18 @@ namespace {
 template <class T, class O>
 void forward(const PsnForward& a, int threads) {
   using S = compute_t<T>;
-  const bool streaming = streams(a.out, a.neurons * int64_t(sizeof(O)), a.steps - a.skipped);
+  const bool streaming = streams(a.out, a.group * int64_t(sizeof(O)), (a.steps - a.skipped) * (a.neurons / a.group));
   const int useful = useful_threads(a.neurons * a.steps, kElementsWorthAThread, threads);
   parallel_for(a.neurons, tile_width(a), useful, [&](int64_t begin, int64_t end, int) {
     const Buffer<S> x(a.steps * tile_width(a), Fill::none);
     each_tile(a, begin, end, [&](const Tile& tile) DEAL_FLAT {
       const T* const source = static_cast<const T*>(a.x);
       read_steps(source, a.time_stride, a.steps, tile, x.get());
-      O* const out = static_cast<O*>(a.out) + tile.first;
+      O* const out = static_cast<O*>(a.out) + tile.place;
       mix_inputs(a, x.get(), tile, [&](int64_t t, int i, auto sums) DEAL_FLAT {
         prefetch_next<decltype(sums)>(source + t * a.time_stride, tile, i);
         const auto h = sums + bias_of_step<S>(a, t);
-        O* const to = out + (t - a.skipped) * a.neurons;
+        O* const to = out + (t - a.skipped) * a.group;
         if (a.membranes) write_values(to, h, tile, i, streaming);
         else write_values(to, select(h >= S(0), S(1), S(0)), tile, i, streaming);
       });

@@ -17,6 +17,7 @@ constexpr int64_t kElementsWorthAThread = 32768;
 
 struct Tile {
   int64_t first;
+  int64_t place;  // where the first step of that neuron is
   int neurons;
   int width;  // neurons in memory, a whole number of the widest vectors: those past the last are zero
 };
@@ -27,21 +28,24 @@ inline int tile_width(const PsnInput& a) {
   return width < kFewest ? kFewest : width > kMost ? kMost : int(width);
 }
 
-// Calls body(tile) for the neurons from begin to end.
+inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Calls body(tile) for the neurons from begin to end. Tiles end where a group does, and at every multiple of their width.
 template <class Body>
 DEAL_INLINE void each_tile(const PsnInput& a, int64_t begin, int64_t end, const Body& body) {
   const int most = tile_width(a);
-  for (int64_t n = begin; n < end; n += most) {
-    const int neurons = int(end - n < most ? end - n : most);
-    body(Tile{n, neurons, (neurons + kFewest - 1) / kFewest * kFewest});
+  for (int64_t n = begin, next; n < end; n = next) {
+    next = least(n + most - (n - begin) % most, least(n + a.group - n % a.group, end));
+    const int neurons = int(next - n);
+    body(Tile{n, place_of(a, n), neurons, (neurons + kFewest - 1) / kFewest * kFewest});
   }
 }
 
-// Reads steps that are `stride` elements apart.
+// Reads steps of the tile's neurons that are `stride` elements apart.
 template <class T, class S>
 void read_steps(const T* from, int64_t stride, int64_t steps, const Tile& tile, S* to) {
   constexpr int lanes = Pack<S>::lanes;
-  from += tile.first;
+  from += tile.place;
   for (int64_t t = 0; t < steps; ++t, from += stride, to += tile.width) {
     read_row(from, to, tile.neurons);
     clear(to, (tile.neurons + lanes - 1) / lanes * lanes, tile.width);
@@ -53,7 +57,7 @@ void read_steps(const T* from, int64_t stride, int64_t steps, const Tile& tile, 
 template <class V, class T>
 DEAL_INLINE void prefetch_next(const T* step, const Tile& tile, int i) {
   constexpr int line = 64 / int(sizeof(T)), second_level = 2;
-  const T* const next = step + tile.first + tile.width + i;
+  const T* const next = step + tile.place + tile.width + i;
   constexpr int lines = (V::lanes + line - 1) / line;
   unrolled<lines>([&](int k) DEAL_FLAT { __builtin_prefetch(next + k * line, 0, second_level); });
 }

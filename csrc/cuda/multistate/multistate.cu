@@ -13,6 +13,7 @@ namespace cuda {
 namespace {
 
 constexpr int kSegment = 16;  // steps whose states a backward thread holds
+constexpr int kResident = 8;  // backward blocks of a multiprocessor: with this bound no registers are spilled
 
 template <class Call>
 struct Arguments {
@@ -60,18 +61,18 @@ __device__ __forceinline__ void put(void* to, int64_t at, float value) {
 }
 
 template <class T>
-__device__ __forceinline__ const T* input(const MultistateInput& a, int64_t step, int64_t neuron) {
-  return static_cast<const T*>(a.x) + step * a.time_stride + neuron;
+__device__ __forceinline__ const T* input(const MultistateInput& a, int64_t step, int64_t place) {
+  return static_cast<const T*>(a.x) + step * a.time_stride + place;
 }
 
 // Runs `steps` steps from the step `from` on. Calls take(step of the segment, states before it, moment).
 template <class T, class M, class Take>
 __device__ __forceinline__ void run(const MultistateInput& a, const M& model, typename M::States& states, int64_t from,
-                                    int steps, int64_t neuron, const Take& take) {
+                                    int steps, int64_t place, const Take& take) {
   Queue<T, 1> currents;
   for (int k = 0; k < steps;) {
     const int end = k + at_most(kAhead, steps - k);
-    currents.template read<1>(input<T>(a, from + k, neuron), a.time_stride, end - k, 1);
+    currents.template read<1>(input<T>(a, from + k, place), a.time_stride, end - k, 1);
 #pragma unroll 1
     for (; k < end; ++k) {
       const auto now = model.step(states, currents.take().at[0]);
@@ -86,12 +87,13 @@ __global__ void __launch_bounds__(kBlock) forward(const Arguments<MultistateForw
   const MultistateForward& a = arguments.call;
   const int64_t neuron = first_of_thread(1);
   if (neuron >= a.neurons) return;
+  const int64_t place = place_of(a, neuron);
   const M model = model_of<M>(arguments, neuron);
   typename M::States states = model.initial();
   load_values(states, a.starts, neuron);
   const bool record = a.output == Output::states;
-  run<T>(a, model, states, 0, int(a.steps), neuron, [&](int t, const auto&, const auto& now) {
-    const int64_t at = t * a.neurons + neuron;
+  run<T>(a, model, states, 0, int(a.steps), place, [&](int t, const auto&, const auto& now) {
+    const int64_t at = t * a.group + place;
     if (record) static_cast<float*>(a.out)[at] = now.left.at[0];
     else put<T>(a.out, at, now.s);
   });
@@ -102,16 +104,16 @@ __global__ void __launch_bounds__(kBlock) forward(const Arguments<MultistateForw
 template <class M, class T>
 __device__ __forceinline__ void reverse(const Arguments<MultistateBackward>& arguments, const M& model,
                                         const float* entered, typename M::States& grads,
-                                        typename M::Parameters& shares, int64_t from, int steps, int64_t neuron) {
+                                        typename M::Parameters& shares, int64_t from, int steps, int64_t place) {
   constexpr int states = M::States::count;
   const MultistateBackward& a = arguments.call;
   const bool record = a.output == Output::states;
 #pragma unroll 1
   for (int t = steps - 1; t >= 0; --t) {
-    const int64_t at = (from + t) * a.neurons + neuron;
+    const int64_t at = (from + t) * a.group + place;
     typename M::States before;
     unrolled<states>([&](auto k) { before.at[k.value] = entered[(t * states + k.value) * kBlock]; });
-    const float x = widen(*input<T>(a, from + t, neuron));
+    const float x = widen(*input<T>(a, from + t, place));
     const auto now = model.step(before, x);
     float grad_s = 0;
     if (record) grads.at[0] += static_cast<const float*>(a.grad)[at];
@@ -127,11 +129,12 @@ __device__ __forceinline__ void reverse(const Arguments<MultistateBackward>& arg
 // Only x was kept from the forward pass: the states before every step are recomputed, one segment at a time. If there
 // are several segments, a first pass stores the states at the start of each but the last.
 template <class M, class T>
-__global__ void __launch_bounds__(kBlock) backward(const Arguments<MultistateBackward> arguments) {
+__global__ void __launch_bounds__(kBlock, kResident) backward(const Arguments<MultistateBackward> arguments) {
   constexpr int states = M::States::count;
   const MultistateBackward& a = arguments.call;
   const int64_t neuron = first_of_thread(1);
   if (neuron >= a.neurons) return;
+  const int64_t place = place_of(a, neuron);
   const M model = model_of<M>(arguments, neuron);
   float* const entered = static_cast<float*>(block_memory()) + threadIdx.x;  // [kSegment, states, kBlock]
   const int total = int(a.steps), last = (total - 1) / kSegment;
@@ -149,10 +152,10 @@ __global__ void __launch_bounds__(kBlock) backward(const Arguments<MultistateBac
       if (ahead) *kept = start.at[k.value];
       else if (segment < last) start.at[k.value] = *kept;
     });
-    run<T>(a, model, start, from, steps, neuron, [&](int t, const auto& before, const auto&) {
+    run<T>(a, model, start, from, steps, place, [&](int t, const auto& before, const auto&) {
       unrolled<states>([&](auto k) { entered[(t * states + k.value) * kBlock] = before.at[k.value]; });
     });
-    if (!ahead) reverse<M, T>(arguments, model, entered, grads, shares, from, steps, neuron);
+    if (!ahead) reverse<M, T>(arguments, model, entered, grads, shares, from, steps, place);
   }
   store_values(a.grad_starts, grads, neuron);
   store_values(a.grad_parameters, shares, neuron);

@@ -21,14 +21,15 @@ struct Arguments {
   float alpha, height, outside;
 };
 
-// A thread's first neuron, and the steps of its group.
+// A thread's first neuron, where its first step is, and the steps of its group.
 struct Place {
-  int64_t neuron, first;
+  int64_t neuron, at, first;
   int steps;
 
   template <class Psn>
   __device__ __forceinline__ Place(const Arguments<Psn>& arguments, int64_t from, int each)
       : neuron((int64_t(blockIdx.x) % arguments.blocks * kBlock + threadIdx.x) * each),
+        at(place_of(arguments.psn, neuron)),
         first(from + int64_t(blockIdx.x) / arguments.blocks * kSums),
         steps(int(arguments.psn.steps - first < kSums ? arguments.psn.steps - first : kSums)) {}
 };
@@ -71,7 +72,7 @@ __device__ __forceinline__ void mix(const PsnInput& a, const Place& place, const
 // Calls take(step, h) for the steps of a group.
 template <int L, class T, class Take>
 __device__ __forceinline__ void each_membrane(const PsnInput& a, const Place& place, const Take& take) {
-  mix<L, false>(a, place, static_cast<const T*>(a.x) + place.neuron, a.time_stride,
+  mix<L, false>(a, place, static_cast<const T*>(a.x) + place.at, a.time_stride,
                 [&](int64_t t, const Lanes<L>& sum) { take(t, sum + bias_of_step<float>(a, t)); });
 }
 
@@ -81,7 +82,7 @@ __global__ void __launch_bounds__(kBlock, kResident) forward(const Arguments<Psn
   const Place place(arguments, a.skipped, L);
   if (place.neuron >= a.neurons) return;
   each_membrane<L, T>(a, place, [&](int64_t t, const Lanes<L>& h) {
-    const int64_t at = (t - a.skipped) * a.neurons + place.neuron;
+    const int64_t at = (t - a.skipped) * a.group + place.at;
     if (a.membranes) store<L>(static_cast<float*>(a.out) + at, h, L);
     else store<L>(static_cast<T*>(a.out) + at, select(h >= 0.0f, 1.0f, 0.0f), L);
   });
@@ -93,7 +94,7 @@ __global__ void __launch_bounds__(kBlock, kResident) gradient_of_h(const Argumen
   const Place place(arguments, a.skipped, L);
   if (place.neuron >= a.neurons) return;
   each_membrane<L, T>(a, place, [&](int64_t t, const Lanes<L>& h) {
-    const int64_t at = (t - a.skipped) * a.neurons + place.neuron;
+    const int64_t at = (t - a.skipped) * a.group + place.at;
     const Lanes<L> grad = widen(load<L, L>(static_cast<const T*>(a.grad) + at, L));
     const Lanes<L> slope = surrogate_slope(a.surrogate, arguments.alpha, arguments.height, arguments.outside, h);
     store<L>(static_cast<float*>(a.grad_h) + at, grad * slope, L);
@@ -105,9 +106,9 @@ __global__ void __launch_bounds__(kBlock, kResident) gradient_of_x(const Argumen
   const PsnBackward& a = arguments.psn;
   const Place place(arguments, 0, L);
   if (place.neuron >= a.neurons) return;
-  const float* const grad_h = static_cast<const float*>(a.grad_h) + place.neuron;
-  mix<L, true>(a, place, grad_h - a.skipped * a.neurons, a.neurons, [&](int64_t t, const Lanes<L>& sum) {
-    store<L>(static_cast<T*>(a.grad_x) + t * a.neurons + place.neuron, sum, L);
+  const float* const grad_h = static_cast<const float*>(a.grad_h) + place.at;
+  mix<L, true>(a, place, grad_h - a.skipped * a.group, a.group, [&](int64_t t, const Lanes<L>& sum) {
+    store<L>(static_cast<T*>(a.grad_x) + t * a.group + place.at, sum, L);
   });
 }
 
@@ -121,7 +122,7 @@ const char* launch_psn(void (*kernel)(Arguments<Psn>), Arguments<Psn> arguments,
 }
 
 // Whether every row starts at a word boundary and consists of whole words.
-bool allows_rows(const PsnInput& a) { return a.neurons % kWide == 0 && a.time_stride % kWide == 0; }
+bool allows_rows(const PsnInput& a) { return a.group % kWide == 0 && a.time_stride % kWide == 0; }
 
 }  // namespace
 

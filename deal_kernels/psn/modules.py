@@ -90,7 +90,7 @@ class MaskedPSN(_Stateful, PSN):
         steps: T, the number of steps of every input, or with `stateful` of all inputs from one `reset` to the next.
         lambda_init: the first value of lambda_.
         surrogate, backend, time_axis: as in `psn`.
-        stateful, detach_state: as in `SlidingPSN`.
+        stateful, detach_state: as in `SlidingPSN`. With `time_axis` 1 the input is then copied.
 
     >>> layer = MaskedPSN(2, 4)
     >>> layer.lambda_ = 1.0

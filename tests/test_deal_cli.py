@@ -244,6 +244,14 @@ def test_info(folder, capsys):
     assert "backends" in said and "trained_on  noise" in said and "[['scale', 3, 3, 1]]" in said
 
 
+def test_info_prints_no_control_characters(folder, capsys):
+    path = str(folder / "odd.safetensors")
+    DEAL.from_pretrained(folder / "tiny.safetensors").save_pretrained(path, trained_on="\x1b[31mred\nnext: \x07")
+    assert cli.main(["info", path]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and "\x07" not in said and r"\x1b[31mred next: \x07" in said
+
+
 def test_convert(tmp_path, capsys):
     if not RELEASED.exists():
         missing = pytest.fail if os.environ.get("DEAL_TEST_DATA_REQUIRED") else pytest.skip

@@ -130,7 +130,15 @@ def test_parts_cover_the_whole(length, tile, overlap, reach):
     torch.testing.assert_close(total, torch.ones(length))
 
 
-def test_out_of_memory_halves_the_tile(network, each_device, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+    ids=["cuda", "cpu"],
+)
+def test_out_of_memory_halves_the_tile(network, each_device, monkeypatch, error):
     enhancer = Enhancer(network)
     enhancer.tile = 400
     x = torch.rand(1, 1, 300, 40)
@@ -139,14 +147,15 @@ def test_out_of_memory_halves_the_tile(network, each_device, monkeypatch):
 
     def small_only(self, x):
         if x.shape[2] > 200:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
         return restored(self, x)
 
     monkeypatch.setattr(DEAL, "restored", small_only)
     assert same_image(enhancer.enhance_tensor(x), whole, 1e-5, each_device)
     assert enhancer.tile == 200
-    with pytest.raises(torch.OutOfMemoryError):  # a tile that was named stays
-        Enhancer(network, tile=400).enhance_tensor(x)
+    for tile in (400, 0):  # a tile that was named stays
+        with pytest.raises(type(error)):
+            Enhancer(network, tile=tile).enhance_tensor(x)
 
 
 def test_weights_are_prepared_once(network, monkeypatch):

@@ -1,9 +1,11 @@
 """Files of weights: whole or not at all, and what is said of those that are something else."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,42 @@ def test_what_is_not_a_saved_network(tmp_path):
         weight_files.save_tensors(path, {"weight": torch.zeros(2)}, {"deal.config": config})
         with pytest.raises(ValueError, match=rf"(?s)other.safetensors does not fit the network.*{message}"):
             DEAL.from_pretrained(path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"blocks": [["scale", 3, 3, 1]] * 100_000, "width": 1},
+        {"width": 100_000},
+        {"blocks": [["scale", 100_001, 3, 1]]},
+    ],
+    ids=["many blocks", "wide", "large kernels"],
+)
+def test_a_small_file_describes_no_huge_network(config, tmp_path):
+    """It neither fills the memory nor takes minutes."""
+    path = tmp_path / "huge.safetensors"
+    weight_files.save_tensors(path, {"weight": torch.zeros(2)}, {"deal.config": json.dumps(config)})
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"huge.safetensors does not fit the network"):
+        DEAL.from_pretrained(path)
+    assert time.perf_counter() - start < 30
+
+
+@pytest.mark.parametrize("blocks", [[("scale", 3, 3)] * 60, [("spike", 11, 7, 2)] * 4], ids=["deep", "large kernels"])
+def test_a_narrow_network_is_not_taken_for_a_huge_one(blocks, tmp_path):
+    DEAL(blocks, width=1).save_pretrained(tmp_path / "narrow.safetensors")
+    assert DEAL.from_pretrained(tmp_path / "narrow.safetensors").width == 1
+
+
+def test_a_checkpoint_of_pytorch_is_named(tmp_path):
+    """No message recommends to run what is in the file."""
+    path = tmp_path / "x.pt"
+    torch.save({"run": test_a_checkpoint_of_pytorch_is_named}, path)
+    with pytest.raises(ValueError, match=r"x.pt is not a safetensors file: .* see `deal convert`"):
+        DEAL.from_pretrained(path)
+    with pytest.raises(ValueError, match=r"x.pt is not a checkpoint of tensors; nothing else is loaded") as raised:
+        DEAL.from_released(path)
+    assert "weights_only" not in str(raised.value)
 
 
 def test_a_fused_network_is_not_saved(tmp_path):

@@ -16,7 +16,19 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 import deal
-from deal.cli import ablate, convert, degrade, demo, enhance, evaluate, info, train, train_detector, train_fuser
+from deal.cli import (
+    ablate,
+    convert,
+    degrade,
+    demo,
+    enhance,
+    evaluate,
+    info,
+    options,
+    train,
+    train_detector,
+    train_fuser,
+)
 
 DESCRIPTION = "DEAL: enhances thermal images, and trains the network for it from a few clean ones."
 INTERRUPTED = 130  # the exit code after Ctrl-C
@@ -48,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         print(f"deal: {message}", file=sys.stderr)
         return INTERRUPTED
-    except (OSError, ValueError, FloatingPointError, RuntimeError, ModuleNotFoundError) as error:
+    except (OSError, ValueError, FloatingPointError, RuntimeError, MemoryError, ModuleNotFoundError) as error:
         if os.environ.get("DEAL_TRACEBACK"):
             raise
         print(f"deal: error: {_message(error)}", file=sys.stderr)
@@ -65,9 +77,8 @@ def _foreign_package() -> str:
 
 def _message(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        file = f"{error.filename}: " if error.filename else ""
-        return f"{file}{error.strerror}"
-    return str(error) or type(error).__name__
+        return options.printable(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+    return options.printable(error) or type(error).__name__
 
 
 @contextlib.contextmanager

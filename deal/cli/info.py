@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
+from deal.cli import options
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
@@ -37,8 +39,8 @@ def run(parsed: Namespace) -> int:
     print(f"  operations  {network.macs:,} multiply-accumulates per pixel")
     print(f"  reach       {network.reach} pixels to each side")
     for name, value in network.config.items():
-        print(f"  {name:10}  {value}")
+        print(f"  {name:10}  {options.printable(value)}")
     for name, note in load_tensors(path)[1].items():
         if name not in ("format", network.METADATA):
-            print(f"  {name:10}  {note}")
+            print(f"  {options.printable(name):10}  {options.printable(note)}")
     return 0

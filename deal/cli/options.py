@@ -106,10 +106,18 @@ def parse_crop(values: list[str]) -> Any:
 
 def plan(parsed: Namespace) -> list[Job]:
     """The jobs of a command with `add_files`."""
+    from deal.io.manifest import written_by
     from deal.io.paths import plan_jobs
 
     ending = None if parsed.ext == "auto" else f".{parsed.ext}"
-    return plan_jobs(parsed.input, parsed.output, recursive=parsed.recursive, suffix=parsed.suffix, ending=ending)
+    return plan_jobs(
+        parsed.input, parsed.output, recursive=parsed.recursive, suffix=parsed.suffix, ending=ending,
+        keep_going=parsed.keep_going, earlier=written_by(_manifest(parsed)),
+    )  # fmt: skip
+
+
+def _manifest(parsed: Namespace) -> Path:
+    return Path(parsed.manifest or Path(parsed.output) / "manifest.csv")
 
 
 def open_batch(parsed: Namespace, jobs: list[Job]) -> Batch:
@@ -119,7 +127,7 @@ def open_batch(parsed: Namespace, jobs: list[Job]) -> Batch:
     into_folder = jobs[0].target != Path(parsed.output)
     return Batch(
         jobs, skip_existing=parsed.skip_existing, keep_going=parsed.keep_going,
-        manifest=parsed.manifest or (Path(parsed.output) / "manifest.csv" if into_folder else None),
+        manifest=_manifest(parsed) if parsed.manifest or into_folder else None,
         progress=not parsed.quiet and len(jobs) > 1,
     )  # fmt: skip
 
@@ -130,6 +138,16 @@ def report(batch: Batch, quiet: bool) -> int:
         manifest = f"; {batch.manifest}" if batch.manifest else ""
         print(f"{batch.tally} in {batch.seconds:.1f} s{manifest}")
     return 1 if batch.tally.failed else 0
+
+
+def printable(text: object) -> str:
+    """A text of a file or of an error for the terminal, in one line and without control characters.
+
+    >>> printable("two\\nlines, \\x1b[31mred")
+    'two lines, \\\\x1b[31mred'
+    """
+    line = " ".join(str(text).split())
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
 
 
 def loss_summary(losses: list[float]) -> str:

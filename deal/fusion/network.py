@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from deal.io.images import Location, UnusableImage, to_uint8
 from deal.model import weight_files
+from deal.model.saved import within_size_of
 from deal_kernels._common.checks import check_integer
 from deal_kernels.conv import Conv2d
 from deal_kernels.ssim import ssim_map
@@ -110,7 +111,8 @@ class Fuser(nn.Module):
             config = json.loads(metadata[METADATA])
             if not isinstance(config, Mapping):
                 raise TypeError(f"its config must be a mapping; got {config!r}")
-            fuser = cls(**config)
+            with within_size_of(tensors):
+                fuser = cls(**config)
             fuser.load_state_dict(tensors)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} does not fit the fuser: its config is not JSON: {error}") from error

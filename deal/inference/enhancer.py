@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from deal.inference import tiling
 from deal.io.images import Frame, Location, UnusableImage, Window, to_frame
+from deal.io.out_of_memory import is_out_of_memory
 from deal.io.scene import scene_rows, without_dead_pixels
 from deal.model import cuda_graph
 from deal.model.device import choose_device
@@ -168,8 +169,8 @@ class Enhancer:
             try:
                 tile = self.tile or max(x.shape[2:])
                 return tiling.run_tiled(network, x, tile, self.overlap, self._network.reach, self._network.stride)
-            except (torch.OutOfMemoryError, MemoryError):
-                if self.tile // 2 < self._min_tile:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or not self.tile or self.tile // 2 < self._min_tile:
                     raise
                 self.tile //= 2
 

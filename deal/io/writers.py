@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import datetime
+import errno
 import io
+import os
 import signal
 import sys
 import threading
@@ -21,14 +22,17 @@ from tqdm import tqdm
 
 from deal.io.atomic import atomic_write
 from deal.io.images import SUFFIXES, ImageFile, Location, UnusableImage
+from deal.io.manifest import Manifest
 from deal.io.metadata import Metadata, save_options
+from deal.io.out_of_memory import is_out_of_memory
 from deal.io.paths import Job
 
 FORMATS = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP"}
 FORMAT_DTYPES = {
     "PNG": ("uint8", "uint16"), "TIFF": ("uint8", "uint16", "float32"), "JPEG": ("uint8",), "BMP": ("uint8",),
 }  # fmt: skip
-COLUMNS = ("when", "source", "target", "status", "seconds", "height", "width", "type", "black", "white", "message")
+# Errors of the system that concern a single file. After any other one, such as a full disk, no output could be written.
+OF_ONE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.ENOMEM)
 
 
 def write_image(path: Location, pixels: numpy.ndarray, metadata: Metadata | None = None) -> None:
@@ -77,8 +81,8 @@ class Batch:
     Args:
         jobs: see `plan_jobs`.
         skip_existing: skips jobs whose output exists. Outputs are written atomically, so an existing one is complete.
-        keep_going: continues after a source that cannot be used. An output that cannot be written always ends the
-            batch.
+        keep_going: continues after a source that cannot be read or computed, also for want of memory. An error of the
+            system that concerns all outputs, such as a full disk, always ends the batch.
         manifest: a CSV file to which one row per job is appended, as soon as the job is over.
         progress: shows a progress bar.
     """
@@ -94,7 +98,7 @@ class Batch:
 
     def __enter__(self) -> Batch:
         self._started = time.perf_counter()
-        self._file = _open_manifest(self.manifest)
+        self._file = None if self.manifest is None else Manifest(Path(self.manifest))
         self._bar = tqdm(self.jobs, unit="image", disable=not self.progress, file=sys.stderr)
         return self
 
@@ -110,23 +114,33 @@ class Batch:
         """The jobs that are not skipped."""
         for job in self._bar:
             self._job_started = time.perf_counter()
-            if self.skip_existing and job.target.exists():
+            if job.problem:
+                self._fail(job, UnusableImage(job.problem))
+            elif self.skip_existing and os.path.exists(job.target):
                 self._record(job, "skipped")
             else:
                 yield job
 
     @contextlib.contextmanager
     def attempt(self, job: Job) -> Iterator[None]:
-        """Records a failure if the block raises because the source cannot be used, and raises it unless
-        `keep_going`."""
+        """Records a failure if the block raises because of this job, and raises UnusableImage unless `keep_going`.
+
+        Readers of damaged files raise errors of any kind.
+        """
         try:
             job.target.parent.mkdir(parents=True, exist_ok=True)
             yield
-        except (UnusableImage, FileNotFoundError) as error:
-            self._record(job, "failed", message=str(error))
-            if not self.keep_going:
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno is not None and error.errno not in OF_ONE_FILE:
                 raise
-            self._bar.write(f"failed: {error}", file=sys.stderr)
+            self._fail(job, error)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        message = _reason(job, error)
+        self._record(job, "failed", message=message)
+        if not self.keep_going:
+            raise UnusableImage(message) from error
+        self._bar.write(f"failed: {message}", file=sys.stderr)
 
     def save(self, job: Job, image: ImageFile, pixels: numpy.ndarray) -> None:
         """Writes the output of a job, with the metadata of its source, and records it."""
@@ -146,19 +160,19 @@ class Batch:
         when = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         seconds = f"{time.perf_counter() - self._job_started:.3f}"
         row = {"when": when, "source": job.source, "target": job.target, "status": status, "seconds": seconds, **notes}
-        csv.DictWriter(self._file, COLUMNS).writerow(row)
-        self._file.flush()
+        self._file.write(row)
 
 
-def _open_manifest(manifest: Location | None) -> Any:
-    if manifest is None:
-        return None
-    path = Path(manifest)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115 (the batch closes it)
-    if file.tell() == 0:
-        csv.DictWriter(file, COLUMNS).writeheader()
-    return file
+def _reason(job: Job, error: Exception) -> str:
+    """What became of a job, in one line that names its source."""
+    if is_out_of_memory(error):
+        return f"{job.source}: out of memory"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or job.source}: {error.strerror}"
+    message = " ".join(str(error).split())
+    if isinstance(error, (UnusableImage, FileNotFoundError)) and message:
+        return message
+    return f"{job.source}: {type(error).__name__}{': ' if message else ''}{message}"
 
 
 @contextlib.contextmanager

@@ -5,12 +5,41 @@ from __future__ import annotations
 import abc
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from deal.model import weight_files
+
+FREE = 1 << 20  # the elements that any constructor may create or fill
+TOUCHES = 32  # how often it may create or fill its weights
+OF_A_CALL, OF_A_TENSOR = 256, 1 << 14  # elements that a call costs at least, and that a tensor allows at least
+
+
+class within_size_of(TorchFunctionMode):
+    """Ends the construction of a network that is far larger than these tensors: a small file could describe a network
+    that fills the memory, or takes hours to construct.
+
+    Raises:
+        ValueError: in a torch function inside of the block.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.size = sum(tensor.numel() for tensor in tensors.values())
+        self.left = FREE + TOUCHES * self.size + OF_A_TENSOR * len(tensors)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        # The memory of torch.empty is not taken before something is written to it.
+        self.left -= max(OF_A_CALL, result.numel() if isinstance(result, Tensor) else 0)
+        if self.left < 0:
+            raise ValueError(f"its config describes a network much larger than its weights of {self.size:,} numbers")
+        return result
 
 
 class SavedNetwork(nn.Module, abc.ABC):
@@ -58,7 +87,8 @@ class SavedNetwork(nn.Module, abc.ABC):
         if not isinstance(arguments, Mapping):
             raise ValueError(f"{path} does not fit the network: its config must be a mapping; got {arguments!r}")
         try:
-            network = cls(**arguments)
+            with within_size_of(tensors):
+                network = cls(**arguments)
             kinds = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
             if len(kinds) == 1:
                 network.to(kinds.pop())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +46,8 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         with safetensors.safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+        hint = ": it is a checkpoint of PyTorch, see `deal convert`" if _is_pickled(path) else f": {error}"
+        raise ValueError(f"{path} is not a safetensors file{hint}") from error
 
 
 def load_released(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -55,6 +57,10 @@ def load_released(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
+    except pickle.UnpicklingError as error:  # whose message recommends to run what the file says
+        raise ValueError(
+            f"{path} is not a checkpoint of tensors; nothing else is loaded from it, as that could run any code"
+        ) from error
     except Exception as error:  # pickle raises anything
         raise ValueError(f"{path} is not a checkpoint of tensors: {error}") from error
     if not isinstance(saved, Mapping) or not all(isinstance(each, Tensor) for each in saved.values()):
@@ -89,3 +95,9 @@ def _check_is_file(path: str | os.PathLike[str]) -> None:
     """Some readers raise errors that do not name the file."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist" if not Path(path).exists() else f"{path} is not a file")
+
+
+def _is_pickled(path: str | os.PathLike[str]) -> bool:
+    """Whether a file starts like those of `torch.save`: an archive, or a pickle of version 2 or later."""
+    with open(path, "rb") as file:
+        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")

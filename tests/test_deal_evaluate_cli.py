@@ -70,7 +70,7 @@ def test_pairs(folder, capsys):
             "suite must be one of 'standard', 'short', 'thermal', 'camera'; got 'hard'",
         ),
         (["--data", "in", "--crop", "49", "64"], "in/0.png has 48 x 64 pixels; the crop of 49 x 64 is too large"),
-        (["--data", "in", "--crop", "32x48"], "crop must be one number, two numbers or none; got 32x48"),
+        (["--data", "in", "--crop", "32y48"], "crop must be HEIGHTxWIDTH, one number or none; got 32y48"),
         (
             ["--data", "in", "--crop", "0", "32"],
             "crop must be an integer of at least 1, a pair of them, or None; got (0, 32)",

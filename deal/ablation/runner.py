@@ -29,7 +29,7 @@ from deal.training.loop import train
 from deal.training.run_dir import LAST
 
 RECORD = "run.json"
-IGNORED = ("output", "resume", "device", "progress")  # settings that do not change the numbers
+IGNORED = ("output", "resume", "device", "threads", "progress")  # settings that do not change the numbers
 
 
 def run_plan(plan: Plan, output: Location, *, progress: bool = False) -> list[Measured]:

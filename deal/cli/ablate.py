@@ -1,15 +1,19 @@
-"""Compare settings of the training: train variants with several seeds, and measure them.
+"""Compare settings of the training, with several seeds.
 
-The plan is a YAML file with the shared settings of deal train, the variants, the seeds and the evaluations. Stopped at
-any point, the same command continues. The output folder gets table.md with means and deviations, results.csv and
-plot.png, beside the folders of the runs.
+Variants are trained and measured. The plan is a YAML file with the shared settings of deal train, the variants, the
+seeds and the evaluations. Stopped at any point, the same command continues. The output folder gets table.md with means
+and deviations, results.csv and plot.png, beside the folders of the runs.
 """
 
 from __future__ import annotations
 
+import dataclasses
+
 from jsonargparse import ArgumentParser, Namespace
 
 from deal.cli import options
+
+COMMON = ("plan", "output", *options.MACHINE)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -17,8 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=str, required=True, metavar="FOLDER", help="folder for the runs and the results"
     )
-    options.add_threads(parser)
-    options.add_quiet(parser)
+    options.add_machine(parser)
 
 
 def run(parsed: Namespace) -> int:
@@ -29,6 +32,8 @@ def run(parsed: Namespace) -> int:
 
     options.set_threads(parsed.threads)
     plan = read_plan(parsed.plan)
+    if parsed.device != "auto":
+        plan = dataclasses.replace(plan, settings={**plan.settings, "device": parsed.device})
     check_folder(parsed.output)
     print(as_markdown(run_plan(plan, parsed.output, progress=not parsed.quiet)))
     print(f"{parsed.output}: table.md, results.csv, plot.png")

@@ -1,4 +1,4 @@
-"""Convert a checkpoint of the authors' released code to a weights file."""
+"""Convert a checkpoint of the authors' released code."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
+
+COMMON = ("checkpoint", "output", "channels")
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Degrade images, to see what the network corrects, or to measure it.
+"""Degrade images, to see or to measure what is restored.
 
 The operations are applied in the given order. With the same seed and the same list of images, every image gets the same
 random values.
@@ -10,21 +10,25 @@ from jsonargparse import ArgumentParser, Namespace
 
 from deal.cli import options
 
+COMMON = (*options.FILES, "ops", "deviation", "seed", *options.MACHINE)
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     options.add_files(parser)
-    parser.add_argument(
+    group = parser.add_argument_group("degradation")
+    group.add_argument(
         "--ops", nargs="+", type=str, metavar="OP", default=["average_pool_resize_2", "contrast_0.5", "stripe"],
-        help="operations such as stripe, gain, noise, gaussian_blur_1.5, average_pool_resize_4, contrast_0.5, "
-        "posterize_5",
+        help="operations, in their order: such as stripe, gain, noise, gaussian_blur_1.5, average_pool_resize_4, "
+        "contrast_0.5, posterize_5",
     )  # fmt: skip
-    parser.add_argument(
-        "--deviation", type=float | None, default=None,
-        help="standard deviation of stripe, row_stripe, gain, noise and gaussian_blur, for images from 0 to 1, or the "
-        "strength of another random operation, see deal_kernels.degradation.sample_params; the default is random",
+    group.add_argument(
+        "--deviation", type=float | None, default=None, metavar="NUMBER",
+        help="how strong random operations are; random if this is not given: the standard deviation of stripe, "
+        "row_stripe, gain, noise and gaussian_blur, for images from 0 to 1, or the strength of another random "
+        "operation, see deal_kernels.degradation.sample_params",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
-    options.add_threads(parser)
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="random seed")
+    options.add_machine(parser)
 
 
 def run(parsed: Namespace) -> int:
@@ -33,7 +37,7 @@ def run(parsed: Namespace) -> int:
 
     options.set_threads(parsed.threads)
     jobs, window = options.plan(parsed), options.parse_window(parsed.window)
-    degrader = Degrader(parsed.ops, deviation=parsed.deviation)
+    degrader = Degrader(parsed.ops, deviation=parsed.deviation, device=parsed.device)
     seeds = {job: parsed.seed + index for index, job in enumerate(jobs)}
     with options.open_batch(parsed, jobs) as batch:
         for job in batch:

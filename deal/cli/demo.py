@@ -1,5 +1,7 @@
-"""Show the enhancement of a bundled thermal frame: degraded, enhanced, and the parts that were taken out. It needs no
-data."""
+"""Show what it does on a bundled frame; no data is needed.
+
+The picture has the frame degraded and enhanced, and the parts that were taken out.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,23 @@ if TYPE_CHECKING:
     from deal.model.pretrained import Network
 
 
+COMMON = ("output", "model", "minutes", "seed", "device", "threads")
+
+
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", type=str, default="deal_demo.png", help="the picture to write")
+    parser.add_argument(
+        "-o", "--output", type=str, default="deal_demo.png", metavar="FILE", help="the picture to write"
+    )
     parser.add_argument(
         "-m", "--model", type=str | None, default=None, metavar="FILE",
-        help="weights; the default is the bundled weights, else a .safetensors file with the name of the picture, "
-        "which is trained for --minutes if it does not exist",
+        help="weights, or the name of bundled ones; the default is the bundled weights, else a .safetensors file with "
+        "the name of the picture, which is trained for --minutes if it does not exist",
     )  # fmt: skip
-    parser.add_argument("--minutes", type=float, default=2.0, help="training time if there are no weights")
-    parser.add_argument("--seed", type=int, default=7, help="random seed of the degradation")
-    options.add_device(parser)
-    options.add_precision(parser)
-    options.add_threads(parser)
+    parser.add_argument(
+        "--minutes", type=float, default=2.0, metavar="NUMBER", help="training time where there are no weights"
+    )
+    parser.add_argument("--seed", type=int, default=7, metavar="N", help="random seed of the degradation")
+    options.add_precision(options.add_machine(parser, quiet=False))
 
 
 def run(parsed: Namespace) -> int:

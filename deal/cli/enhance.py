@@ -1,4 +1,4 @@
-"""Enhance images: a file, a folder, a pattern, or a .txt file that lists them.
+"""Enhance images, folders of them, or lists.
 
 Bit depth and metadata are preserved. Frames of 16 bits are mapped to the range of the network by --window; the change
 that the network makes is mapped back and added to the original values. They keep their temperatures, see --radiometric.
@@ -14,41 +14,42 @@ from jsonargparse import ArgumentParser, Namespace
 
 from deal.cli import options
 
+COMMON = (*options.FILES, "model", "parts", "strength", "radiometric", *options.MACHINE)
 NAMES = ("columns", "rows", "shading", "detail", "tone")  # of `deal.model.parts`, which imports torch
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     options.add_files(parser)
-    parser.add_argument(
+    group = parser.add_argument_group("enhancement")
+    group.add_argument(
         "-m", "--model", type=str | None, default=None, metavar="FILE",
-        help="weights from deal train or deal convert, or the name of bundled weights",
+        help="weights of deal train, or deal-u-small; or of deal convert; the default is the bundled deal-u",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--scale", type=Literal[1, 2, 4], default=1, help="enlarge images first, by bicubic interpolation"
     )
-    parser.add_argument(
-        "-t", "--tile", type=int | Literal["auto"], default="auto",
+    group.add_argument(
+        "-t", "--tile", type=int | Literal["auto"], default="auto", metavar="PIXELS",
         help="size of the tiles that a frame is computed in; 0 computes the whole frame at once, auto uses the largest "
         "tiles that memory allows",
     )  # fmt: skip
-    parser.add_argument(
-        "--tile-overlap", type=int | None, default=None,
+    group.add_argument(
+        "--tile-overlap", type=int | None, default=None, metavar="PIXELS",
         help="pixels that tiles extend to each side, at least the network's receptive radius; tiles are blended",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--radiometric", action=BooleanOptionalAction, default=None,
-        help="keep temperatures: the tone, the mean of the frame and rows of telemetry stay, and shading stays unless "
-        "--parts names it; this is the default for 16-bit and float32 images",
+        help="keep temperatures; the default for 16 bits and float32: the tone, the mean of the frame and rows of "
+        "telemetry stay, and shading stays unless --parts names it",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--parts", nargs="+", type=Literal[NAMES], default=None, metavar="NAME",
-        help=f"what is taken out of the images: {', '.join(NAMES)}; the default is all of them",
+        help=f"what is taken out: all of {', '.join(NAMES)} if this is not given",
     )  # fmt: skip
-    parser.add_argument("--strength", type=float, default=1.0, help="a factor for the parts that are taken out")
-    options.add_device(parser)
-    options.add_precision(parser)
-    options.add_graph(parser)
-    options.add_threads(parser)
+    group.add_argument("--strength", type=float, default=1.0, metavar="NUMBER", help="a factor for what is taken out")
+    machine = options.add_machine(parser)
+    options.add_precision(machine)
+    options.add_graph(machine)
 
 
 def run(parsed: Namespace) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import Namespace
 
 import deal
 from deal.cli import (
@@ -29,10 +29,11 @@ from deal.cli import (
     train_detector,
     train_fuser,
 )
+from deal.cli.overview import without_command
+from deal.cli.parser import CommandParser
 
-DESCRIPTION = "DEAL: enhances thermal images, and trains the network for it from a few clean ones."
 INTERRUPTED = 130  # the exit code after Ctrl-C
-# Each is a module with a docstring, add_arguments(parser) and run(parsed) -> exit code.
+# Each is a module with a docstring, COMMON, the options of its short help, add_arguments(parser) and run(parsed).
 COMMANDS: dict[str, ModuleType] = {
     "train": train, "enhance": enhance, "degrade": degrade, "evaluate": evaluate, "ablate": ablate,
     "train-fuser": train_fuser, "train-detector": train_detector, "info": info, "convert": convert, "demo": demo,
@@ -45,13 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"deal: error: {_foreign_package()}", file=sys.stderr)
         return 1
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    command = next((each for each in arguments if each in COMMANDS), None)
-    if command == "train":
-        arguments = train.join_lists(arguments)
-    parsed = _parser(command).parse_args(arguments)
     try:
         with _short_warnings():
-            code: int = COMMANDS[parsed.subcommand].run(parsed[parsed.subcommand])
+            if not arguments or arguments[0] not in COMMANDS:
+                return without_command(arguments, COMMANDS)
+            name, *rest = arguments
+            code: int = COMMANDS[name].run(_parse(name, rest))
             return code
     except KeyboardInterrupt:
         message = (
@@ -95,14 +95,10 @@ def _short_warnings() -> Iterator[None]:
         yield
 
 
-def _parser(command: str | None) -> ArgumentParser:
-    """Only the given command gets its arguments, as they may import torch."""
-    parser = ArgumentParser(prog="deal", description=DESCRIPTION)
-    parser.add_argument("--version", action="version", version=info.version())
-    subcommands = parser.add_subcommands(metavar="COMMAND")
-    for name, module in COMMANDS.items():
-        subparser = ArgumentParser(description=module.__doc__, print_config="--print-config")
-        if name == command:
-            module.add_arguments(subparser)
-        subcommands.add_subcommand(name, subparser, help=str(module.__doc__).splitlines()[0])
-    return parser
+def _parse(name: str, arguments: list[str]) -> Namespace:
+    """The options of a command. Only this command gets its arguments, as they may import torch."""
+    module = COMMANDS[name]
+    parser = CommandParser(name, str(module.__doc__), module.COMMON)
+    module.add_arguments(parser)
+    arguments = parser.corrected(arguments)
+    return parser.parse_args(train.join_lists(arguments) if module is train else arguments)

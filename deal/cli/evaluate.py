@@ -1,6 +1,7 @@
-"""Measure methods on images with known degradations, by what a detector finds, or by fusion with visible images.
+"""Measure methods of restoration, in tables and pictures.
 
-Clean images are degraded by a suite, or have degraded partners in other folders. The tables are printed, and
+Clean images are degraded by a suite, or have degraded partners in other folders. Restored images are also measured by
+what a detector finds, or by fusion with visible images. The tables are printed, and
 results.csv, results.md, summary.csv and sheet.png are written to the output folder.
 """
 
@@ -13,57 +14,61 @@ from jsonargparse import ArgumentParser, Namespace
 
 from deal.cli import options
 
+COMMON = (
+    "data", "degraded", "pairs", "detect", "detector", "suite", "methods", "crop", "output", *options.MACHINE,
+)  # fmt: skip
+
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--data", nargs="+", type=str, default=[], metavar="PATH", help="clean images or folders")
-    parser.add_argument(
+    group = parser.add_argument_group("measurement")
+    group.add_argument("--data", nargs="+", type=str, default=[], metavar="PATH", help="clean images or folders")
+    group.add_argument(
         "--degraded", nargs="+", type=str, default=[], metavar="FOLDER",
-        help="with --data, instead of a suite: folders of degraded images, each a row of the tables, with an image of "
+        help="folders of degraded images, instead of a suite: with --data, each a row of the tables, with an image of "
         "the same name, size and bit depth for every clean one; endings of names may differ",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--pairs", type=str | None, default=None, metavar="FOLDER",
-        help="instead of --data: images of the same names in the folders ir and vis, which are fused by maximum and by "
+        help="a folder with ir and vis, instead of --data: images of the same names, which are fused by maximum and by "
         "mean; with --suite, the infrared images are degraded first",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--fuser", type=str | None, default=None, metavar="FILE",
         help="with --pairs: weights from deal train-fuser, to fuse by a network as well; without this option, the "
         "bundled weights; with none, no network",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--detect", type=str | None, default=None, metavar="FILE",
-        help="with --data and --detector: a file of boxes in the COCO format, whose images are in the folder --data. "
+        help="boxes in the COCO format: a file for --data and --detector, whose images are in the folder --data. "
         "Whole images are degraded and restored, and the detections in them are measured",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--detector", type=str | None, default=None, metavar="FILE",
-        help="with --detect: weights from deal train-detector",
+        help="weights from deal train-detector; with --detect",
     )  # fmt: skip
-    parser.add_argument(
-        "--suite", type=str | None, default=None,
-        help="degradations: standard, short, thermal, or camera, which is the two composed rows of thermal; the "
+    group.add_argument(
+        "--suite", type=str | None, default=None, metavar="NAME",
+        help="degradations, standard, short, thermal or camera; camera is the two composed rows of thermal; the "
         "default is standard, camera with --detect, and none with --pairs",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--methods", nargs="+", type=str, default=[], metavar="NAME",
-        help="the default is none best-classical deal, or none deal with --pairs and --detect. Classical methods, or "
-        "cascades of them joined by +, such as midway, rows:midway against stripes of rows, or gaussian-blur-1.5; "
-        "destripe and nl-means, of packages that the extra evaluate installs; best-classical; deal, which is the "
-        "default of the bundled weights; deal-u-small; weights files; checkpoints of the authors' released code, .pt",
+        help="networks and classical methods; the default is none best-classical deal, or none deal with --pairs and "
+        "--detect. Classical methods, or cascades of them joined by +, such as midway, rows:midway against stripes of "
+        "rows, or gaussian-blur-1.5; destripe and nl-means, of packages that the extra evaluate installs; "
+        "best-classical; deal, which is the default of the bundled weights; deal-u-small; weights files; checkpoints "
+        "of the authors' released code, .pt",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--crop", nargs="+", type=str, default=[], metavar="SIZE",
-        help="height and width of the centre of each image, or one number for both; none uses whole images; the "
-        "default is 256 320 with a suite and none with --degraded",
+        help="part of each image: HEIGHTxWIDTH of its centre, one number or none; none uses whole images; the default "
+        "is 256x320 with a suite and none with --degraded",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
-    parser.add_argument(
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="random seed")
+    group.add_argument(
         "-o", "--output", type=str, default="evaluation", metavar="FOLDER", help="folder for the results"
     )
-    options.add_device(parser)
-    options.add_threads(parser)
-    options.add_quiet(parser)
+    options.add_machine(parser)
 
 
 def run(parsed: Namespace) -> int:
@@ -113,6 +118,6 @@ def _results(parsed: Namespace) -> Any:
     if parsed.degraded:
         crop = options.parse_crop(parsed.crop or ["none"])
         return run_on_degraded(parsed.data, parsed.degraded, names, crop=crop, **shared)
-    crop = options.parse_crop(parsed.crop or ["256", "320"])
+    crop = options.parse_crop(parsed.crop or ["256x320"])
     suite = parsed.suite or "standard"
     return run_benchmark(parsed.data, suite, names, crop=crop, seed=parsed.seed, **shared)

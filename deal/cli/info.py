@@ -1,10 +1,12 @@
-"""Show the version, the backends of this machine, and the contents of a weights file."""
+"""Show the contents of a weights file, and the backends."""
 
 from __future__ import annotations
 
 from jsonargparse import ArgumentParser, Namespace
 
 from deal.cli import options
+
+COMMON = ("model",)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

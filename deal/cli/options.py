@@ -8,68 +8,82 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser, Namespace
 
 if TYPE_CHECKING:
+    from jsonargparse._core import ArgumentGroup
+
     from deal.io.paths import Job
     from deal.io.writers import Batch
 
 
+FILES = ("input", "output", "recursive", "skip_existing", "keep_going", "suffix", "window")  # of the short help
+MACHINE = ("device", "threads", "quiet")
+
+
 def add_files(parser: ArgumentParser) -> None:
-    parser.add_argument("-i", "--input", nargs="+", required=True, metavar="PATH", help="images, folders or patterns")
-    parser.add_argument(
+    group = parser.add_argument_group("files")
+    group.add_argument(
+        "-i",
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="images, folders, patterns, or .txt lists of them",
+    )
+    group.add_argument(
         "-o", "--output", type=str, required=True, metavar="PATH", help="a folder, or an image file for a single input"
     )
-    parser.add_argument("--recursive", action="store_true", help="include subfolders")
-    parser.add_argument("--skip-existing", action="store_true", help="skip existing outputs")
-    parser.add_argument("--keep-going", action="store_true", help="skip unreadable images; the exit code is then 1")
-    parser.add_argument("--suffix", type=str, default="", help="added to each file name, before the ending")
-    parser.add_argument(
+    group.add_argument("--recursive", action="store_true", help="include subfolders")
+    group.add_argument("--skip-existing", action="store_true", help="skip images whose output exists")
+    group.add_argument(
+        "--keep-going", action="store_true",
+        help="go on after images that fail; the manifest says why they do, and the exit code is then 1",
+    )  # fmt: skip
+    group.add_argument("--suffix", type=str, default="", metavar="TEXT", help="added to file names, before the ending")
+    group.add_argument(
         "--ext", type=Literal["auto", "png", "tif", "jpg", "bmp"], default="auto",
         help="file format of the outputs; auto keeps that of each input",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--window", nargs="+", type=str, default=["auto"], metavar="VALUE",
         help="values that mean black and white: two numbers; full, which is 0 and 255, or 0 and 65535; or auto, which "
         "is full for 8 bits and else the range of the scene, without telemetry, dead pixels and very hot spots",
     )  # fmt: skip
-    parser.add_argument(
+    group.add_argument(
         "--manifest", type=str | None, default=None, metavar="FILE",
         help="a CSV file that records the status of every image; the default for a folder is manifest.csv in it",
     )  # fmt: skip
-    add_quiet(parser)
 
 
-def add_device(parser: ArgumentParser) -> None:
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1")
+def add_machine(parser: ArgumentParser, *, quiet: bool = True) -> ArgumentGroup:
+    """Where to compute. The group may get more options."""
+    group = parser.add_argument_group("machine")
+    group.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or cuda:1")
+    group.add_argument("--threads", type=int | None, default=None, metavar="N", help="number of CPU threads")
+    if quiet:
+        group.add_argument("--quiet", action="store_true", help="show no progress")
+    return group
 
 
-def add_precision(parser: ArgumentParser) -> None:
-    parser.add_argument(
+def add_precision(group: ArgumentGroup) -> None:
+    group.add_argument(
         "--precision", type=Literal["auto", "fp32", "bf16"], default="auto",
         help="of the network; auto uses bf16 for 8-bit images on a GPU, and with deal-u on a CPU with a matrix unit",
     )  # fmt: skip
 
 
-def add_graph(parser: ArgumentParser) -> None:
-    parser.add_argument(
+def add_graph(group: ArgumentGroup) -> None:
+    group.add_argument(
         "--graph", type=Literal["auto", "off"], default="auto",
         help="auto repeats images of one size from a CUDA graph on a GPU; off does not",
     )  # fmt: skip
 
 
-def add_threads(parser: ArgumentParser) -> None:
-    parser.add_argument("--threads", type=int | None, default=None, help="number of CPU threads")
-
-
-def add_quiet(parser: ArgumentParser) -> None:
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
-
-
 def add_short_training(parser: ArgumentParser) -> None:
     """The options that the trainings of the fuser and of the detector have in common."""
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="initial learning rate; it decays to zero")
-    parser.add_argument("--seed", type=int, default=0, help="random seed")
-    add_device(parser)
-    add_threads(parser)
-    add_quiet(parser)
+    parser.add_argument(
+        "--learning-rate", type=float, default=1e-3, metavar="NUMBER", help="initial learning rate; it decays to zero"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="random seed")
+    add_machine(parser)
 
 
 def set_threads(threads: int | None) -> None:
@@ -94,13 +108,17 @@ def parse_window(values: list[str]) -> Any:
 
 
 def parse_crop(values: list[str]) -> Any:
-    """The size for `deal.io.images.height_and_width`: one number, two numbers or None."""
+    """The size for `deal.io.images.height_and_width`: one number, two numbers or None.
+
+    >>> parse_crop(["192x256"]), parse_crop(["192", "256"]), parse_crop(["64"]), parse_crop(["none"])
+    ((192, 256), (192, 256), 64, None)
+    """
     if values == ["none"]:
         return None
     try:
-        numbers = tuple(map(int, values))
+        numbers = tuple(int(number) for value in values for number in value.split("x"))
     except ValueError as error:
-        raise ValueError(f"crop must be one number, two numbers or none; got {' '.join(values)}") from error
+        raise ValueError(f"crop must be HEIGHTxWIDTH, one number or none; got {' '.join(values)}") from error
     return numbers[0] if len(numbers) == 1 else numbers
 
 

@@ -18,18 +18,27 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
+from deal.cli.parser import choices_in
+
 GROUPS = {
-    "data": "images limit validation window channels keep_going",
+    "data": "images limit validation crop window channels keep_going",
     "network": "blocks width neuron norm strips weights",
-    "adversary": "strategy price ops ranges stages dropout update adversary_start fidelity_weight generator_rate "
+    "adversary": "price ops ranges stages dropout update adversary_start fidelity_weight generator_rate "
     "momentum weight_decay",
     "loss": "loss l1_weight ssim_weight",
-    "optimisation": "steps batch thumbnails settle_steps learning_rate warmup_steps schedule gradient_clip ema_decay "
-    "precision",
-    "augmentation": "crop flip_augmentation zoom_augmentation panel_augmentation tone_augmentation noise_augmentation",
-    "run": "output resume minutes save_every log_every collapse_window device graph seed progress",
+    "training": "steps batch strategy thumbnails settle_steps learning_rate warmup_steps schedule gradient_clip "
+    "ema_decay precision",
+    "augmentation": "flip_augmentation zoom_augmentation panel_augmentation tone_augmentation noise_augmentation",
+    "run": "output resume minutes save_every log_every collapse_window seed progress",
+    "machine": "device threads graph",
 }
+COMMON = (
+    "images", "validation", "crop", "blocks", "steps", "strategy", "config", "output", "resume", "minutes",
+    "device", "threads",
+)  # fmt: skip
 NUMBER = re.compile(r"-?\d+(\.\d*)?")
+SIZE = re.compile(r"(\d+)x(\d+)")
+VALUES = {"images": "PATH", "validation": "PATH", "output": "FOLDER", "weights": "FILE"}  # what options are given
 LISTS = ("images", "validation", "ops", "crop", "window")  # options that take one or several values
 
 
@@ -41,8 +50,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
     from deal.training.settings import Settings
 
-    parser.add_argument("-c", "--config", action="config", help="a YAML file of settings; options override it")
     helps = {param.arg_name: str(param.description) for param in parse(str(Settings.__doc__)).params}
+    parser.add_argument(
+        "-c", "--config", action="config", metavar="FILE", help="a YAML file of settings; options override it"
+    )
     hints = typing.get_type_hints(Settings)
     fields = {field.name: field for field in dataclasses.fields(Settings)}
     for title, names in GROUPS.items():
@@ -51,10 +62,11 @@ def add_arguments(parser: ArgumentParser) -> None:
             keywords: dict[str, Any] = (
                 {"action": BooleanOptionalAction} if hints[name] is bool else {"type": hints[name]}
             )
-            if name in LISTS:
-                keywords["metavar"] = "VALUE [VALUE ...]"
-            flag = f"--{name.replace('_', '-')}"
-            group.add_argument(flag, default=fields[name].default, help=helps[name].rstrip("."), **keywords)
+            if hints[name] is not bool and not choices_in(hints[name]):
+                value = VALUES.get(name, "SIZE" if name == "crop" else "VALUE")
+                keywords["metavar"] = f"{value} ..." if name in LISTS and name != "crop" else value
+            flags = [f"--{name.replace('_', '-')}", *(["-o"] if name == "output" else [])]
+            group.add_argument(*reversed(flags), default=fields[name].default, help=helps[name].rstrip("."), **keywords)
 
 
 def join_lists(arguments: Sequence[str]) -> list[str]:
@@ -65,15 +77,20 @@ def join_lists(arguments: Sequence[str]) -> list[str]:
     while rest:
         argument = rest.pop(0)
         values: list[str] = []
-        while argument in {f"--{name}" for name in LISTS} and rest and not rest[0].startswith("--"):
+        while argument in {f"--{name}" for name in LISTS} and rest and not _is_option(rest[0]):
             values.append(rest.pop(0))
         joined.append(f"{argument}={_as_yaml(values)}" if values else argument)
     return joined
 
 
+def _is_option(argument: str) -> bool:
+    return argument.startswith("-") and not NUMBER.fullmatch(argument)
+
+
 def _as_yaml(values: list[str]) -> str:
     if len(values) == 1:
-        return "null" if values == ["none"] else values[0]
+        size = SIZE.fullmatch(values[0])
+        return "null" if values == ["none"] else f"[{size[1]}, {size[2]}]" if size else values[0]
     return f"[{', '.join(each if NUMBER.fullmatch(each) else json.dumps(each) for each in values)}]"
 
 

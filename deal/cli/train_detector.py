@@ -1,4 +1,4 @@
-"""Train a detector on labelled images, for deal evaluate --detect."""
+"""Train a detector for deal evaluate --detect."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from jsonargparse import ArgumentParser, Namespace
 
 from deal.cli import options
 
+COMMON = ("annotations", "images", "output", "steps", "batch", "crop", "learning_rate", *options.MACHINE)
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
@@ -18,11 +20,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=str, required=True, metavar="FILE", help="the weights file to write, a .safetensors file"
     )
-    parser.add_argument("--steps", type=int, default=5000, help="number of training steps")
-    parser.add_argument("--batch", type=int, default=4, help="crops per step")
+    parser.add_argument("--steps", type=int, metavar="N", default=5000, help="number of training steps")
+    parser.add_argument("--batch", type=int, metavar="N", default=4, help="crops per step")
     parser.add_argument(
-        "--crop", nargs="+", type=str, default=["256", "320"], metavar="SIZE",
-        help="height and width of random crops, multiples of 16, or one number for both",
+        "--crop", nargs="+", type=str, default=["256x320"], metavar="SIZE",
+        help="of random crops, HEIGHTxWIDTH or one number; multiples of 16",
     )  # fmt: skip
     options.add_short_training(parser)
 

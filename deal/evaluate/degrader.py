@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from deal.io.images import Frame
+from deal.model.device import choose_device
 from deal_kernels._common.checks import number
 from deal_kernels.degradation import apply, sample_params
 from deal_kernels.degradation.arguments import check_names
@@ -21,9 +22,13 @@ class Degrader:
     Args:
         ops: names of operations, applied in this order, see `deal_kernels.degradation`.
         deviation: standard deviation or strength of random operations, see `sample_params`; None draws it at random.
+        device: of `degrade_frame`: "cpu", "cuda", ... or "auto".
     """
 
-    def __init__(self, ops: Sequence[str], *, deviation: float | None = None) -> None:
+    def __init__(
+        self, ops: Sequence[str], *, deviation: float | None = None, device: str | torch.device = "cpu"
+    ) -> None:  # fmt: skip
+        self.device = choose_device(device)
         self.ops = check_names(ops)
         self.deviation = None if deviation is None else number("deviation", deviation)
 
@@ -39,4 +44,4 @@ class Degrader:
     def degrade_frame(self, frame: Frame, seed: int) -> numpy.ndarray:
         """The degraded pixels, of the dtype of the frame."""
         x = frame.tensor(3 if frame.pixels.ndim == 3 else 1)
-        return frame.to_pixels(frame.low + (frame.high - frame.low) * self(x[None], seed)[0])
+        return frame.to_pixels(frame.low + (frame.high - frame.low) * self(x[None].to(self.device), seed)[0].cpu())

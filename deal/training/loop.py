@@ -87,6 +87,8 @@ def train(settings: Settings, source: Source | None = None, validation: Source |
         RuntimeError: if another training uses the folder.
         KeyboardInterrupt: after Ctrl-C, once the current step is done and saved. A second Ctrl-C stops at once.
     """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     with process_group(settings.device) as group, StopSignal() as stop:
         run = _Run(settings, group, source, validation)
         with locked(Path(settings.output)) if group.is_leader else contextlib.nullcontext():

@@ -20,14 +20,15 @@ MIN_INTEGERS = {
     "steps": 1, "batch": 1, "stages": 1, "adversary_start": 0, "warmup_steps": 0, "save_every": 1,
     "log_every": 1, "seed": 0,
 }  # fmt: skip
-OPTIONAL_INTEGERS = {"limit": 1, "collapse_window": 1, "thumbnails": 0, "settle_steps": 1}
+OPTIONAL_INTEGERS = {"limit": 1, "collapse_window": 1, "thumbnails": 0, "settle_steps": 1, "threads": 1}
 NON_NEGATIVE = (
     "noise_augmentation", "price", "learning_rate", "generator_rate", "momentum", "weight_decay", "fidelity_weight",
     "l1_weight", "ssim_weight",
 )  # fmt: skip
 # Settings that may change when a run is resumed.
 FREE = frozenset({
-    "output", "steps", "minutes", "save_every", "log_every", "resume", "device", "graph", "progress", "collapse_window",
+    "output", "steps", "minutes", "save_every", "log_every", "resume", "device", "threads", "graph", "progress",
+    "collapse_window",
 })  # fmt: skip
 
 
@@ -40,10 +41,10 @@ class Settings:
             synthetic thermal scenes.
         limit: number of training images that are used, evenly spread over their order; None uses all.
         output: the folder of the run.
-        steps: number of training steps, including those before a resume.
-        minutes: time limit; the run ends earlier when it is reached.
-        validation: images to select the best weights with; None uses the first training images.
-        resume: continues from the last checkpoint in the output folder, if there is one.
+        steps: number of training steps; those before a resume count.
+        minutes: limit of time; the run ends earlier when it is reached.
+        validation: images to choose the best weights by; None uses the first training images.
+        resume: continues from the last checkpoint of the run; starts a new one if there is none.
         blocks: "deal-u" or "deal-u-small", see `deal.DealU`; or "cascade1", "cascade2", "cascade3" or a list of blocks,
             see `deal.DEAL`.
         channels: image channels, 1 or 3.
@@ -58,7 +59,7 @@ class Settings:
             uses the defaults of `deal_kernels.degradation.sample_params`.
         stages: number of mixing stages of the generator.
         dropout: dropout probability of the generator.
-        strategy: how training images are degraded: "random" by random operations; "policy" by operations and strengths
+        strategy: how images are degraded: "random" by random operations; "policy" by operations and strengths
             that are drawn from a distribution which plays against the network, see `deal.model.policy`; "das" by the
             paper's generator, which gives a fixed mixture for each image; "average" by an even mixture of all
             operations.
@@ -83,7 +84,7 @@ class Settings:
         ema_decay: decay of an exponential moving average of the network's weights, which is then validated and saved,
             such as 0.999; None uses the weights themselves.
         batch: images per step, over all processes.
-        crop: size of random crops, one number or height and width; None uses whole images, which must then be of one
+        crop: size of random crops: HEIGHTxWIDTH, or one number; None uses whole images, which must then be of one
             size.
         flip_augmentation: mirrors crops at random.
         zoom_augmentation: resizes every image by a random factor first, at least to the size of a crop, so that a crop
@@ -105,6 +106,7 @@ class Settings:
         keep_going: skips unusable images instead of stopping.
         precision: "fp32"; "bf16" runs the network under autocast; "auto" uses bf16 on GPUs that support it.
         device: "auto", "cpu", "cuda" or "cuda:1".
+        threads: number of CPU threads; None leaves it to torch.
         graph: "auto" repeats the steps of one process on a GPU from a CUDA graph; "off" does not.
         seed: random seed of the run.
         save_every: steps between checkpoints, each with a validation.
@@ -160,6 +162,7 @@ class Settings:
     keep_going: bool = False
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
+    threads: int | None = None
     graph: Literal["auto", "off"] = "auto"
     seed: int = 0
     save_every: int = 200

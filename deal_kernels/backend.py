@@ -112,6 +112,7 @@ def info() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "isa": compiled.isa() if compiled else None,
         "openmp": compiled.openmp if compiled else None,
+        "compiler": getattr(compiled, "compiler", None),
         "cuda_architectures": getattr(compiled, "cuda_architectures", None),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "forced": FORCED,

@@ -12,6 +12,11 @@
 PYBIND11_MODULE(_C, m) {
   using namespace deal::bindings;
   m.def("isa", [] { return deal::kernels().isa; });
+#if defined(__clang__)
+  m.attr("compiler") = __VERSION__;
+#elif defined(__GNUC__)
+  m.attr("compiler") = "GCC " __VERSION__;
+#endif
 #if defined(_OPENMP)
   m.attr("openmp") = true;
 #else

@@ -21,6 +21,7 @@ from deal.cli import (
     convert,
     degrade,
     demo,
+    doctor,
     enhance,
     evaluate,
     info,
@@ -37,6 +38,7 @@ INTERRUPTED = 130  # the exit code after Ctrl-C
 COMMANDS: dict[str, ModuleType] = {
     "train": train, "enhance": enhance, "degrade": degrade, "evaluate": evaluate, "ablate": ablate,
     "train-fuser": train_fuser, "train-detector": train_detector, "info": info, "convert": convert, "demo": demo,
+    "doctor": doctor,
 }  # fmt: skip
 
 

@@ -30,7 +30,7 @@ class Outcome(NamedTuple):
 
 
 def self_test(device: str = "auto") -> dict[str, Outcome]:
-    """Restores a frame with all degradations of a camera by each of the bundled networks, and compares the PSNR with the
+    """Restores a frame with all degradations of a camera by each bundled network, and compares the PSNR with the
     recorded one."""
     clean = clean_frame()
     degraded = degrade(clean, HARD, torch.Generator().manual_seed(SEED))

@@ -93,7 +93,7 @@ def test_a_reader_may_raise_anything(error, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
-def test_a_name_that_is_not_utf8(tmp_path):
+def test_a_name_that_is_not_utf8(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     for name in (b"a.png", b"\xff.png", b"z.png"):
         image().save(tmp_path / "a.png")
@@ -103,6 +103,9 @@ def test_a_name_that_is_not_utf8(tmp_path):
         b"a.png", b"\xff.png", b"z.png"
     }  # fmt: skip
     assert b"\xff.png" in os.listdir(os.fsencode(tmp_path / "out"))
+    target = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"out-\xff"))
+    assert cli.main(["enhance", "-i", str(tmp_path / "in"), "-o", target, "-m", MODEL, "--threads", "1"]) == 0
+    assert r"out-\udcff" in capsys.readouterr().out
     # The list of these files can be given back, as it was written by the system.
     (tmp_path / "list.txt").write_bytes(b"in/a.png\nin/\xff.png\n")
     assert enhance(tmp_path / "list.txt", tmp_path / "again") == 0

@@ -153,7 +153,7 @@ def open_batch(parsed: Namespace, jobs: list[Job]) -> Batch:
 def report(batch: Batch, quiet: bool) -> int:
     """Prints the summary of a batch, and returns the exit code."""
     if not quiet:
-        manifest = f"; {batch.manifest}" if batch.manifest else ""
+        manifest = f"; {printable(batch.manifest)}" if batch.manifest else ""
         print(f"{batch.tally} in {batch.seconds:.1f} s{manifest}")
     return 1 if batch.tally.failed else 0
 

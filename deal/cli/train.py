@@ -54,6 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-c", "--config", action="config", metavar="FILE", help="a YAML file of settings; options override it"
     )
+    parser.add_argument("--quiet", dest="progress", action="store_false", help="the same as --no-progress")
     hints = typing.get_type_hints(Settings)
     fields = {field.name: field for field in dataclasses.fields(Settings)}
     for title, names in GROUPS.items():

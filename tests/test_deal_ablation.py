@@ -80,7 +80,7 @@ def stopped(monkeypatch):
 
 
 def test_stopped_plan_goes_on_to_the_same_numbers(tmp_path, file, stopped, capsys):
-    command = ["ablate", "--plan", str(file), "--threads", "1"]
+    command = ["ablate", "--plan", str(file), "--threads", "1", "--device", "cpu"]
     assert cli.main([*command, "-o", str(tmp_path / "stopped"), "--quiet"]) == 130
     assert (tmp_path / "stopped" / "results.csv").read_text().count("\n") == 1 + 2 * 6  # of the finished runs
     assert cli.main([*command, "-o", str(tmp_path / "stopped")]) == 0

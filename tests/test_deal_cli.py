@@ -218,7 +218,12 @@ def test_train_from_a_file_of_settings(tmp_path, capsys):
         f"output: {tmp_path / 'run'}\nblocks: [[scale, 3, 3]]\nwidth: 4\ncrop: 32\nbatch: 2\nsteps: 50\n"
         "progress: false\n"
     )
-    assert cli.main(["train", "--config", str(config), "--steps", "2"]) == 0
+    threads = torch.get_num_threads()
+    try:
+        assert cli.main(["train", "--config", str(config), "--steps", "2", "--threads", "3"]) == 0
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
     assert capsys.readouterr().out.startswith("2 steps, validation ")
     assert cli.main(["train", "--config", str(config), "--steps", "3", "--resume"]) == 0
     assert capsys.readouterr().out.startswith("3 steps, validation ")

@@ -47,12 +47,20 @@ class CommandParser(ArgumentParser):
             str(group.title): [action for action in group._group_actions if action.dest in self.common]
             for group in self._action_groups
         }
-        lines = [f"usage: {self.usage}", "", *wrapped(_first_line(self.description)), ""]
+        lines = [f"usage: {self._usage()}", "", *wrapped(_first_line(self.description)), ""]
         for title, actions in groups.items():
             lines += [f"{title}:"] if actions else []
             for action in actions:
                 lines += row(_signature(action), _first_clause(action.help or ""))
         return "\n".join([*lines, "", f"All options: {self.prog} {ALL}"]) + "\n"
+
+    def _usage(self) -> str:
+        """What must be given, and that there are options."""
+        named = [action for action in self._actions if action.required and action.option_strings]
+        others = [_value(action) for action in self._actions if not action.option_strings]
+        return " ".join(
+            [self.prog, *(f"{each.option_strings[0]} {_value(each)}" for each in named), *others, "[options]"]
+        )
 
     def corrected(self, arguments: Sequence[str]) -> list[str]:
         """The arguments with options as they are spelt here: hyphens for underscores, abbreviations in full.
@@ -62,7 +70,7 @@ class CommandParser(ArgumentParser):
         found = [self._corrected(each) if each.startswith("--") and each != "--" else each for each in arguments]
         # The actions of argparse would not know which options are required, as jsonargparse hides that from them.
         if {"-h", "--help", ALL}.intersection(found):
-            self.usage = f"{self.prog} {_usage(self._actions)}"
+            self.usage = self._usage()
             print(self.format_help() if ALL in found else self.brief_help(), end="")
             raise SystemExit(0)
         return found
@@ -72,7 +80,7 @@ class CommandParser(ArgumentParser):
         known = self._option_string_actions
         option = name.replace("_", "-")
         if option not in known:
-            longer = [each for each in known if each.startswith(option)]
+            longer = [each for each in known if each.startswith(option) and not each.endswith("+")]
             if len(longer) != 1:
                 hint = suggestion(option, longer or known)
                 self.error(f"there is no option {name}{hint}")
@@ -208,10 +216,3 @@ def _value(action: argparse.Action) -> str:
     metavar = action.metavar or ("|".join(choices) if choices else action.dest.upper())
     name = metavar if isinstance(metavar, str) else " ".join(metavar)
     return f"{name} ..." if action.nargs == "+" else f"[{name}]" if action.nargs == "?" else name
-
-
-def _usage(actions: Iterable[argparse.Action]) -> str:
-    """What must be given, and that there are options."""
-    named = list(actions)
-    required = [f"{each.option_strings[0]} {_value(each)}" for each in named if each.option_strings and each.required]
-    return " ".join([*required, *(_value(each) for each in named if not each.option_strings), "[options]"])

@@ -97,7 +97,7 @@ def sharpened(x, share):
     for i in range(1, x.shape[1] - 1):
         rows = x[:, i - 1 : i + 2].sum(1)
         smooth[:, i, 1:-1] = (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * x[:, i, 1:-1]) / 13
-    return (share * x + (1 - share) * smooth).clamp(0, 1)
+    return clipped(share * x + (1 - share) * smooth)
 
 
 class Rounded(torch.autograd.Function):
@@ -158,6 +158,11 @@ class Quantised(torch.autograd.Function):
         return torch.where(ctx.saved_tensors[0], grad, 0), None, None
 
 
+def clipped(x):
+    """With the gradient of the values that are not changed, 0 and 1 among them. torch's is 0 there from 2.14 on."""
+    return torch.where(x < 0, 0, torch.where(x > 1, 1, x))
+
+
 def operation(name, x, value=None, straight_through=False):
     """Of one image [C, H, W]."""
     kind, _, strength = name.rpartition("_")
@@ -165,9 +170,9 @@ def operation(name, x, value=None, straight_through=False):
     if name == "identity" or (kind == "saturation" and len(x) == 1):
         return x
     if kind == "contrast":
-        return (number * x + (1 - number) * gray(x).mean()).clamp(0, 1)
+        return clipped(number * x + (1 - number) * gray(x).mean())
     if kind == "saturation":
-        return (number * x + (1 - number) * gray(x)).clamp(0, 1)
+        return clipped(number * x + (1 - number) * gray(x))
     if kind == "sharpness":
         return sharpened(x, number)
     if name == "gaussian_blur" or kind == "gaussian_blur":
@@ -184,9 +189,9 @@ def operation(name, x, value=None, straight_through=False):
         return Quantised.apply(x, int(number), straight_through)
     if kind == "quantise":
         levels = 2 ** int(number) - 1
-        return Rounded.apply(x.clamp(0, 1) * levels) / levels
+        return Rounded.apply(clipped(x) * levels) / levels
     if name == "clip":
-        return x.clamp(0, 1)
+        return clipped(x)
     if name == "tone":
         return x * value[0] + value[1]
     if name == "dead":

@@ -304,6 +304,7 @@ def test_a_known_spike_function_has_the_gradients_of_the_library():
     agree(neuron, other, torch.randn(T, B, N), passed=True)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.9."), reason="its compiler takes no name of a method as a key")
 def test_a_step_compiles_as_one_graph():
     neuron, other = pair(Leaky, 0.9, spike_grad=atan(2.0), learnt=True)
     found = torch.compile(other, fullgraph=True, backend="eager")(torch.ones(B, N))

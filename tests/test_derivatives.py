@@ -221,6 +221,9 @@ def test_gradients_of_many_results_at_once():
     torch.testing.assert_close(mapped, expected)
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("2.9."), reason="its compiler takes no function of our own in torch.func"
+)
 def test_compiled_transforms():
     """They are compiled, or run as they are where the compiler would lose the tangents."""
     torch._dynamo.reset()

@@ -193,7 +193,10 @@ class MixtureFunction(torch.autograd.Function):
     def backward(ctx, grad):
         s, checkpoint = ctx.arguments
         x, weights, *values = ctx.saved_tensors
-        inputs = FORWARD(x, x, weights, values, s, True)[1] if checkpoint else values.pop()
+        if checkpoint:
+            inputs = FORWARD(x, x, weights, values, s, True)[1]
+        else:
+            *values, inputs = values
         wanted = ctx.needs_input_grad[:2]
         grads = BACKWARD(x, grad, inputs, x, weights, values, s, wanted)
         return *wanted_only(grads, wanted), None, None, *[None] * len(values)

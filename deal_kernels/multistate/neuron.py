@@ -32,10 +32,6 @@ class Multistate(NamedTuple):
     numbers: tuple[float, ...]
     window: Window | None  # of the membrane potential: outside of it the surrogate derivative is 0
 
-    @property
-    def states(self) -> tuple[str, ...]:
-        return STATES[self.model]
-
 
 SCHEMA = f"{neurons.SCHEMA}, str model, float[] numbers, float[]? window"
 WIDTH = neurons.WIDTH + 3

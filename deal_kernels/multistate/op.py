@@ -17,7 +17,7 @@ from deal_kernels._common.parameters import by_neuron, period, reduced
 from deal_kernels._common.types import STATE, compiled_dtype
 from deal_kernels.multistate import neuron as neurons
 from deal_kernels.multistate import reference
-from deal_kernels.multistate.neuron import MOST_PARAMETERS, MOST_STATES
+from deal_kernels.multistate.neuron import MOST_PARAMETERS, MOST_STATES, STATES
 from deal_kernels.multistate.reference import Inputs
 
 Optional = Tensor | None
@@ -155,7 +155,7 @@ def _tensors(i: Inputs) -> tuple[Optional, ...]:
 
 
 def _inputs(neuron: neurons.Multistate, x: Tensor, *tensors: Optional) -> Inputs:
-    states, parameters = len(neuron.states), 2 + len(neuron.numbers)
+    states, parameters = len(STATES[neuron.model]), 2 + len(neuron.numbers)
     return Inputs(neuron, x, tensors[:states], tensors[MOST_STATES : MOST_STATES + parameters])
 
 

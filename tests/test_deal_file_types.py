@@ -249,6 +249,8 @@ def test_types_that_a_format_cannot_hold(tmp_path):
         write_image(tmp_path / "a.png", values("int16"))
     with pytest.raises(UnusableImage, match=r"cannot store colours of uint16, only of uint8; .npy can"):
         write_image(tmp_path / "a.tif", values("uint16", (4, 5, 3)))
+    with pytest.raises(UnusableImage, match=r"a.jpg cannot be written as JPEG"):
+        write_image(tmp_path / "a.jpg", numpy.zeros((65501, 1), numpy.uint8))
     assert not list(tmp_path.iterdir())
 
 

@@ -59,13 +59,25 @@ def write_image(path: Location, pixels: numpy.ndarray, metadata: Metadata | None
         raise UnusableImage(f"{path} cannot store {pixels.dtype}: {kind} stores {stored}, and TIFF every type")
     if pixels.ndim == 3 and pixels.dtype != numpy.uint8 and kind not in ("NPY", "RAW"):
         raise UnusableImage(f"{path} cannot store colours of {pixels.dtype}, only of uint8; .npy can")
-    try:
-        content = _encoded(pixels, kind, metadata)
-    except Exception as error:  # Pillow raises anything for metadata that it has read and cannot write
-        content = _encoded(pixels, kind, Metadata(white_is_zero=metadata.white_is_zero, raw=metadata.raw))
-        warnings.warn(f"{path} is without the metadata of its source, which cannot be written: {error}", stacklevel=2)
+    content = _encoded_at_least_pixels(path, pixels, kind, metadata)
     with atomic_write(path) as file:
         file.write(content)
+
+
+def _encoded_at_least_pixels(path: Location, pixels: numpy.ndarray, kind: str, metadata: Metadata) -> bytes:
+    """The content of a file, without the metadata if it cannot be written. Pillow raises anything for such."""
+    try:
+        return _encoded(pixels, kind, metadata)
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = error
+    try:
+        content = _encoded(pixels, kind, Metadata(white_is_zero=metadata.white_is_zero, raw=metadata.raw))
+    except OSError as error:
+        raise UnusableImage(f"{path} cannot be written as {kind}: {error}") from error
+    warnings.warn(f"{path} is without the metadata of its source, which cannot be written: {reason}", stacklevel=3)
+    return content
 
 
 def _encoded(pixels: numpy.ndarray, kind: str, metadata: Metadata) -> bytes:

@@ -1,17 +1,19 @@
 """DEAL restores infrared images: it removes patterns, noise, blur, glow and low contrast. It builds on `deal_kernels`.
 
-Enhance an image. The result has the bit depth of the input, which is a path, a numpy array or a PIL image:
+Enhance images. The result has the kind, dtype and range of the input, which is a numpy array, a PIL image or a tensor.
+For a path, it is an array:
 
 >>> import deal, numpy
+>>> enhancer = deal.Enhancer("deal-u-small")
 >>> image = numpy.random.default_rng(0).integers(7000, 9000, (48, 64), numpy.uint16)
->>> enhanced = deal.enhance(image)
+>>> enhanced = enhancer(image)
 >>> enhanced.dtype, enhanced.shape
 (dtype('uint16'), (48, 64))
 
-For many images, prepare the network once:
+What was taken out, in the units of the image:
 
->>> enhancer = deal.Enhancer(deal.load("deal-u-small"), tile=256)
->>> frames = [enhancer(image) for _ in range(2)]
+>>> enhancer.parts(image).columns.shape
+(48, 64)
 
 Train a network on clean images. Without `images`, it is trained on synthetic thermal scenes:
 

@@ -55,22 +55,3 @@ def test_enhancing_files_arrays_and_pil_images(tmp_path):
     kelvins = 280 + 40 * random.random((30, 40), numpy.float32)
     assert enhancer(kelvins).dtype == numpy.float32
     assert numpy.array_equal(enhancer(kelvins, (280, 320)), enhancer(kelvins, (280.0, 320.0)))
-
-
-@pytest.mark.parametrize(
-    ("image", "error", "message"),
-    [
-        ([[1, 2]], TypeError, "image must be a path, a numpy array or a PIL image; got list"),
-        (numpy.zeros((4, 4)), TypeError, "image must be one of uint8, uint16, float32; got float64"),
-        (
-            numpy.zeros((4, 4, 2), numpy.uint8),
-            ValueError,
-            r"must be \[H, W\] or \[H, W, 3\].*got the shape \(4, 4, 2\)",
-        ),
-        (numpy.zeros((0, 4), numpy.uint8), ValueError, r"at least one pixel; got the shape \(0, 4\)"),
-        (numpy.full((4, 4), numpy.nan, numpy.float32), ValueError, "the image has pixels that are not finite"),
-    ],
-)
-def test_images_of_other_kinds(image, error, message):
-    with pytest.raises(error, match=message):
-        Enhancer(DEAL([("scale", 3, 3)], width=4))(image)

@@ -40,12 +40,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(parsed: Namespace) -> int:
     from deal.evaluate.demonstration import demonstrate
     from deal.inference.enhancer import Enhancer
-    from deal.io.images import SUFFIXES
+    from deal.io.formats import PICTURES
 
     options.set_threads(parsed.threads)
     picture = Path(parsed.output)
-    if picture.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"output must be an image file, {', '.join(SUFFIXES)}; got {picture}")
+    if picture.suffix.lower() not in PICTURES:
+        raise ValueError(f"output must be an image file, {', '.join(PICTURES)}; got {picture}")
     picture.parent.mkdir(parents=True, exist_ok=True)
     network, weights = _network(parsed.model, picture.with_suffix(".safetensors"), parsed.minutes, parsed.device)
     shown = demonstrate(picture, Enhancer(network, device=parsed.device, precision=parsed.precision), parsed.seed)

@@ -6,6 +6,7 @@ that the network makes is mapped back and added to the original values. They kee
 
 from __future__ import annotations
 
+import functools
 import os
 from argparse import BooleanOptionalAction
 from typing import Literal
@@ -21,6 +22,18 @@ NAMES = ("columns", "rows", "shading", "detail", "tone")  # of `deal.model.parts
 def add_arguments(parser: ArgumentParser) -> None:
     options.add_files(parser)
     group = parser.add_argument_group("enhancement")
+    group.add_argument(
+        "--raw", type=str | None, default=None, metavar="WIDTHxHEIGHT:TYPE",
+        help="size and type of .raw files, which have no header, such as 640x512:y16le; also y8, y16be, s16le, f32le",
+    )  # fmt: skip
+    group.add_argument(
+        "--flir", type=Literal["celsius", "centikelvin"] | None, default=None,
+        help="read the temperatures of FLIR's JPEG files in place of their picture; files are written as TIFF",
+    )  # fmt: skip
+    group.add_argument(
+        "--reference", nargs="+", type=str, default=None, metavar="PATH",
+        help="frames of a target that has one temperature, such as the shutter; their pattern is subtracted first",
+    )  # fmt: skip
     group.add_argument(
         "-m", "--model", type=str | None, default=None, metavar="FILE",
         help="weights of deal train, or deal-u-small; or of deal convert; the default is the bundled deal-u",
@@ -57,10 +70,19 @@ def run(parsed: Namespace) -> int:
     os.environ.setdefault("DEAL_KERNELS_KEEP_MB", "1024")
     from deal.inference.enhancer import Enhancer
     from deal.io.images import read_image
+    from deal.io.paths import find_images
+    from deal.io.raw import RawFormat
+    from deal.io.reference import Reference
     from deal.model.pretrained import load
 
     options.set_threads(parsed.threads)
+    if parsed.flir and parsed.ext == "auto":
+        parsed.ext = "tif"
+    raw = RawFormat.parse(parsed.raw) if parsed.raw else None
     jobs, window = options.plan(parsed), options.parse_window(parsed.window)
+    read = functools.partial(read_image, window=window, raw=raw, flir=parsed.flir)
+    frames = [read(path).frame.pixels for path in find_images(parsed.reference or [])]
+    reference = Reference.of(frames) if frames else None
     enhancer = Enhancer(
         load(parsed.model), scale=parsed.scale, tile=parsed.tile, overlap=parsed.tile_overlap, device=parsed.device,
         precision=parsed.precision, radiometric=parsed.radiometric, parts=parsed.parts, strength=parsed.strength,
@@ -69,6 +91,6 @@ def run(parsed: Namespace) -> int:
     with options.open_batch(parsed, jobs) as batch:
         for job in batch:
             with batch.attempt(job):
-                image = read_image(job.source, window)
+                image = read(job.source, reference=reference)
                 batch.save(job, image, enhancer(image.frame))
     return options.report(batch, parsed.quiet)

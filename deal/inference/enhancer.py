@@ -2,7 +2,8 @@
 
 An image is mapped to [0, 1] once, black to 0 and white to 1, and the network enhances that. The change that the network
 makes is mapped back and added to the original values. Values beyond black or white therefore keep their distance, and
-pixels that the network does not change stay exactly as they are. Integers are rounded and stay within 8 or 16 bits.
+pixels that the network does not change stay exactly as they are. Integers are rounded and stay in the range of their
+type.
 
 >>> from deal.model.separation import DealU
 >>> enhancer = Enhancer(DealU("deal-u-small"))
@@ -10,14 +11,21 @@ pixels that the network does not change stay exactly as they are. Integers are r
 >>> enhanced = enhancer(counts)
 >>> enhanced.shape, enhanced.dtype
 ((60, 80), dtype('uint16'))
+
+What was taken out is known, too, in the units of the image:
+
+>>> parts = enhancer.parts(counts)
+>>> int(abs(counts - parts.columns - parts.rows - enhanced).max())
+0
 """
 
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy
 import torch
@@ -26,12 +34,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from deal.inference import tiling
-from deal.io.images import Frame, Location, UnusableImage, Window, to_frame
+from deal.inference.kinds import AnyImage, unpack
+from deal.io.images import Frame, Location, UnusableImage, Window, read_frame
 from deal.io.out_of_memory import is_out_of_memory
+from deal.io.reference import Reference
 from deal.io.scene import scene_rows, without_dead_pixels
 from deal.model import cuda_graph
 from deal.model.device import choose_device
-from deal.model.parts import Parts, check_strengths
+from deal.model.parts import SUBTRACTED, Parts, check_strengths
 from deal.model.pretrained import Network, load
 from deal.model.separation import DealU
 from deal_kernels._common.checks import one_of
@@ -40,12 +50,37 @@ from deal_kernels.conv.choice import MATRIX_UNIT
 Precision = Literal["auto", "fp32", "bf16"]
 
 
+class ImageParts(NamedTuple):
+    """The parts of an image, in its units. Each is an array or tensor in the shape of the image.
+
+    With all parts taken out, the enhanced image is gain * (image - columns - rows - shading - detail) + offset, except
+    for rounding and for values beyond black and white. If temperatures are kept, gain is 1 and offset is 0.
+    """
+
+    columns: Any  # a pattern of columns
+    rows: Any  # a pattern of rows
+    shading: Any  # slow changes as wide as the frame
+    detail: Any  # noise, and what blur took away, with a negative sign
+    gain: Any  # the tone: a number; for a stack one for each image, [N, 1, 1], [N, 1, 1, 1] or [B, 1, 1, 1]
+    offset: Any
+
+
+class _Seen(NamedTuple):
+    """A frame as the network sees it."""
+
+    values: Tensor  # [1, C, H, W] in the units of the pixels
+    rows: slice  # those of the scene
+    x: Tensor  # of these rows, from 0 to 1
+    bf16: bool
+    radiometric: bool
+
+
 class Enhancer:
     """A network prepared for inference on many images: its norms are folded and its weights are prepared once.
 
     Args:
-        network: the network, which is copied; None loads the bundled weights. It accepts grey and colour images, see
-            `DEAL.with_channels`.
+        network: the network, which is copied, or a weights file, or the name of bundled weights; None loads the bundled
+            default. It accepts grey and colour images, see `DEAL.with_channels`.
         scale: 1, 2 or 4. Images are first enlarged by bicubic interpolation.
         tile: height and width of the tiles that an image is computed in. 0 computes the whole image at once; "auto"
             uses the largest tile that memory allows, and halves it when memory runs out.
@@ -61,17 +96,20 @@ class Enhancer:
         graph: "auto" repeats images of one size that fit into one tile from a CUDA graph on a GPU; "off" does not.
         precision: "bf16" computes in bfloat16, and repeats an image in float32 if the result is not finite; "auto" uses
             it for 8-bit images, on CUDA, and with `DealU` on CPUs that have a matrix unit (AMX).
+        reference: frames of a target that has one temperature, such as the camera's shutter, as paths or arrays. Their
+            pattern is subtracted from each image first; the mean of the image stays.
     """
 
     def __init__(
-        self, network: Network | None = None, *, scale: int = 1, tile: int | Literal["auto"] = "auto",
+        self, network: Network | Location | None = None, *, scale: int = 1, tile: int | Literal["auto"] = "auto",
         overlap: int | None = None, device: str | torch.device = "auto", precision: Precision = "auto",
         radiometric: bool | None = None, parts: Sequence[str] | Mapping[str, float] | None = None,
         strength: float = 1.0, graph: Literal["auto", "off"] = "auto",
+        reference: Sequence[Location | numpy.ndarray] | Reference | None = None,
     ) -> None:  # fmt: skip
         one_of("graph", graph, cuda_graph.GRAPHS)
         one_of("radiometric", radiometric, (None, False, True))
-        network = load() if network is None else network
+        network = network if isinstance(network, Network) else load(network)
         self.strengths = check_strengths(parts, strength)
         self.radiometric_strengths = check_strengths(
             network.radiometric_parts if parts is None else parts, strength
@@ -89,39 +127,82 @@ class Enhancer:
         self.radiometric = radiometric
         self.tile = tiling.automatic_tile(network, self.device, self.overlap) if tile == "auto" else tile
         self._min_tile = tiling.MIN_TILE if tile == "auto" else tile
-        self._network = copy.deepcopy(network)
+        self._network = copy.deepcopy(network).float()  # weights may be stored in another precision
+        self.reference = _reference(reference)
         self._prepared: dict[int, Network] = {}
         recorder = cuda_graph.recorder_for(graph, self.device)
         self._graphed = None if recorder is None else cuda_graph.Graphed(self._compute, recorder)
 
-    def __call__(
-        self, image: Frame | Location | numpy.ndarray | Image.Image, window: Window = "auto"
-    ) -> numpy.ndarray:  # fmt: skip
-        """Enhances an image.
+    @overload
+    def __call__(self, image: Location | numpy.ndarray | Frame, window: Window = "auto") -> numpy.ndarray: ...
+
+    @overload
+    def __call__(self, image: Image.Image, window: Window = "auto") -> Image.Image: ...
+
+    @overload
+    def __call__(self, image: Tensor, window: Window = "auto") -> Tensor: ...
+
+    def __call__(self, image: AnyImage, window: Window = "auto") -> Any:
+        """Enhances an image, or each image of a stack.
 
         Args:
-            image: a path, an array [H, W] or [H, W, 3] of uint8, uint16 or float32, a PIL image, or a `Frame`.
-            window: which values mean black and white, see `deal.io.images.read_frame`; not used for a `Frame`.
+            image: a path; an array [H, W] or [H, W, 3], or a stack [N, H, W] or [N, H, W, 3]; a PIL image; a `Frame`;
+                or a tensor [H, W], [C, H, W] or [B, C, H, W] with 1 or 3 channels. Arrays and tensors are integers or
+                floating-point numbers. A tensor of floating-point numbers is a picture with values from 0 to 1, unless
+                the window is two numbers.
+            window: which values mean black and white, see `deal.io.images.read_image`; not used for a `Frame`.
 
         Returns:
-            The enhanced pixels, of the dtype of the image, [H, W] or [H, W, 3].
+            The enhanced image, of the kind, shape, dtype and range of the input, and on its device; an array for a path
+            or `Frame`, and a stack for a file with several pages. There is no gradient.
         """
-        frame = image if isinstance(image, Frame) else to_frame(image, window)
+        unpacked = unpack(image, window, self.reference)
+        return unpacked.image([self._enhanced_frame(frame) for frame in unpacked.frames])
+
+    def parts(self, image: AnyImage, window: Window = "auto") -> ImageParts:
+        """The parts of an image, in its units, whether or not they are taken out. Arguments as of a call.
+
+        Returns:
+            float32 arrays in the shape of the image; float64 for integers of 32 bits and more; tensors for a tensor.
+        """
+        unpacked = unpack(image, window, self.reference)
+        separated = [self._parts_of_frame(frame) for frame in unpacked.frames]
+        *parts, gains, offsets = zip(*separated, strict=True)
+        columns, rows, shading, detail = (unpacked.arrays(each) for each in parts)
+        return ImageParts(columns, rows, shading, detail, unpacked.numbers(gains), unpacked.numbers(offsets))
+
+    def _enhanced_frame(self, frame: Frame) -> numpy.ndarray:
+        seen = self._see(frame)
+        change = self.enhance_tensor(seen.x, bf16=seen.bf16, radiometric=seen.radiometric) - seen.x
+        _check_finite(frame, change)
+        seen.values[:, :, seen.rows] += (frame.high - frame.low) * change
+        return frame.to_pixels(seen.values[0])
+
+    def _parts_of_frame(self, frame: Frame) -> list[Any]:
+        """The fields of `ImageParts`."""
+        seen, unit = self._see(frame), frame.high - frame.low
+        parts = self.separate(seen.x, bf16=seen.bf16)
+        parts = parts.without_mean() if seen.radiometric else parts
+        _check_finite(frame, *parts)
+        found = []
+        for part in parts[: len(SUBTRACTED)]:
+            values = torch.zeros_like(seen.values)
+            values[:, :, seen.rows] = unit * part
+            found.append((values[0].permute(1, 2, 0) if values.shape[1] == 3 else values[0, 0]).numpy())
+        gain = parts.gain.item()
+        return [*found, gain, unit * parts.offset.item() + frame.low * (1 - gain)]
+
+    def _see(self, frame: Frame) -> _Seen:
         if not numpy.isfinite(frame.pixels).all():
             raise UnusableImage(f"{frame.name} has pixels that are not finite")
         eight_bits = frame.pixels.dtype == numpy.uint8
-        radiometric = not eight_bits if self.radiometric is None else self.radiometric
+        radiometric = frame.measured if self.radiometric is None else self.radiometric
         values = frame.values()[None]
         rows = scene_rows(values) if radiometric else slice(None)
         scene = without_dead_pixels(values[:, :, rows]) if radiometric else values
         x = frame.normalise(self._enlarged(scene))
         bf16 = self.precision == "bf16" or (self._bf16_of_8_bits and eight_bits)
-        change = self.enhance_tensor(x, bf16=bf16, radiometric=radiometric) - x
-        if not change.isfinite().all():
-            raise UnusableImage(f"{frame.name}: the network gives values that are not finite")
-        values = self._enlarged(values)
-        values[:, :, self._enlarged_rows(rows)] += (frame.high - frame.low) * change
-        return frame.to_pixels(values[0])
+        return _Seen(self._enlarged(values), self._enlarged_rows(rows), x, bf16, radiometric)
 
     def _enlarged(self, values: Tensor) -> Tensor:
         if self.scale == 1:
@@ -181,20 +262,33 @@ class Enhancer:
         return self._prepared[channels]
 
 
+def _check_finite(frame: Frame, *results: Tensor) -> None:
+    if not all(each.isfinite().all() for each in results):
+        raise UnusableImage(f"{frame.name}: the network gives values that are not finite")
+
+
+def _reference(given: Sequence[Location | numpy.ndarray] | Reference | None) -> Reference | None:
+    if given is None or isinstance(given, Reference):
+        return given
+    if isinstance(given, (str, os.PathLike)):
+        raise TypeError(f"reference must be a list of paths or arrays; got {given!r}")
+    return Reference.of([each if isinstance(each, numpy.ndarray) else read_frame(each).pixels for each in given])
+
+
 def enhance(
-    image: Location | numpy.ndarray | Image.Image, *, model: Location | None = None, window: Window = "auto",
+    image: AnyImage, *, model: Location | None = None, window: Window = "auto",
     scale: int = 1, device: str | torch.device = "auto",
-) -> numpy.ndarray:  # fmt: skip
+) -> Any:  # fmt: skip
     """Enhances one image. For several images, make an `Enhancer` once, which prepares the network once.
 
     Args:
-        image: a path, an array [H, W] or [H, W, 3] of uint8, uint16 or float32, or a PIL image.
+        image: a path, an array, a PIL image or a tensor, see `Enhancer.__call__`.
         model: a weights file, or the name of bundled weights; None uses the bundled default.
-        window: which values mean black and white, see `deal.io.images.read_frame`.
+        window: which values mean black and white, see `deal.io.images.read_image`.
         scale: 1, 2 or 4. The image is first enlarged by bicubic interpolation.
         device: "cpu", "cuda", "cuda:1", ...; "auto" uses CUDA if it is available.
 
     Returns:
-        The enhanced pixels, of the dtype of the image, [H, W] or [H, W, 3].
+        The enhanced image, of the kind and dtype of the image; an array for a path.
     """
     return Enhancer(load(model), scale=scale, device=device)(image, window)

@@ -8,24 +8,27 @@ tensor([[[0.0000, 0.2500, 1.0000]]])
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from deal.io.metadata import Metadata, read_metadata
+from deal.io import formats, values
+from deal.io.flir import UNITS, Unit
+from deal.io.metadata import Metadata
+from deal.io.raw import RawFormat
+from deal.io.reference import Reference
 from deal.io.scene import scene_range
+from deal.io.values import UnusableImage
 from deal_kernels._common.checks import is_integer, number, one_of
 
-SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
-DTYPES = ("uint8", "uint16", "float32")
+SUFFIXES = formats.SUFFIXES
+WIDEST = 1e30  # range of values that the automatic window accepts; what is larger stands for missing values
 Location = str | os.PathLike[str]
 Window = Literal["auto", "full"] | tuple[float, float]
 
@@ -33,147 +36,158 @@ Window = Literal["auto", "full"] | tuple[float, float]
 Size = int | tuple[int, int] | None
 
 
-class UnusableImage(ValueError):
-    """A file that is not an image, is damaged, or does not meet the requirements. The message names the file."""
-
-
 class Frame(NamedTuple):
     """The pixels of an image, and which of their values mean black and white."""
 
-    pixels: numpy.ndarray  # [H, W] or [H, W, 3] of uint8, uint16 or float32
+    pixels: numpy.ndarray  # [H, W] or [H, W, 3], of `deal.io.values.TYPES`
     low: float  # black
     high: float  # white
     name: str = "the image"  # for error messages
+    picture: bool | None = None  # whether the values are brightness, and not measured; None: if they have 8 bits
+
+    @property
+    def measured(self) -> bool:
+        """Whether the values are counts or temperatures."""
+        return self.pixels.dtype != numpy.uint8 if self.picture is None else not self.picture
 
     def values(self) -> Tensor:
-        """The pixels as float32 [C, H, W], in their own units."""
-        values = torch.from_numpy(self.pixels.astype(numpy.float32))
-        return values.permute(2, 0, 1) if values.dim() == 3 else values[None]
+        """The pixels as [C, H, W] in their own units, of float32, or of float64 where their type needs it."""
+        found = torch.from_numpy(self.pixels.astype(values.working_type(self.pixels.dtype)))
+        return found.permute(2, 0, 1) if found.dim() == 3 else found[None]
 
-    def normalise(self, values: Tensor) -> Tensor:
-        """Values in the units of the pixels, mapped to [0, 1] and clamped."""
-        return ((values - self.low) / (self.high - self.low)).clamp_(0, 1)
+    def normalise(self, x: Tensor) -> Tensor:
+        """Values in the units of the pixels, mapped to [0, 1] and clamped, as float32."""
+        return ((x - self.low) / (self.high - self.low)).clamp_(0, 1).float()
 
-    def to_pixels(self, values: Tensor) -> numpy.ndarray:
+    def to_pixels(self, x: Tensor) -> numpy.ndarray:
         """Values [C, H, W] in the units of the pixels, as an array of the dtype and layout of the pixels.
 
-        Integers are rounded and limited to the range of their dtype.
+        Integers are rounded, and values limited to the range of their dtype.
         """
-        array = (values.permute(1, 2, 0) if len(values) == 3 else values[0]).numpy()
-        if self.pixels.dtype != numpy.float32:
-            array = array.round().clip(0, numpy.iinfo(self.pixels.dtype).max)
-        return numpy.ascontiguousarray(array.astype(self.pixels.dtype))
+        return values.within((x.permute(1, 2, 0) if len(x) == 3 else x[0]).numpy(), self.pixels.dtype)
 
     def tensor(self, channels: int) -> Tensor:
         """float32 [channels, H, W] in [0, 1], black 0 and white 1.
 
         One channel of a colour image is its luma (BT.601); the three channels of a grey image are equal.
         """
-        values = self.normalise(self.values())
-        if channels == 1 and len(values) == 3:
-            red, green, blue = values
+        x = self.normalise(self.values())
+        if channels == 1 and len(x) == 3:
+            red, green, blue = x
             return (0.299 * red + 0.587 * green + 0.114 * blue)[None].clamp_(0, 1)
-        return values.expand(channels, -1, -1).contiguous() if len(values) != channels else values.contiguous()
+        return x.expand(channels, -1, -1).contiguous() if len(x) != channels else x.contiguous()
 
 
 class ImageFile(NamedTuple):
     """All that is read from an image file."""
 
-    frame: Frame  # of the first page
+    frame: Frame  # of one page
     pages: int
     metadata: Metadata
 
 
-def read_image(path: Location, window: Window = "auto") -> ImageFile:
-    """Reads the pixels and the metadata of an image file, which is opened once. See `read_frame`."""
-    with _opened(path, window) as image:
-        pages = getattr(image, "n_frames", 1)
-        metadata = read_metadata(image)
-        frame = _frame(_pixels(image, str(path)), window, str(path))
-    if pages > 1:
-        warnings.warn(f"{path}: only the first of {pages} pages is read", stacklevel=2)
-    return ImageFile(frame, pages, metadata)
-
-
-def read_frame(path: Location, window: Window = "auto") -> Frame:
-    """Reads an image with 8 bits, 16 bits or floating point, grey or colour. Transparency is dropped.
+def read_image(
+    path: Location, window: Window = "auto", *, page: int | None = None, raw: RawFormat | None = None,
+    flir: Unit | None = None, reference: Reference | None = None,
+) -> ImageFile:  # fmt: skip
+    """Reads the pixels and the metadata of an image file, which is opened once.
 
     Args:
-        path: a PNG, TIFF, JPEG or BMP file. Only the first page is read. Colours of 16 bits are reduced to 8 bits, with
-            a warning.
-        window: which values mean black and white. A pair gives both. "full" is 0 and 255, or 0 and 65535. "auto" is the
-            same as "full" for 8 bits, and else the range of the scene, see `deal.io.scene`, because 14-bit cameras and
+        path: a PNG, TIFF, JPEG, BMP or .npy file, or one without a header. PNG and TIFF may have 16 bits, and TIFF and
+            .npy any type of `deal.io.values.TYPES`. Transparency is dropped. Colours of 16 bits are reduced to 8 bits,
+            with a warning.
+        window: which values mean black and white. A pair gives both. "full" is the range of the integers. "auto" is 0
+            and 255 for uint8, and else the range of the scene, see `deal.io.scene`, because 14-bit cameras and
             temperatures do not fill the range of their type.
+        page: of a file with several pages, such as a TIFF or an array [N, H, W]. None reads the first, and warns of
+            others.
+        raw: the size and type of files without a header.
+        flir: "celsius" or "centikelvin" reads the temperatures of FLIR's JPEG files in place of their picture.
+        reference: the fixed pattern of the camera, which is subtracted.
 
     Raises:
         UnusableImage: if the file is not a complete image.
     """
-    with _opened(path, window) as image:
-        return _frame(_pixels(image, str(path)), window, str(path))
+    one_of("flir", flir, (None, *UNITS))
+    with _opened(path, window, raw, flir) as source:
+        metadata = source.metadata()
+        frame = _page(source, path, window, page or 0, reference)
+    if metadata.damage:
+        warnings.warn(f"{path}: its metadata is damaged and left out: {metadata.damage}", stacklevel=2)
+    if source.pages > 1 and page is None:
+        warnings.warn(f"{path}: only the first of {source.pages} pages is read", stacklevel=2)
+    _warn_of_temperatures(source, path)
+    return ImageFile(frame, source.pages, metadata)
 
 
-def to_frame(image: Location | numpy.ndarray | Image.Image, window: Window = "auto") -> Frame:
-    """A frame from a file, an array or a PIL image.
+def read_frames(
+    path: Location, window: Window = "auto", *, raw: RawFormat | None = None, flir: Unit | None = None,
+    reference: Reference | None = None,
+) -> Iterator[Frame]:  # fmt: skip
+    """The pages of an image file, one after the other. The file is opened once. See `read_image`."""
+    one_of("flir", flir, (None, *UNITS))
+    with _opened(path, window, raw, flir) as source:
+        _warn_of_temperatures(source, path)
+        for page in range(source.pages):
+            yield _page(source, path, window, page, reference)
 
-    Args:
-        image: a path, an array [H, W] or [H, W, 3] of uint8, uint16 or float32, or a PIL image.
-        window: see `read_frame`.
-    """
-    if isinstance(image, (str, os.PathLike)):
-        return read_frame(image, window)
+
+def read_frame(path: Location, window: Window = "auto", *, reference: Reference | None = None) -> Frame:
+    """Reads the first page of an image file, without its metadata. See `read_image`."""
+    with _opened(path, window) as source:
+        return _page(source, path, window, 0, reference)
+
+
+def to_frame(
+    image: numpy.ndarray | Image.Image, window: Window = "auto", *, reference: Reference | None = None
+) -> Frame:  # fmt: skip
+    """A frame from an array [H, W] or [H, W, 3], of `deal.io.values.TYPES`, or a PIL image. See `read_image`."""
     check_window(window)
-    if isinstance(image, Image.Image):
-        return _frame(_pixels(image, "the image"), window, "the image")
-    if not isinstance(image, numpy.ndarray):
-        raise TypeError(f"image must be a path, a numpy array or a PIL image; got {type(image).__name__}")
-    if str(image.dtype) not in DTYPES:
-        raise TypeError(f"image must be one of {', '.join(DTYPES)}; got {image.dtype}")
-    if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or not image.size:
-        raise ValueError(f"image must be [H, W] or [H, W, 3] with at least one pixel; got the shape {image.shape}")
-    return _frame(image, window, "the image")
+    pixels = formats.pixels_of(image) if isinstance(image, Image.Image) else image
+    if not isinstance(pixels, numpy.ndarray):
+        raise TypeError(f"image must be a path, a numpy array, a PIL image or a tensor; got {type(image).__name__}")
+    if not formats.is_single(pixels.shape) or not pixels.size:
+        raise ValueError(
+            "image must be [H, W] or [H, W, 3] with at least one pixel, or a stack of more than 4 columns; got the "
+            f"shape {pixels.shape}"
+        )
+    return _frame(values.native(pixels), window, "the image", reference)
+
+
+def _warn_of_temperatures(source: formats.Source, path: Location) -> None:
+    if source.other_temperatures:
+        warnings.warn(
+            f"{path} has temperatures of a FLIR camera beside its picture, which is read: --flir celsius, or in Python "
+            "flir='celsius', reads the temperatures", stacklevel=3,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager
-def _opened(path: Location, window: Window) -> Iterator[Image.Image]:
+def _opened(
+    path: Location, window: Window, raw: RawFormat | None = None, flir: Unit | None = None
+) -> Iterator[formats.Source]:  # fmt: skip
     check_window(window)
     try:
-        # Metadata is decoded when it is written to another file, so the content stays in memory. Reading the file here
-        # also keeps Pillow from mapping it, which mixes up the rows of rotated TIFFs.
-        with Image.open(io.BytesIO(Path(path).read_bytes())) as image:
-            _warn_of_deep_colours(image, path)
-            yield image
-    except (FileNotFoundError, UnusableImage):
+        with formats.opened(path, raw, flir) as source:
+            if source.deep_colours:
+                warnings.warn(f"{path} has colours of 16 bits: they are reduced to 8 bits", stacklevel=4)
+            yield source
+    except (FileNotFoundError, MemoryError, ModuleNotFoundError, UnusableImage):
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        reason = "unknown format" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
-        raise UnusableImage(f"{path} cannot be read as an image: {reason}") from error
+    except Exception as error:  # decoders raise anything for a damaged file
+        raise UnusableImage(f"{path} cannot be read as an image: {str(error) or type(error).__name__}") from error
 
 
-def _is_colour(image: Image.Image) -> bool:
-    return image.mode not in ("1", "L", "LA") and not image.mode.startswith(("I", "F"))
-
-
-def _warn_of_deep_colours(image: Image.Image, path: Location) -> None:
-    """Pillow reduces colours of 16 bits to 8 bits without a message."""
-    if _is_colour(image) and any("16" in str(tile[3]) for tile in image.tile):  # type: ignore[attr-defined]
-        warnings.warn(f"{path} has colours of 16 bits: they are reduced to 8 bits", stacklevel=5)
-
-
-def _pixels(image: Image.Image, name: str) -> numpy.ndarray:
-    if _is_colour(image):
-        return numpy.array(image.convert("RGB"))
-    if image.mode in ("1", "L", "LA"):
-        return numpy.array(image.convert("L"))
-    values = numpy.array(image)
-    if image.mode == "F":
-        return values
-    if image.mode == "I" and (values.min() < 0 or values.max() > 65535):
-        raise UnusableImage(f"{name} has values outside of 16 bits: {values.min()} to {values.max()}")
-    return values.astype(numpy.uint16)
+def _page(
+    source: formats.Source, path: Location, window: Window, page: int, reference: Reference | None
+) -> Frame:  # fmt: skip
+    if not 0 <= page < source.pages:
+        raise UnusableImage(f"{path} has {source.pages} pages; page {page} was asked for")
+    return _frame(values.native(source.pixels(page)), window, str(path), reference)
 
 
 def check_window(window: Window) -> None:
-    """Raises TypeError or ValueError unless the window is valid, see `read_frame`."""
+    """Raises TypeError or ValueError unless the window is valid, see `read_image`."""
     if isinstance(window, str):
         one_of("window", window, ("auto", "full"))
         return
@@ -184,19 +198,26 @@ def check_window(window: Window) -> None:
         raise ValueError(f"window must have its smaller value first; got {window}")
 
 
-def _frame(pixels: numpy.ndarray, window: Window, name: str) -> Frame:
+def _frame(pixels: numpy.ndarray, window: Window, name: str, reference: Reference | None) -> Frame:
     """The frame of these pixels, with the values that the window makes black and white."""
+    if reference is not None:
+        pixels = reference.subtracted_from(pixels, name)
     if not isinstance(window, str):
         return Frame(pixels, float(window[0]), float(window[1]), name)
     if pixels.dtype == numpy.uint8:
         return Frame(pixels, 0.0, 255.0, name)
-    if window == "full" and pixels.dtype == numpy.uint16:
-        return Frame(pixels, 0.0, 65535.0, name)
+    if window == "full" and pixels.dtype.kind in "iu":
+        limits = numpy.iinfo(pixels.dtype)
+        return Frame(pixels, float(limits.min), float(limits.max), name)
     if window == "full":
         raise UnusableImage(f"{name} has floating-point values, which have no full range: give a window of two numbers")
     if not numpy.isfinite(pixels).all():
         raise UnusableImage(f"{name} has pixels that are not finite")
     low, high = scene_range(Frame(pixels, 0.0, 1.0).values())
+    if high - low > WIDEST:
+        raise UnusableImage(
+            f"{name} has values from {low:g} to {high:g}, some for missing pixels: give a window of two numbers"
+        )
     return Frame(pixels, low, high, name)
 
 

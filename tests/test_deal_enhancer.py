@@ -180,7 +180,9 @@ def test_where_bfloat16_is_the_default(matrix_unit, network, each_device, monkey
     for each in (DealU("deal-u-small"), network):
         enhancer = Enhancer(each, device=each_device)
         separate = enhancer.separate
-        monkeypatch.setattr(enhancer, "separate", lambda x, bf16, s=separate: chosen.append(bf16) or s(x, bf16=bf16))
+        monkeypatch.setattr(
+            enhancer, "separate", lambda x, bf16, lines, s=separate: chosen.append(bf16) or s(x, bf16=bf16)
+        )
         for dtype in (numpy.uint8, numpy.uint16):
             enhancer(numpy.zeros((48, 64), dtype))
     assert chosen == ([matrix_unit, False, False, False] if each_device == "cpu" else [True, False, True, False])

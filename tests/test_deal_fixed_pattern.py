@@ -91,3 +91,14 @@ def test_noise_of_single_frames_is_taken_out_of_each_and_the_rest_is_not():
         taken = parts.detail - pattern._mean.detail
         there = frame_noise + texture - pattern._mean.detail
         assert ((taken * there).sum() / there.square().sum()).item() == pytest.approx(wanted, abs=0.1)
+
+
+def test_the_unit_of_the_frames_may_change():
+    random = torch.Generator().manual_seed(0)
+    plain, scaled = FixedPattern(), FixedPattern()
+    for k in range(6):
+        unit = (1.0, 50.0, 20.0)[k % 3]
+        x, detail = (0.1 * torch.randn(1, 1, 32, 48, generator=random) for _ in range(2))
+        scaled.measure_in(unit)
+        found = scaled.update(x / unit, only_detail(detail / unit))
+        torch.testing.assert_close(unit * found.detail, plain.update(x, only_detail(detail)).detail)

@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from deal.inference import tiling
+from deal.inference.fixed_pattern import FixedPattern
 from deal.inference.kinds import AnyImage, unpack
 from deal.io.images import Frame, Location, UnusableImage, Window, read_frame
 from deal.io.out_of_memory import is_out_of_memory
@@ -157,7 +158,7 @@ class Enhancer:
             or `Frame`, and a stack for a file with several pages. There is no gradient.
         """
         unpacked = unpack(image, window, self.reference)
-        return unpacked.image([self._enhanced_frame(frame) for frame in unpacked.frames])
+        return unpacked.image([self.enhance_frame(frame) for frame in unpacked.frames])
 
     def parts(self, image: AnyImage, window: Window = "auto") -> ImageParts:
         """The parts of an image, in its units, whether or not they are taken out. Arguments as of a call.
@@ -171,9 +172,16 @@ class Enhancer:
         columns, rows, shading, detail = (unpacked.arrays(each) for each in parts)
         return ImageParts(columns, rows, shading, detail, unpacked.numbers(gains), unpacked.numbers(offsets))
 
-    def _enhanced_frame(self, frame: Frame) -> numpy.ndarray:
+    def enhance_frame(self, frame: Frame, pattern: FixedPattern | None = None) -> numpy.ndarray:
+        """The enhanced pixels of a frame.
+
+        Args:
+            pattern: that of the sequence to which the frame belongs, see `Sequence`.
+        """
         seen = self._see(frame)
-        change = self.enhance_tensor(seen.x, bf16=seen.bf16, radiometric=seen.radiometric) - seen.x
+        if pattern is not None:
+            pattern.measure_in(frame.high - frame.low)
+        change = self.enhance_tensor(seen.x, bf16=seen.bf16, radiometric=seen.radiometric, pattern=pattern) - seen.x
         _check_finite(frame, change)
         seen.values[:, :, seen.rows] += (frame.high - frame.low) * change
         return frame.to_pixels(seen.values[0])
@@ -212,36 +220,47 @@ class Enhancer:
     def _enlarged_rows(self, rows: slice) -> slice:
         return slice(*(None if end is None else self.scale * end for end in (rows.start, rows.stop)))
 
-    def enhance_tensor(self, x: Tensor, *, bf16: bool = False, radiometric: bool = False) -> Tensor:
+    def enhance_tensor(
+        self, x: Tensor, *, bf16: bool = False, radiometric: bool = False, pattern: FixedPattern | None = None
+    ) -> Tensor:  # fmt: skip
         """Enhances images [B, C, H, W] in [0, 1]. The result is float32 on the CPU, and values may leave [0, 1].
 
-        If radiometric, the tone and the mean of each channel stay.
+        If radiometric, the tone and the mean of each channel stay. With a pattern, x is the next frame of its sequence.
         """
-        result = self._enhanced(x, bf16, radiometric)
-        if bf16 and not result.isfinite().all():
+        lines = None if pattern is None else pattern.lines
+        parts = self.separate(x, bf16=bf16, lines=lines)
+        if bf16 and not all(part.isfinite().all() for part in parts):
             warnings.warn("the result in bfloat16 is not finite: computed again in float32", stacklevel=2)
-            result = self._enhanced(x, False, radiometric)
-        return result
-
-    def _enhanced(self, x: Tensor, bf16: bool, radiometric: bool) -> Tensor:
-        parts = self.separate(x, bf16=bf16)
+            parts = self.separate(x, lines=lines)
+        if pattern is not None:
+            parts = pattern.update(x, parts)
         if radiometric:
             return parts.without_mean().restored(x, self.radiometric_strengths)
         return parts.restored(x, self.strengths)
 
     @torch.inference_mode()
-    def separate(self, x: Tensor, *, bf16: bool = False) -> Parts:
-        """The parts of images [B, C, H, W] in [0, 1], float32 on the CPU."""
+    def separate(self, x: Tensor, *, bf16: bool = False, lines: tuple[Tensor, ...] | None = None) -> Parts:
+        """The parts of images [B, C, H, W] in [0, 1], float32 on the CPU.
+
+        Args:
+            lines: see `DealU.separate`; other networks find no lines.
+        """
         height, width = x.shape[2:]
         least = self._network.min_size
-        padded = functional.pad(x, (0, max(0, least - width), 0, max(0, least - height)), mode="replicate")
-        in_one_tile = not self.tile or max(padded.shape[2:]) <= self.tile
-        compute = self._graphed if self._graphed is not None and in_one_tile else self._compute
-        return Parts(*(part.cpu()[..., :height, :width] for part in compute(padded.to(self.device), bf16)))
 
-    def _compute(self, x: Tensor, bf16: bool) -> Parts:
+        def given(image: Tensor) -> Tensor:
+            padding = 0, max(0, least - width), 0, max(0, least - height)
+            return functional.pad(image, padding, mode="replicate").to(self.device)
+
+        known = tuple(map(given, lines)) if lines is not None and isinstance(self._network, DealU) else None
+        in_one_tile = not self.tile or max(height, width, least) <= self.tile
+        compute = self._graphed if self._graphed is not None and in_one_tile else self._compute
+        return Parts(*(part.cpu()[..., :height, :width] for part in compute(given(x), bf16, known)))
+
+    def _compute(self, x: Tensor, bf16: bool, lines: tuple[Tensor, ...] | None) -> Parts:
+        known = {} if lines is None else {"lines": lines}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            found = self._network_for(x.shape[1]).separate(x, self._run_tiled)
+            found = self._network_for(x.shape[1]).separate(x, self._run_tiled, **known)
         return Parts(*(part.float() for part in found))
 
     def _run_tiled(self, network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

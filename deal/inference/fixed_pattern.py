@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from deal.model.parts import Parts
+from deal.model.parts import SUBTRACTED, Parts
 from deal.model.strips import noise_of
 
 HORIZON = 32  # frames that a mean remembers
@@ -30,12 +30,13 @@ WEAK = 0.2  # of a pattern that is usually less than this share of what is found
 
 
 class FixedPattern:
-    """The means of the parts of a sequence of frames [1, C, H, W] in one unit, such as counts.
+    """The means of the parts of a sequence of frames [1, C, H, W].
 
     They begin again when the pattern changes, as at a shutter, and when the size of the frames does.
     """
 
     def __init__(self) -> None:
+        self._unit = 1.0  # of the frames
         self._restart()
 
     def _restart(self) -> None:
@@ -46,10 +47,20 @@ class FixedPattern:
         self._noise = 0.0  # variance of the noise of single frames
         self._compared = 0  # pairs of frames that tell it
 
+    def measure_in(self, unit: float) -> None:
+        """From now on frames are given in this unit, such as the counts between black and white."""
+        factor = self._unit / unit
+        if self._mean is not None and self._previous is not None and factor != 1:
+            self._mean = self._mean._replace(**{name: factor * getattr(self._mean, name) for name in SUBTRACTED})
+            self._previous, self._noise = factor * self._previous, factor**2 * self._noise
+        self._unit = unit
+
     @property
-    def lines(self) -> Parts | None:
-        """The means, of which columns, rows and shading need not be found in the next frame; None where they must."""
-        return self._mean if self.count >= SETTLED and self.count % EVERY else None
+    def lines(self) -> tuple[Tensor, ...] | None:
+        """Columns, rows and shading, where they need not be found in the next frame."""
+        if self._mean is None or self.count < SETTLED or self.count % EVERY == 0:
+            return None
+        return self._mean.columns, self._mean.rows, self._mean.shading
 
     def update(self, x: Tensor, parts: Parts) -> Parts:
         """The parts of the frame x, in which single frames count little. `parts` were found in x, with `lines`."""
@@ -67,7 +78,7 @@ class FixedPattern:
 
     def _has_changed(self, parts: Parts) -> bool:
         assert self._mean is not None
-        if parts.columns is self._mean.columns:
+        if self.lines is not None:  # they were not looked for
             return False
         found, mean = (each.columns + each.rows + each.detail for each in (parts, self._mean))
         found, mean = found - found.mean(), mean - mean.mean()

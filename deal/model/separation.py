@@ -15,6 +15,7 @@ torch.Size([1, 1, 60, 84])
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -87,12 +88,12 @@ class DealU(SavedNetwork):
         """Restored images of x [B, C, H, W]. Values may leave [0, 1]: clamp them for display."""
         return self.separate(x).restored(x)
 
-    def separate(self, x: Tensor, run: Runner | None = None, lines: Parts | None = None) -> Parts:
+    def separate(self, x: Tensor, run: Runner | None = None, lines: Sequence[Tensor] | None = None) -> Parts:
         """The parts of x [B, C, H, W].
 
         Args:
             run: calls the U-shaped network, such as `run(network, image)`, for instance tile by tile.
-            lines: parts whose columns, rows and shading are those of x, so that they are not looked for.
+            lines: the columns, rows and shading of x, which are then not looked for.
         """
         if x.dim() != 4 or min(x.shape[2:]) < MIN_SIZE:
             raise ValueError(
@@ -102,7 +103,7 @@ class DealU(SavedNetwork):
         image = x.flatten(0, 1)[:, None]  # [B C, 1, H, W]
         with no_autocast(x.device.type):
             # Without detach(), the errors of later parts would teach the earlier ones through the image.
-            known = None if lines is None else [part.reshape(image.shape) for part in lines[:3]]
+            known = None if lines is None else [part.reshape(image.shape) for part in lines]
             columns = self.columns(image) if known is None else known[0]
             image = image - columns.detach()
             rows = self.rows(image.mT.contiguous()).mT if known is None else known[1]

@@ -62,8 +62,8 @@ def differentiable_gradients(
 def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
     """A backward pass whose gradients raise where they are differentiated.
 
-    Those of torch's `once_differentiable` raise only if the gradient that comes in depends on something: of a loss, they
-    would count as constants.
+    Those of torch's `once_differentiable` raise only if the gradient that comes in depends on something: of a loss,
+    they would count as constants.
     """
 
     @functools.wraps(backward)

@@ -11,7 +11,7 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from deal.cli import options
+COMMON = ("model", "output", "format", "channels")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -25,14 +25,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="onnx needs the packages of the extra onnx; torch is a .pt2 file for torch.export.load",
     )  # fmt: skip
     parser.add_argument("--channels", type=Literal[1, 3], default=1, help="number of image channels")
-    options.add_threads(parser)
 
 
 def run(parsed: Namespace) -> int:
     from deal.inference.export import export
     from deal.model.pretrained import bundled_weights, load
 
-    options.set_threads(parsed.threads)
     network = load(parsed.model)
     name = os.path.basename(parsed.model or str(bundled_weights())).removesuffix(".safetensors")
     written = export(network, parsed.output, parsed.format, channels=parsed.channels, name=name)

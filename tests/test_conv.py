@@ -224,6 +224,17 @@ def test_an_empty_batch(backend):
     assert torch.equal(of_weight, torch.zeros_like(weight)) and torch.equal(of_bias, torch.zeros_like(bias))
 
 
+@pytest.mark.skipif("cpp" not in BACKENDS, reason="torch pads in memory")
+@pytest.mark.parametrize("mode", ["zeros", "replicate"])
+def test_a_dilation_far_beyond_the_image(mode):
+    """Every pixel under the kernel but the middle one lies outside, as at the least distance beyond the image."""
+    x, weight = torch.randn(2, 3, 9, 7), torch.randn(4, 3, 3, 3)
+    options = {"padding": "same", "padding_mode": mode, "backend": "cpp"}
+    torch.testing.assert_close(
+        conv2d(x, weight, dilation=10**9, **options), conv2d(x, weight, dilation=9, **options)
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_what_is_not_finite_spreads_over_its_tiles_at_most(backend, value, dilation):

@@ -35,6 +35,18 @@ def test_compile_with_sizes_that_change():
         assert torch.equal(*(torch.autograd.grad(each.sum(), x)[0] for each in (y, expected)))
 
 
+def test_compile_of_layers_in_a_row_for_any_size():
+    """By inductor, where the backend is chosen while it traces."""
+    torch._dynamo.reset()
+    module = torch.nn.Sequential(Conv2d(1, 8, 3, padding=1, activation="relu"), Conv2d(8, 1, 3, padding=1))
+    compiled = torch.compile(module, fullgraph=True, dynamic=True)
+    for size in ((1, 1, 32, 32), (2, 1, 48, 40), (3, 1, 100, 77)):
+        x = torch.rand(size, requires_grad=True)
+        y, expected = compiled(x), module(x)
+        torch.testing.assert_close(y, expected)
+        torch.testing.assert_close(*(torch.autograd.grad(each.sum(), x)[0] for each in (y, expected)))
+
+
 @ENGINE
 def test_export():
     module = Conv2d(3, 8, 7, padding=3, padding_mode="reflect", activation="relu", backend="cpp").eval()

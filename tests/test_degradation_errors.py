@@ -12,6 +12,7 @@ X = torch.zeros(2, 1, 12, 16)
 WEIGHTS = torch.zeros(2, 3, 2)
 OPS = ("stripe", "contrast_0.5")
 PARAMS = {"stripe": torch.zeros(2, 3, 16)}
+BLUR = {"x": torch.zeros(2, 1, 24, 24), "ops": ("wide_blur", "contrast_0.5")}
 LEAF = torch.zeros(2, 3, 16, requires_grad=True)
 
 CASES = (
@@ -38,6 +39,10 @@ CASES = (
     ({"params": {"stripe": 3.0}}, TypeError, r"params\['stripe'\] must be a tensor; got float"),
     ({"params": {"stripe": PARAMS["stripe"].int()}}, TypeError, r"params\['stripe'\] must be a dense floating-point"),
     ({"params": {"stripe": torch.zeros(2, 3, 12)}}, ValueError, r"must have the shape \(2, 3, 16\); got \(2, 3, 12\)"),
+    (BLUR | {"params": {"wide_blur": torch.tensor([[1.0, 0.0, 2.0]] * 2)}}, ValueError,
+     r"params\['wide_blur'\] must be above 0, as it has deviations; got 0"),
+    (BLUR | {"params": {"wide_blur": torch.tensor([[1.0, 3.0, -1.0]] * 2)}}, ValueError, "deviations; got -1"),
+    (BLUR | {"params": {"wide_blur": torch.full((2, 3), math.nan)}}, ValueError, "deviations; got nan"),
     ({"params": {"stripe": LEAF}}, ValueError, r"params\['stripe'\] has no gradient; got a tensor that requires grad"),
     ({"backend": "cublas"}, ValueError, "backend must be 'auto' or one of cpp, cuda, triton, torch; got 'cublas'"),
     ({"backend": "triton"}, RuntimeError, "backend 'triton' cannot run: on cpu tensors it needs TRITON_INTERPRET=1"),

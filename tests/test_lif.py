@@ -201,6 +201,14 @@ def test_packed(backend, device, neurons, dtype):
     assert bits.flatten(1)[:, neurons:].sum() == 0
 
 
+def test_packed_steps_of_one_neuron(backend, device):
+    """Without an axis of neurons."""
+    x = torch.tensor([0.0, 9.0, 9.0, -1.0, 9.0], device=device)
+    packed = lif(x, pack=True, backend=backend)
+    assert packed.tolist() == [[0], [1], [1], [0], [1]]
+    assert torch.equal(unpack(packed, x[0]), lif(x, backend=backend))
+
+
 def test_packed_channels_last(backend, device):
     x = torch.randn(8, 3, 5, 4, device=device).contiguous(memory_format=torch.channels_last)
     x = x.unflatten(0, (4, 2))

@@ -24,6 +24,7 @@ from deal.cli import (
     doctor,
     enhance,
     evaluate,
+    export,
     info,
     options,
     train,
@@ -37,8 +38,8 @@ INTERRUPTED = 130  # the exit code after Ctrl-C
 # Each is a module with a docstring, COMMON, the options of its short help, add_arguments(parser) and run(parsed).
 COMMANDS: dict[str, ModuleType] = {
     "train": train, "enhance": enhance, "degrade": degrade, "evaluate": evaluate, "ablate": ablate,
-    "train-fuser": train_fuser, "train-detector": train_detector, "info": info, "convert": convert, "demo": demo,
-    "doctor": doctor,
+    "train-fuser": train_fuser, "train-detector": train_detector, "info": info, "convert": convert,
+    "export": export, "demo": demo, "doctor": doctor,
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ DESCRIPTION = "Enhance thermal images, and train the network for it from a few c
 GROUPS = {
     "images": ("enhance", "degrade", "demo"),
     "training": ("train", "ablate", "train-fuser", "train-detector"),
-    "networks": ("evaluate", "info", "convert"),
+    "networks": ("evaluate", "info", "convert", "export"),
 }
 OTHERS = "this machine"
 SHELLS = ("bash", "zsh", "tcsh")

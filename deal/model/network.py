@@ -84,7 +84,7 @@ class DEAL(SavedNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Enhanced images of x [B, C, H, W]. Values may leave [0, 1]: clamp them for display."""
-        if x.dim() != 4 or x.shape[1] != self.channels or min(x.shape[2:]) < self.min_size:
+        if x.dim() != 4 or x.shape[1] != self.channels or x.shape[2] < self.min_size or x.shape[3] < self.min_size:
             raise ValueError(
                 f"x must be [B, {self.channels}, H, W] of {self.min_size} x {self.min_size} pixels or more; "
                 f"got the shape {tuple(x.shape)}"

@@ -29,6 +29,7 @@ from deal.model.saved import SavedNetwork
 from deal.model.shading import Shading
 from deal.model.strips import Columns, NoColumns, noise_of
 from deal.model.tone import Tone
+from deal.model.whole_images import cropped
 from deal_kernels._common.checks import one_of
 from deal_kernels._common.types import no_autocast
 
@@ -95,7 +96,7 @@ class DealU(SavedNetwork):
             run: calls the U-shaped network, such as `run(network, image)`, for instance tile by tile.
             lines: the columns, rows and shading of x, which are then not looked for.
         """
-        if x.dim() != 4 or min(x.shape[2:]) < MIN_SIZE:
+        if x.dim() != 4 or x.shape[2] < MIN_SIZE or x.shape[3] < MIN_SIZE:
             raise ValueError(
                 f"x must be [B, C, H, W] of {MIN_SIZE} x {MIN_SIZE} pixels or more; got the shape {tuple(x.shape)}"
             )
@@ -124,14 +125,16 @@ class DealU(SavedNetwork):
     def _found(self, normal: Tensor, condition: Tensor, run: Runner | None) -> Tensor:
         """The detail of normalised images, in units of their deviation."""
         height, width = normal.shape[2:]
-        padded = functional.pad(normal, (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate")
+        # Not of negative numbers, which ONNX does not round down.
+        below, right = ((size + STRIDE - 1) // STRIDE * STRIDE - size for size in (height, width))
+        padded = functional.pad(normal, (0, right, 0, below), mode="replicate")
 
         def network(image: Tensor) -> Tensor:
             found: Tensor = self.detail(image, condition)
             return found
 
         found = network(padded) if run is None else run(network, padded)
-        return found[..., :height, :width]
+        return cropped(found, (height, width))
 
     @torch.no_grad()
     def _condition(self, image: Tensor, columns: Tensor, rows: Tensor) -> Tensor:

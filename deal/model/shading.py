@@ -14,9 +14,9 @@ import itertools
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from deal.model.glow import BLOCKS, POINTS, Glow, spots
+from deal.model.whole_images import averaged, enlarged
 from deal_kernels.degradation.patterns import TERMS, pattern
 
 THUMBNAIL = HEIGHT, WIDTH = 64, 80
@@ -67,7 +67,7 @@ class Shading(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The pattern of x [B, 1, H, W], in the shape of x, with the mean 0."""
-        small = functional.adaptive_avg_pool2d(x, (HEIGHT, WIDTH))
+        small = averaged(x, THUMBNAIL)
         deviation = small.std((2, 3), keepdim=True).clamp_min(LEAST)
         normal = (small - small.mean((2, 3), keepdim=True)) / deviation
         strengths, supports = self._evidence(normal)  # each [B, L, K]
@@ -82,12 +82,12 @@ class Shading(nn.Module):
         share = LEAST_SHARE + (1 - LEAST_SHARE) * self.gate(pooled).sigmoid()
         field = share * (amounts @ self.spots + self.slow(pooled) @ self.cosines)  # [B, H W]
         field = deviation * field.view(-1, 1, *BLOCKS)
-        shading = functional.interpolate(field, x.shape[2:], mode="bicubic", align_corners=False)
+        shading = enlarged(field, x.shape[2:])
         return shading - shading.mean((2, 3), keepdim=True)
 
     def _evidence(self, normal: Tensor) -> tuple[Tensor, Tensor]:
         """Strengths and supports of glows, [B, L, K]."""
-        blocks = functional.adaptive_avg_pool2d(normal, BLOCKS)[:, 0]
+        blocks = averaged(normal, BLOCKS)[:, 0]
         found = [glow(blocks) for glow in self.glows]
         strengths, supports = (torch.stack(each, 1) for each in zip(*found, strict=True))
         return strengths.clamp(-BOUND, BOUND), supports / SUPPORT
@@ -96,7 +96,7 @@ class Shading(nn.Module):
         """Row and column from -1 to 1 at every pixel, [B, 2, H, W]."""
         rows, columns = (torch.linspace(-1, 1, size, dtype=like.dtype, device=like.device) for size in (HEIGHT, WIDTH))
         grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
-        return grid.expand(len(like), -1, -1, -1)
+        return grid.expand(like.shape[0], -1, -1, -1)
 
 
 def _cosines() -> Tensor:

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deal.model.whole_images import averaged_rows, median
+from deal_kernels._common.dispatch import exports
 from deal_kernels.consensus import consensus, nearness
 
 TOLERANCE = 0.01  # the least unit of tolerances; above it, the deviation of the noise
@@ -29,6 +31,7 @@ BOUND = 12.0  # bound of log-precisions
 EDGE = 100.0  # squares of steps, of their median: larger steps that last are edges of the scene
 NEAR = 5  # steps whose sum shows whether a step lasts: those to a single column and back add up to 0
 NORMAL_MEDIAN = 0.6745  # median size of a standard normal value
+EXPORTED_ROUNDS = 14  # of cyclic reduction, enough for 2^14 columns
 NOISE_STRIDE = 4  # of the pixels that the noise is measured at
 
 
@@ -80,9 +83,9 @@ class Columns(nn.Module):
         return added_up + scaled_by * x
 
     def _reduced(self, grey: Tensor) -> Tensor:
-        if grey.shape[1] <= self.rows:
-            return grey
-        return functional.adaptive_avg_pool2d(grey, (self.rows, grey.shape[2]))
+        if exports():
+            return averaged_rows(grey, torch.sym_min(grey.shape[1], self.rows))
+        return grey if grey.shape[1] <= self.rows else averaged_rows(grey, self.rows)
 
     def _smoothness(self, grey: Tensor, unit: Tensor) -> Tensor:
         """The weight of each difference, [B, R, W - 1]: small where the image changes along the columns."""
@@ -102,7 +105,7 @@ class Columns(nn.Module):
         """The most probable offsets [B, W] under Gaussian offsets and step errors, and the log of their mean square."""
         size = steps.size / UNIT
         power, error = size.square(), (steps.error / UNIT**2 + TINY).log()
-        typical = power.median(1).values
+        typical = median(size.abs()).square()  # in this order an exported network finds it more exactly
         lasting = NEAR * functional.avg_pool1d(size[:, None], NEAR, 1, NEAR // 2)[:, 0]
         edge = torch.minimum(power, lasting.square()) / (EDGE * typical[:, None] + TINY)
         believed = 1 / (1 + edge.square())
@@ -119,7 +122,8 @@ class Columns(nn.Module):
         prior = (self.level(image) - likely[:, None]).clamp(-BOUND, BOUND).exp()  # [B, 1]
         before, after = functional.pad(precision, (1, 0)), functional.pad(precision, (0, 1))
         known = functional.pad(precision * size, (1, 0)) - functional.pad(precision * size, (0, 1))
-        values = solved((prior + before + after).double(), -precision.double(), known.double()).to(size)
+        system = (prior + before + after, -precision, known)
+        values = solved(*(each if exports() else each.double() for each in system)).to(size)
         return UNIT * values, (values.square().mean(1) + TINY).log()
 
 
@@ -137,7 +141,7 @@ def noise_of(grey: Tensor) -> Tensor:
     neighbouring columns. They are the same with and without a column pattern."""
     upper, lower = grey[:, :-1:NOISE_STRIDE], grey[:, 1::NOISE_STRIDE]
     upper, lower = (each[..., 1::NOISE_STRIDE] - each[..., :-1:NOISE_STRIDE] for each in (upper, lower))
-    return (lower - upper).flatten(1).abs().median(1).values / (NORMAL_MEDIAN * 2**0.5)
+    return median((lower - upper).flatten(1).abs()) / (NORMAL_MEDIAN * 2**0.5)
 
 
 def solved(diagonal: Tensor, links: Tensor, right: Tensor) -> Tensor:
@@ -155,15 +159,16 @@ def solved(diagonal: Tensor, links: Tensor, right: Tensor) -> Tensor:
     """
 
     def earlier(values: Tensor, missing: float = 0.0) -> Tensor:
-        return functional.pad(values[:, :-far], (far, 0), value=missing)
+        return functional.pad(values, (far, 0), value=missing)[:, :count]
 
     def later(values: Tensor, missing: float = 0.0) -> Tensor:
-        return functional.pad(values[:, far:], (0, far), value=missing)
+        return functional.pad(values, (0, far), value=missing)[:, far:]
 
-    far, links = 1, functional.pad(links, (1, 0))  # [B, W], to the previous unknown
-    while far < diagonal.shape[1]:
+    count, links = diagonal.shape[1], functional.pad(links, (1, 0))  # [B, W], to the previous unknown
+    for k in range(EXPORTED_ROUNDS if exports() else (count - 1).bit_length()):
+        far = 2**k
         back, ahead = -links / earlier(diagonal, 1.0), -later(links) / later(diagonal, 1.0)
         right = right + back * earlier(right) + ahead * later(right)
         diagonal = diagonal + back * links + ahead * later(links)
-        links, far = back * earlier(links), 2 * far
+        links = back * earlier(links)
     return right / diagonal

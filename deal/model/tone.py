@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from deal.model.shading import THUMBNAIL
+from deal.model.whole_images import averaged, ordered
 
 SHARES = (0.0, 0.005, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98, 0.995, 1.0)  # of the parts that are darker
 LEAST = 0.02  # lower bound of distances before a logarithm
@@ -34,8 +34,8 @@ class Tone(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Gain and offset of images x [B, 1, H, W]."""
-        parts = functional.adaptive_avg_pool2d(x, THUMBNAIL).flatten(1).sort(1).values
-        quantiles = parts[:, [round(share * (parts.shape[1] - 1)) for share in SHARES]]
+        parts = averaged(x, THUMBNAIL).flatten(1)
+        quantiles = ordered(parts, [round(share * (parts.shape[1] - 1)) for share in SHARES])
         mean, deviation = parts.mean(1, keepdim=True), parts.std(1, keepdim=True)
         below = (mean - quantiles[:, :1]) / mean.clamp_min(LEAST)
         above = (quantiles[:, -1:] - mean) / (1 - mean).clamp_min(LEAST)

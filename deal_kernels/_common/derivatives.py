@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -56,6 +57,38 @@ def differentiable_gradients(
         values = by_kernels()
     found = iter(_Gradients.apply(plain, wanted, values, *inputs, *grads))
     return [next(found) if each else None for each in wanted]
+
+
+def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """A backward pass whose gradients raise where they are differentiated.
+
+    Those of torch's `once_differentiable` raise only if the gradient that comes in depends on something: of a loss,
+    they would count as constants.
+    """
+
+    @functools.wraps(backward)
+    def checked(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            found = backward(ctx, *grads)
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return found  # type: ignore[no-any-return]
+        return tuple(
+            None if each is None else _Undifferentiable.apply(each.detach().requires_grad_()) for each in found
+        )
+
+    return checked
+
+
+class _Undifferentiable(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        raise NotImplementedError(
+            "this operation has no second derivatives: detach the gradient, or compute it without create_graph=True"
+        )
 
 
 class _Gradients(torch.autograd.Function):

@@ -11,6 +11,7 @@ from torch._decomp import register_decomposition
 from torch.autograd import forward_ad, profiler
 
 from deal_kernels import backend as backends
+from deal_kernels._common.forked import one_thread_if_forked
 
 library = torch.library.Library("deal_kernels", "FRAGMENT")
 # The private counter of dispatch modes. A torch without it takes the dispatcher at every call: slower, and as correct.
@@ -50,6 +51,11 @@ def _has_transforms() -> bool:
 # torch.compile is to ask while it traces. This is what torch.compiler.assume_constant_result sets, without the second
 # that its import takes.
 _has_transforms._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def exports() -> bool:
+    """Whether torch.export records operations. Dynamo of torch 2.9 takes every call for one that is exported."""
+    return torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
 
 
 def needs_gradient(*tensors: Tensor | None) -> bool:
@@ -100,6 +106,7 @@ class Op:
 
     def __call__(self, x: Tensor, *arguments: Any) -> Any:
         """The results; x is the tensor by which the call is observed."""
+        one_thread_if_forked()  # for torch's copies, and where torch computes
         if unobserved(x):
             return self.launch(*arguments)
         flat = self.flat(*arguments)

@@ -119,7 +119,7 @@ def empty(shape: Sequence[int], strides: Sequence[int], like: Tensor, dtype: tor
 def in_memory_order(x: Tensor, strides: Sequence[int]) -> Tensor:
     """x [T, ...] as [T, N], the neurons in memory order of a dense layout with these strides."""
     order = sorted(range(len(strides)), key=lambda axis: -strides[axis])
-    return x.permute(0, *(axis + 1 for axis in order)).flatten(1)
+    return x.permute(0, *(axis + 1 for axis in order)).flatten(1) if order else x[:, None]
 
 
 def is_channels_last(x: Tensor) -> bool:

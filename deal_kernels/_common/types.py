@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from deal_kernels import backend as backends
+from deal_kernels._common.dispatch import exports
 
 Number = float | Tensor
 
@@ -29,5 +30,8 @@ def compiled_dtype(dtype: torch.dtype) -> Any:
 
 
 def no_autocast(device: str) -> AbstractContextManager:
-    """Keeps the dtypes of the products and convolutions within it as they are."""
-    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+    """Keeps the dtypes of the products and convolutions within it as they are.
+
+    In an exported program it would be a submodule, whose sizes torch compares with those of the example.
+    """
+    return nullcontext() if device == "meta" or exports() else torch.autocast(device, enabled=False)

@@ -13,8 +13,8 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
+from deal_kernels._common.derivatives import differentiable_once
 from deal_kernels._common.neuron import NeuronSettings
 from deal_kernels.lif import lif as plain_lif
 from deal_kernels.tdbn.split import Normalisation
@@ -242,7 +242,7 @@ class _Deferring(Function):
         return _wrapper(part, False)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> Any:
         given = [ctx.part.call.x, *ctx.part.call.parameters]
         wanted = [each for each, needed in zip(given, ctx.needs_input_grad, strict=False) if needed]

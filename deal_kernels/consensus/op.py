@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from deal_kernels import backend as backends
-from deal_kernels._common.dispatch import Op, run_compiled
+from deal_kernels._common.dispatch import Op, as_they_are, run_compiled
 from deal_kernels._common.types import STATE
 from deal_kernels.consensus import reference
+from deal_kernels.consensus.ranks import sorted_quartiles
 
 
 def chosen_backend(named: str | None, x: Tensor) -> str:
@@ -44,7 +45,13 @@ def fake(x: Tensor, weights: Tensor, tolerance: Tensor, backend: str | None) -> 
     return x.new_empty(x.shape[0], x.shape[2])
 
 
+def plain(x: Tensor, weights: Tensor, tolerance: Tensor, backend: str | None) -> Tensor:
+    dtype = x.dtype
+    x, weights, tolerance = (each.to(STATE[dtype]) for each in (x, weights, tolerance))
+    return reference.consensus(x, weights, tolerance, sorted_quartiles).to(dtype)
+
+
 CONSENSUS = Op(
     "consensus(Tensor x, Tensor weights, Tensor tolerance, str? backend) -> Tensor",
-    launch=launch, fake=fake, flat=lambda *arguments: arguments, structured=lambda *arguments: arguments,
+    launch=launch, fake=fake, flat=as_they_are, structured=as_they_are, plain=plain,
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,15 +16,21 @@ REFINEMENTS = 2
 TINY = 1e-9
 
 
-def consensus(x: Tensor, weights: Tensor, tolerance: Tensor) -> Tensor:
+def sorted_quartiles(x: Tensor) -> list[Tensor]:
+    """Those of the columns of x [B, R, W], each [B, 1, W]."""
+    ordered = x.sort(1).values
+    return [ordered[:, [rank(share, x.shape[1])]] for share in QUARTILES]
+
+
+def consensus(
+    x: Tensor, weights: Tensor, tolerance: Tensor, quartiles_of: Callable[[Tensor], list[Tensor]] = sorted_quartiles
+) -> Tensor:  # fmt: skip
     """The values [B, W] of x [B, R, W] with weights [B, R, W] and tolerances [B]."""
     tolerance = tolerance[:, None, None]
     scales = [scale * tolerance for scale in SCALES]
-    ordered = x.sort(1).values
     mean = (weights * x).sum(1, keepdim=True) / (weights.sum(1, keepdim=True) + TINY)
-    quartiles = [ordered[:, [rank(share, x.shape[1])]] for share in QUARTILES]
     best, most = torch.zeros_like(mean), torch.zeros_like(mean)
-    for start, rounds in ((mean, scales), *((quartile, scales[-FROM_QUARTILES:]) for quartile in quartiles)):
+    for start, rounds in ((mean, scales), *((quartile, scales[-FROM_QUARTILES:]) for quartile in quartiles_of(x))):
         value = _settled(x, weights, start, rounds)
         support = nearness(x, value, scales[-1]).sum(1, keepdim=True)
         best, most = torch.where(support > most, value, best), torch.maximum(support, most)

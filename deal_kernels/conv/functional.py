@@ -10,6 +10,7 @@ from torch import Tensor
 
 from deal_kernels._common.checks import check_companion, check_tensor, is_integer, one_of
 from deal_kernels._common.dispatch import needs_gradient, transformed
+from deal_kernels._common.forked import one_thread_if_forked
 from deal_kernels._common.types import STATE
 from deal_kernels.conv import choice, op, reference
 from deal_kernels.conv.reference import MODES, Geometry
@@ -81,6 +82,7 @@ def _conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool,
     backend: str | None,
 ) -> Tensor:  # fmt: skip
+    one_thread_if_forked()
     if transformed():
         return reference.conv2d(x, weight, bias, residual, g, relu)
     trains = needs_gradient(x, weight, bias, residual)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deal_kernels import backend as backends
-from deal_kernels._common.dispatch import Op, address, needs_gradient, run_compiled, unobserved, wanted_only
+from deal_kernels._common.dispatch import Op, address, exports, needs_gradient, run_compiled, unobserved, wanted_only
 from deal_kernels._common.layout import arranged, empty, image_strides, is_channels_last
 from deal_kernels._common.types import no_autocast
 from deal_kernels.conv import cost, reference, spectra
@@ -270,10 +270,8 @@ def conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, g: Geometry, relu: bool, backend: str
 ) -> Tensor:
     """The convolution of a kernel, "cpp" or "triton", through autograd where a gradient is needed."""
-    # An exported program has no gradients, and torch 2.9 does not export a function whose result has another size. Its
-    # dynamo takes every call for one that is exported.
-    exports = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
-    if needs_gradient(x, weight, bias, residual) and not exports:
+    # An exported program has no gradients, and torch 2.9 does not export a function whose result has another size.
+    if needs_gradient(x, weight, bias, residual) and not exports():
         residual = x.view_as(x) if residual is x else residual  # torch.compile accepts no tensor twice
         return ConvolutionFunction.apply(x, weight, bias, residual, g, relu, backend)
     return FORWARD(x, x, weight, bias, residual, g, relu, True, backend)

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from deal_kernels._common.checks import check_companion, check_tensor
+from deal_kernels._common.dispatch import untraced
 from deal_kernels._common.types import STATE
 from deal_kernels.degradation.names import RANDOM, REACH, RESIZES, Name, known, parsed
 from deal_kernels.degradation.patterns import TERMS
 
 Params = Mapping[str, Tensor]
+
+BLURS = "gaussian_blur", "wide_blur"  # by a deviation for each image
 
 
 def check_names(ops: Sequence[str]) -> tuple[str, ...]:
@@ -59,7 +62,7 @@ def shape_of_values(name: str, shape: Sequence[int], stages: int) -> tuple[int, 
     """The shape of an operation's values for images [B, C, H, W]."""
     batch, channels, height, width = shape
     of_one: dict[str, tuple[int, ...]] = {
-        **dict.fromkeys(("gaussian_blur", "wide_blur"), ()),
+        **dict.fromkeys(BLURS, ()),
         **dict.fromkeys(("row_stripe", "row_gain"), (height,)),
         **dict.fromkeys(("stripe", "gain"), (width,)),
         **dict.fromkeys(("noise", "dead"), (channels, height, width)),
@@ -94,4 +97,7 @@ def _prepared(name: str, values: Tensor, x: Tensor, shape: tuple[int, ...]) -> T
         raise ValueError(f"{argument} must have the shape {shape}; got {tuple(values.shape)}")
     if values.requires_grad:
         raise ValueError(f"{argument} has no gradient; got a tensor that requires grad: detach it")
+    # On a GPU the check would wait for it.
+    if name in BLURS and values.is_cpu and untraced(values) and not (values > 0).all():
+        raise ValueError(f"{argument} must be above 0, as it has deviations; got {values.min().item():g}")
     return values.to(STATE[x.dtype]).contiguous()

@@ -30,7 +30,7 @@ def mixture(
         params: the values of operations by name, for those that ops has. `sample_params` draws them. They get no
             gradient.
 
-            * gaussian_blur, wide_blur: [B, S], a deviation in pixels; it must be positive.
+            * gaussian_blur, wide_blur: [B, S], a deviation in pixels, above 0. This is checked on a CPU.
             * stripe, gain: [B, S, W]. row_stripe, row_gain: [B, S, H].
             * noise, dead: [B, S, C, H, W]; dead has the value that replaces a pixel, and NaN where the pixel is kept.
             * tone: [B, S, 2], the factor and the value that is added.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from deal_kernels import backend as backends
 from deal_kernels._common import dispatch
+from deal_kernels._common.derivatives import differentiable_once
 from deal_kernels._common.dispatch import Op, address, needs_gradient, run_compiled, wanted_only
 from deal_kernels._common.layout import empty
 from deal_kernels._common.types import compiled_dtype
@@ -189,7 +190,7 @@ class MixtureFunction(torch.autograd.Function):
         return result
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @differentiable_once
     def backward(ctx, grad):
         s, checkpoint = ctx.arguments
         x, weights, *values = ctx.saved_tensors

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deal_kernels import backend as backends
 from deal_kernels._common import dispatch
+from deal_kernels._common.derivatives import differentiable_once
 from deal_kernels._common.dispatch import Op, address, needs_gradient, wanted_only
 from deal_kernels._common.layout import arranged, dense_or_grouped, empty, group_of, strides_like
 from deal_kernels._common.parameters import by_neuron, period, reduced
@@ -203,7 +204,7 @@ class MultistateFunction(torch.autograd.Function):
         return tuple(run_forward(_inputs(neuron, x, *tensors), output, state, backend))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @differentiable_once
     def backward(ctx, grad, *grad_states):
         x, *tensors = ctx.saved_tensors
         neuron, output, state, backend = ctx.arguments

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from deal_kernels import backend as backends
 from deal_kernels import surrogate as surrogates
+from deal_kernels._common.derivatives import differentiable_once
 from deal_kernels._common.dispatch import Op, address, chosen_backend, needs_gradient, run_compiled, wanted_only
 from deal_kernels._common.layout import arranged, dense, dense_or_grouped, empty, group_of, strides_like
 from deal_kernels._common.types import STATE, compiled_dtype
@@ -165,7 +166,7 @@ class PSNFunction(torch.autograd.Function):
         return FORWARD(x, Inputs(x, weight, bias, band, skipped), False, backend)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @differentiable_once
     def backward(ctx, grad):
         band, skipped, surrogate, backend = ctx.arguments
         i, wanted = Inputs(*ctx.saved_tensors, band, skipped), ctx.needs_input_grad[:3]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from deal_kernels import backend as backends
+from deal_kernels._common.derivatives import differentiable_once
 from deal_kernels._common.dispatch import (
     Op,
     address,
@@ -174,7 +175,7 @@ class _FromImages(torch.autograd.Function):
         ctx.save_for_backward(a, b)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @differentiable_once
     def backward(ctx, grad):
         (a, b), wanted = ctx.saved_tensors, ctx.needs_input_grad[:2]
         return *wanted_only(BACKWARD(a, grad, a, b, ctx.settings, wanted), wanted), None
@@ -203,7 +204,7 @@ class LossFunction(torch.autograd.Function):
         return value
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @differentiable_once
     def backward(ctx, grad):
         found = iter(ctx.saved_tensors)
         return *(_scaled(next(found), grad) if each else None for each in ctx.wanted), None, None

@@ -13,11 +13,10 @@ struct AxisTiles {
   int64_t length, dilation;
   int step;  // pixels of the result of a tile
 
+  // The first `longer` phases have a pixel more than the others, which have none if the dilation exceeds the length.
   int64_t count() const {
-    int64_t total = 0;
-    for (int64_t phase = 0; phase < dilation; ++phase)
-      total += ((length - phase + dilation - 1) / dilation + step - 1) / step;
-    return total;
+    const int64_t least = length / dilation, longer = length % dilation;
+    return longer * ((least + step) / step) + (dilation - longer) * ((least + step - 1) / step);
   }
   int64_t first(int64_t tile) const { return tile / dilation * step * dilation + tile % dilation; }
   int yields(int64_t from) const {

@@ -34,7 +34,7 @@ class Launches(TorchDispatchMode):
         return operation(*arguments, **(options or {}))
 
 
-@pytest.mark.parametrize(("update", "most"), (("simultaneous", 351), ("alternating", 608)))
+@pytest.mark.parametrize(("update", "most"), (("simultaneous", 352), ("alternating", 609)))
 def test_launches_of_the_papers_step(update, most):
     """With the convolutions and their padding in torch, as on a GPU."""
     training = AdversarialTraining(Settings(**PAPER, update=update), ProcessGroup(torch.device("cpu")))

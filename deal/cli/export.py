@@ -1,7 +1,7 @@
-"""Write a network as an ONNX file, or as a program of torch.export that runs without this package.
+"""Write a network as an ONNX file or a program of torch.export.
 
-The file takes images of any height and width in [0, 1], black 0 and white 1. Before it is written, its results are
-compared with those of the network.
+Neither needs this package. The file takes images of any height and width in [0, 1], black 0 and white 1. Before it is
+written, its results are compared with those of the network.
 """
 
 from __future__ import annotations

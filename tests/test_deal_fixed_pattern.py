@@ -38,7 +38,7 @@ def restored(network, frames, pattern=None):
     """Frame by frame, or with a pattern."""
     results = []
     for frame in frames:
-        parts = network.separate(frame[None], lines=None if pattern is None else pattern.lines)
+        parts = network.separate(frame[None], lines=None if pattern is None else pattern.lines(frame[None]))
         if pattern is not None:
             parts = pattern.update(frame[None], parts)
         results.append(parts.restored(frame[None], STRENGTHS))
@@ -66,7 +66,7 @@ def test_nothing_is_kept_of_another_pattern(network):
 
 def test_another_size_begins_again(network):
     pattern = FixedPattern()
-    restored(network, clip(3)[1], pattern)
+    restored(network, clip(SETTLED + 1)[1], pattern)  # the next frame would be given its lines
     restored(network, clip(2)[1][..., :64], pattern)
     assert pattern.count == 2
 

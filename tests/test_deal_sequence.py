@@ -1,11 +1,15 @@
 """Frames of one camera, one after the other."""
 
+import math
+
 import numpy
 import pytest
 
 from deal.inference.enhancer import Enhancer
 from deal.inference.sequence import Sequence
+from deal.io.images import UnusableImage
 from deal.io.synthetic import SyntheticScenes
+from deal.model.parts import Parts
 
 HEIGHT, WIDTH = 96, 128
 
@@ -62,3 +66,18 @@ def test_no_flicker(enhancer):
     sequence = Sequence(enhancer)
     means = [sequence(frame)[50:].mean() for frame in frames]
     assert numpy.std(means[8:]) < 2
+
+
+def test_a_frame_that_cannot_be_enhanced_spoils_no_other(enhancer, monkeypatch):
+    _, degraded = pan(3)
+    expected = Sequence(enhancer)(degraded[::2])
+    sequence = Sequence(enhancer)
+    sequence(degraded[0])
+    separate = enhancer.separate
+    monkeypatch.setattr(
+        enhancer, "separate", lambda x, **given: Parts(*(math.nan * part for part in separate(x, **given)))
+    )
+    with pytest.raises(UnusableImage, match="not finite"):
+        sequence(degraded[0])
+    monkeypatch.undo()
+    assert numpy.abs(sequence(degraded[2]).astype(int) - expected[1]).max() <= 2  # the window has seen one frame more

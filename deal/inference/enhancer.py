@@ -227,12 +227,12 @@ class Enhancer:
 
         If radiometric, the tone and the mean of each channel stay. With a pattern, x is the next frame of its sequence.
         """
-        lines = None if pattern is None else pattern.lines
+        lines = None if pattern is None else pattern.lines(x)
         parts = self.separate(x, bf16=bf16, lines=lines)
-        if bf16 and not all(part.isfinite().all() for part in parts):
+        if bf16 and not _are_finite(parts):
             warnings.warn("the result in bfloat16 is not finite: computed again in float32", stacklevel=2)
             parts = self.separate(x, lines=lines)
-        if pattern is not None:
+        if pattern is not None and _are_finite(parts):  # others would spoil the means
             parts = pattern.update(x, parts)
         if radiometric:
             return parts.without_mean().restored(x, self.radiometric_strengths)
@@ -281,8 +281,12 @@ class Enhancer:
         return self._prepared[channels]
 
 
+def _are_finite(results: Sequence[Tensor]) -> bool:
+    return all(bool(each.isfinite().all()) for each in results)
+
+
 def _check_finite(frame: Frame, *results: Tensor) -> None:
-    if not all(each.isfinite().all() for each in results):
+    if not _are_finite(results):
         raise UnusableImage(f"{frame.name}: the network gives values that are not finite")
 
 

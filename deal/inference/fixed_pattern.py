@@ -55,16 +55,15 @@ class FixedPattern:
             self._previous, self._noise = factor * self._previous, factor**2 * self._noise
         self._unit = unit
 
-    @property
-    def lines(self) -> tuple[Tensor, ...] | None:
-        """Columns, rows and shading, where they need not be found in the next frame."""
-        if self._mean is None or self.count < SETTLED or self.count % EVERY == 0:
+    def lines(self, x: Tensor) -> tuple[Tensor, ...] | None:
+        """Columns, rows and shading, where they need not be found in the next frame, x."""
+        if self._mean is None or self._mean.detail.shape != x.shape or self.count < SETTLED or self.count % EVERY == 0:
             return None
         return self._mean.columns, self._mean.rows, self._mean.shading
 
     def update(self, x: Tensor, parts: Parts) -> Parts:
-        """The parts of the frame x, in which single frames count little. `parts` were found in x, with `lines`."""
-        if self._mean is not None and (parts.detail.shape != self._mean.detail.shape or self._has_changed(parts)):
+        """The parts of the frame x, in which single frames count little. `parts` were found in x, with `lines(x)`."""
+        if self._mean is not None and self.lines(x) is None and self._has_changed(parts):
             self._restart()
         self.count += 1
         share = max(1 / self.count, 1 / HORIZON)
@@ -78,8 +77,8 @@ class FixedPattern:
 
     def _has_changed(self, parts: Parts) -> bool:
         assert self._mean is not None
-        if self.lines is not None:  # they were not looked for
-            return False
+        if parts.detail.shape != self._mean.detail.shape:
+            return True
         found, mean = (each.columns + each.rows + each.detail for each in (parts, self._mean))
         found, mean = found - found.mean(), mean - mean.mean()
         share = ((found * mean).sum() / mean.square().sum().clamp_min(torch.finfo(mean.dtype).tiny)).item()

@@ -109,6 +109,15 @@ def each_device(request, monkeypatch):
     return request.param
 
 
+@pytest.fixture(params=(1, 2))
+def each_thread_count(request):
+    """The test runs with one thread and with two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def automatic_device(request, monkeypatch):
     """Tests of deal that do not ask for each device run on the CPU, as it alone gives the same bits again."""

@@ -78,24 +78,19 @@ def test_parameters_with_values_per_neuron_have_the_order_of_x(order, backend, d
         assert torch.equal(found, expected.permute(inverse(usual)))
 
 
-@pytest.mark.parametrize("threads", (1, 2))
+@pytest.mark.usefixtures("each_thread_count")
 @pytest.mark.parametrize("group", (64, 65, 600, 4096))
-def test_every_size_of_a_group(group, threads):
+def test_every_size_of_a_group(group):
     """Whole tiles, tails, and what several threads share."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        for steps, dtype in itertools.product((1, 4, 19), (torch.float32, torch.float16, torch.float64)):
-            (x,) = draws((1 + 200_000 // (group * steps), steps, group), dtype=dtype, scale=1.5)
-            grads = draws(x.shape, dtype=dtype, seed=9)
-            found, (gradient,) = results(lambda x: (alif(x, time_axis=1),), x, (), grads)
-            expected, (expected_gradient,) = results(
-                lambda x: (alif(x.transpose(0, 1).contiguous()).transpose(0, 1),), x, (), grads
-            )
-            assert torch.equal(found[0], expected[0]) and torch.equal(gradient, expected_gradient)
-            assert found[0].is_contiguous() and gradient.is_contiguous()
-    finally:
-        torch.set_num_threads(before)
+    for steps, dtype in itertools.product((1, 4, 19), (torch.float32, torch.float16, torch.float64)):
+        (x,) = draws((1 + 200_000 // (group * steps), steps, group), dtype=dtype, scale=1.5)
+        grads = draws(x.shape, dtype=dtype, seed=9)
+        found, (gradient,) = results(lambda x: (alif(x, time_axis=1),), x, (), grads)
+        expected, (expected_gradient,) = results(
+            lambda x: (alif(x.transpose(0, 1).contiguous()).transpose(0, 1),), x, (), grads
+        )
+        assert torch.equal(found[0], expected[0]) and torch.equal(gradient, expected_gradient)
+        assert found[0].is_contiguous() and gradient.is_contiguous()
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -47,26 +47,21 @@ def test_the_bits_are_those_of_a_transposed_copy(order, kind, dtype, backend, de
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("threads", (1, 2))
+@pytest.mark.usefixtures("each_thread_count")
 @pytest.mark.parametrize("group", (64, 65, 600, 4096))
-def test_every_size_of_a_group(group, threads):
+def test_every_size_of_a_group(group):
     """Tiles that end with a group, and what several threads share."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        for steps, dtype in itertools.product((1, 4, 19), (torch.float32, torch.float16, torch.float64)):
-            x = drawn(1 + 200_000 // (group * steps), steps, group, device="cpu", dtype=dtype)
-            weight, bias = (drawn(*shape, device="cpu", seed=1) for shape in ((steps, steps), (steps,)))
-            found, gradients = results(lambda *leaves: (psn(*leaves, time_axis=1),), x, (weight, bias))
-            expected, others = results(
-                lambda x, *leaves: (psn(x.transpose(0, 1).contiguous(), *leaves).transpose(0, 1),), x, (weight, bias)
-            )
-            assert torch.equal(found[0], expected[0]) and torch.equal(gradients[0], others[0])
-            assert found[0].is_contiguous() and gradients[0].is_contiguous()
-            for one, other in zip(gradients[1:], others[1:], strict=True):
-                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
-    finally:
-        torch.set_num_threads(before)
+    for steps, dtype in itertools.product((1, 4, 19), (torch.float32, torch.float16, torch.float64)):
+        x = drawn(1 + 200_000 // (group * steps), steps, group, device="cpu", dtype=dtype)
+        weight, bias = (drawn(*shape, device="cpu", seed=1) for shape in ((steps, steps), (steps,)))
+        found, gradients = results(lambda *leaves: (psn(*leaves, time_axis=1),), x, (weight, bias))
+        expected, others = results(
+            lambda x, *leaves: (psn(x.transpose(0, 1).contiguous(), *leaves).transpose(0, 1),), x, (weight, bias)
+        )
+        assert torch.equal(found[0], expected[0]) and torch.equal(gradients[0], others[0])
+        assert found[0].is_contiguous() and gradients[0].is_contiguous()
+        for one, other in zip(gradients[1:], others[1:], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
 
 
 def test_nothing_is_copied():

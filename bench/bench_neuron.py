@@ -3,6 +3,7 @@
 import pytest
 import torch
 from figures import milliseconds
+from memory import saved_bytes
 from step_neurons import KLIF, GatedLIF, adaptive_exponential, izhikevich
 from torch import Tensor, nn
 
@@ -53,10 +54,12 @@ def bench_against_the_loop(name, race, timed, report):
         assert (spikes != expected[0]).float().mean() < 1e-5  # compiled code may round another way at a threshold
         for one, other in zip(grads, expected[1:], strict=True):
             assert (one - other).norm() < 1e-3 * other.norm()
+    kept = {each: saved_bytes(lambda run=run: run(x, start if states > 1 else start[0])[0]) for each in runs}
     result = race({each: lambda run=run: gradients(run) for each, run in runs.items()}, 8.0)
     if result is not None:
         times = {each: f"{milliseconds(result.seconds(each))} ({result.ratio('loop', each):.2f}x)" for each in runs}
         report.add(
             "Neurons of the caller's own, forward and backward (ms; in brackets how often it fits into the loop)",
             neuron=name, T=str(STEPS), row=str(row), **times,
+            **{f"kept_{each}": f"{kept[each] / kept['loop']:.2f}x" for each in list(runs)[1:]},
         )  # fmt: skip

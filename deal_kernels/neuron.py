@@ -27,6 +27,7 @@ from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
 from deal_kernels._common.checks import check_integer
@@ -64,7 +65,11 @@ class Neuron:
     def _part(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         if not torch.is_grad_enabled():
             return self._run(x, state)
-        found: tuple[Tensor, Any] = checkpoint(self._run, x, state, use_reentrant=False)
+        # Tensors that are arguments of their own are saved as autograd saves them: hooks and checks see the state, too.
+        leaves, structure = tree_flatten(state)
+        found: tuple[Tensor, Any] = checkpoint(
+            lambda x, *leaves: self._run(x, tree_unflatten(leaves, structure)), x, *leaves, use_reentrant=False
+        )
         return found
 
     def _run(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:

@@ -6,9 +6,11 @@ random values.
 
 from __future__ import annotations
 
+import functools
+
 from jsonargparse import ArgumentParser, Namespace
 
-from deal.cli import options
+from deal.cli import options, piped
 
 COMMON = (*options.FILES, "ops", "deviation", "seed", *options.MACHINE)
 
@@ -36,8 +38,12 @@ def run(parsed: Namespace) -> int:
     from deal.io.images import read_image
 
     options.set_threads(parsed.threads)
-    jobs, window = options.plan(parsed), options.parse_window(parsed.window)
+    window = options.parse_window(parsed.window)
     degrader = Degrader(parsed.ops, deviation=parsed.deviation, device=parsed.device)
+    if piped.is_piped(parsed):
+        read = functools.partial(read_image, window=window)
+        return piped.run_image(parsed, read, lambda frame: degrader.degrade_frame(frame, parsed.seed))
+    jobs = options.plan(parsed)
     seeds = {job: parsed.seed + index for index, job in enumerate(jobs)}
     with options.open_batch(parsed, jobs) as batch:
         for job in batch:

@@ -9,13 +9,18 @@ from __future__ import annotations
 import functools
 import os
 from argparse import BooleanOptionalAction
-from typing import Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from deal.cli import options
+from deal.cli import options, piped, within_budget
 
-COMMON = (*options.FILES, "model", "parts", "strength", "radiometric", *options.MACHINE)
+if TYPE_CHECKING:
+    from deal.inference.enhancer import Enhancer
+    from deal.io.images import Frame
+
+COMMON = (*options.FILES, "model", "budget", "parts", "strength", "radiometric", *options.MACHINE)
 NAMES = ("columns", "rows", "shading", "detail", "tone")  # of `deal.model.parts`, which imports torch
 
 
@@ -39,6 +44,11 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="weights of deal train, or deal-u-small; or of deal convert; the default is the bundled deal-u",
     )  # fmt: skip
     group.add_argument(
+        "--budget", type=float | None, default=None, metavar="MILLISECONDS",
+        help="time for a frame: takes the largest bundled network that holds it on this machine, for the size of the "
+        "first frame, and tells how long frames took",
+    )  # fmt: skip
+    group.add_argument(
         "--scale", type=Literal[1, 2, 4], default=1, help="enlarge images first, by bicubic interpolation"
     )
     group.add_argument(
@@ -60,9 +70,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help=f"what is taken out: all of {', '.join(NAMES)} if this is not given",
     )  # fmt: skip
     group.add_argument(
-        "--sequence", action="store_true",
+        "--sequence", action=BooleanOptionalAction, default=None,
         help="the images are frames of one camera in their order: what it adds to all of them is found better, and "
-        "nothing flickers",
+        "nothing flickers; the default for raw frames in a pipe",
     )  # fmt: skip
     group.add_argument("--strength", type=float, default=1.0, metavar="NUMBER", help="a factor for what is taken out")
     machine = options.add_machine(parser)
@@ -73,31 +83,57 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(parsed: Namespace) -> int:
     # One feature map of a megapixel takes 128 MiB, and several are in memory at the same time.
     os.environ.setdefault("DEAL_KERNELS_KEEP_MB", "1024")
-    from deal.inference.enhancer import Enhancer
+    from deal.inference.budget import Latencies
     from deal.inference.sequence import Sequence
-    from deal.io.images import read_image
+    from deal.io.images import read_image, to_frame
     from deal.io.paths import find_images
     from deal.io.raw import RawFormat
     from deal.io.reference import Reference
-    from deal.model.pretrained import load
 
     options.set_threads(parsed.threads)
+    within_budget.check(parsed)
     if parsed.flir and parsed.ext == "auto":
         parsed.ext = "tif"
     raw = RawFormat.parse(parsed.raw) if parsed.raw else None
-    jobs, window = options.plan(parsed), options.parse_window(parsed.window)
+    window = options.parse_window(parsed.window)
     read = functools.partial(read_image, window=window, raw=raw, flir=parsed.flir)
     frames = [read(path).frame.pixels for path in find_images(parsed.reference or [])]
     reference = Reference.of(frames) if frames else None
-    enhancer = Enhancer(
-        load(parsed.model), scale=parsed.scale, tile=parsed.tile, overlap=parsed.tile_overlap, device=parsed.device,
-        precision=parsed.precision, radiometric=parsed.radiometric, parts=parsed.parts, strength=parsed.strength,
-        graph=parsed.graph,
-    )  # fmt: skip
-    enhance = Sequence(enhancer).next_frame if parsed.sequence else enhancer.enhance_frame
+    read = functools.partial(read, reference=reference)
+
+    def process_for(frame: Frame | None) -> Callable[[Frame], Any]:
+        enhancer = _enhancer(parsed, frame)
+        return Sequence(enhancer).next_frame if parsed.sequence else enhancer.enhance_frame
+
+    if piped.is_piped(parsed):
+        if raw is not None and piped.has_raw_frames(parsed):
+            parsed.sequence = parsed.sequence is not False
+            given = functools.partial(to_frame, window=window, reference=reference)
+            return piped.run_frames(parsed, raw, given, process_for)
+        return piped.run_image(parsed, read, lambda frame: process_for(frame)(frame))
+    jobs, latencies = options.plan(parsed), Latencies()
+    tried = jobs if parsed.budget is not None else []
+    enhance = process_for(within_budget.first_frame(lambda job=job: read(job.source).frame for job in tried))
     with options.open_batch(parsed, jobs) as batch:
         for job in batch:
             with batch.attempt(job):
-                image = read(job.source, reference=reference)
-                batch.save(job, image, enhance(image.frame))
+                image = read(job.source)
+                with latencies.frame():
+                    batch.save(job, image, enhance(image.frame))
+    if parsed.budget is not None:
+        within_budget.report(latencies, parsed.quiet)
     return options.report(batch, parsed.quiet)
+
+
+def _enhancer(parsed: Namespace, frame: Frame | None) -> Enhancer:
+    """The enhancer that the options describe; with a budget, for this frame, if there is one."""
+    from deal.inference.enhancer import Enhancer
+
+    make = functools.partial(
+        Enhancer, scale=parsed.scale, tile=parsed.tile, overlap=parsed.tile_overlap, device=parsed.device,
+        precision=parsed.precision, radiometric=parsed.radiometric, parts=parsed.parts, strength=parsed.strength,
+        graph=parsed.graph,
+    )  # fmt: skip
+    if parsed.budget is None or frame is None:
+        return make(parsed.model)
+    return within_budget.enhancer_for(parsed, frame, make)

@@ -35,6 +35,7 @@ from deal.cli.overview import without_command
 from deal.cli.parser import CommandParser
 
 INTERRUPTED = 130  # the exit code after Ctrl-C
+READER_GONE = 141  # that of a program which the system ends because nobody reads what it writes
 # Each is a module with a docstring, COMMON, the options of its short help, add_arguments(parser) and run(parsed).
 COMMANDS: dict[str, ModuleType] = {
     "train": train, "enhance": enhance, "degrade": degrade, "evaluate": evaluate, "ablate": ablate,
@@ -44,7 +45,8 @@ COMMANDS: dict[str, ModuleType] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns the exit code: 0, 1 after an error, 2 for invalid arguments, 130 after Ctrl-C."""
+    """Runs a command line and returns the exit code: 0, 1 after an error, 2 for invalid arguments, 130 after Ctrl-C, 141
+    when nobody reads the output any more."""
     if "Enhancer" not in getattr(deal, "__all__", ()):
         print(f"deal: error: {_foreign_package()}", file=sys.stderr)
         return 1
@@ -63,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         print(f"deal: {message}", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        return READER_GONE
     except (OSError, ValueError, FloatingPointError, RuntimeError, MemoryError, ModuleNotFoundError) as error:
         if os.environ.get("DEAL_TRACEBACK"):
             raise

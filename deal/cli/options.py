@@ -26,10 +26,15 @@ def add_files(parser: ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="PATH",
-        help="images, folders, patterns, or .txt lists of them",
+        help="images, folders, patterns, or .txt lists of them; or -, which is standard input",
     )
     group.add_argument(
-        "-o", "--output", type=str, required=True, metavar="PATH", help="a folder, or an image file for a single input"
+        "-o",
+        "--output",
+        type=str,
+        required=True,
+        metavar="PATH",
+        help="a folder, or an image file for a single input; or -, which is standard output",
     )
     group.add_argument("--recursive", action="store_true", help="include subfolders")
     group.add_argument("--skip-existing", action="store_true", help="skip images whose output exists")

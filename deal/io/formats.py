@@ -19,6 +19,27 @@ from deal.io.raw import RawFormat
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 MOST_CHANNELS = 4
 SUFFIXES = (*PICTURES, ".npy", ".raw")
+FIRST_BYTES = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"BM": ".bmp", b"\x93NUMPY": ".npy"}
+
+
+class Content(NamedTuple):
+    """An image file in memory.
+
+    >>> Content("stdin", b"\\x93NUMPY").ending
+    '.npy'
+    """
+
+    name: str  # for messages
+    data: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def ending(self) -> str:
+        """That of files of its format, by its first bytes; "" if none of ours has this format."""
+        known = (ending for first, ending in FIRST_BYTES.items() if self.data.startswith(first))
+        return ".tif" if tiff.is_tiff(self.data) else next(known, "")
 
 
 class Source(NamedTuple):
@@ -33,30 +54,37 @@ class Source(NamedTuple):
 
 @contextlib.contextmanager
 def opened(
-    path: str | os.PathLike[str], raw: RawFormat | None = None, unit: flir.Unit | None = None
+    path: str | os.PathLike[str] | Content, raw: RawFormat | None = None, unit: flir.Unit | None = None
 ) -> Iterator[Source]:  # fmt: skip
     """Opens an image file.
 
     Args:
-        path: the file.
+        path: the file, or its content.
         raw: the format of files whose ending is none of `SUFFIXES`, or .raw.
         unit: of the temperatures of FLIR cameras, which are then read in place of the picture.
     """
-    ending = Path(path).suffix.lower()
+    in_memory = isinstance(path, Content)
+    ending = path.ending if isinstance(path, Content) else Path(path).suffix.lower()
     if ending == ".npy":
         yield _array_file(path)
-    elif ending == ".raw" or (raw is not None and ending not in PICTURES):
-        yield _raw_file(Path(path).read_bytes(), raw)
+    elif not in_memory and (ending == ".raw" or (raw is not None and ending not in PICTURES)):
+        yield _raw_file(_bytes_of(path), raw)
     else:
         # Metadata is decoded when it is written to another file, so the content stays in memory. Reading the file here
         # also keeps Pillow from mapping it, which mixes up the rows of rotated TIFFs.
-        with _picture(Path(path).read_bytes(), unit) as source:
+        with _picture(_bytes_of(path), unit) as source:
             yield source
 
 
-def _array_file(path: str | os.PathLike[str]) -> Source:
-    # A mapped file needs no memory for a size that its header claims and the file has not.
-    values = numpy.load(path, mmap_mode="r", allow_pickle=False)
+def _bytes_of(path: str | os.PathLike[str] | Content) -> bytes:
+    return path.data if isinstance(path, Content) else Path(path).read_bytes()
+
+
+def _array_file(path: str | os.PathLike[str] | Content) -> Source:
+    if isinstance(path, Content):
+        values = numpy.load(io.BytesIO(path.data), allow_pickle=False)
+    else:  # A mapped file needs no memory for a size that its header claims and the file has not.
+        values = numpy.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(values, numpy.ndarray):
         raise ValueError("a .npz archive, of which the arrays must be saved as .npy files")
     single = is_single(values.shape)

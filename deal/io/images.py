@@ -87,7 +87,7 @@ class ImageFile(NamedTuple):
 
 
 def read_image(
-    path: Location, window: Window = "auto", *, page: int | None = None, raw: RawFormat | None = None,
+    path: Location | formats.Content, window: Window = "auto", *, page: int | None = None, raw: RawFormat | None = None,
     flir: Unit | None = None, reference: Reference | None = None,
 ) -> ImageFile:  # fmt: skip
     """Reads the pixels and the metadata of an image file, which is opened once.
@@ -95,7 +95,7 @@ def read_image(
     Args:
         path: a PNG, TIFF, JPEG, BMP or .npy file, or one without a header. PNG and TIFF may have 16 bits, and TIFF and
             .npy any type of `deal.io.values.TYPES`. Transparency is dropped. Colours of 16 bits are reduced to 8 bits,
-            with a warning.
+            with a warning. Or the content of such a file.
         window: which values mean black and white. A pair gives both. "full" is the range of the integers. "auto" is 0
             and 255 for uint8, and else the range of the scene, see `deal.io.scene`, because 14-bit cameras and
             temperatures do not fill the range of their type.
@@ -139,9 +139,13 @@ def read_frame(path: Location, window: Window = "auto", *, reference: Reference 
 
 
 def to_frame(
-    image: numpy.ndarray | Image.Image, window: Window = "auto", *, reference: Reference | None = None
+    image: numpy.ndarray | Image.Image, window: Window = "auto", *, reference: Reference | None = None,
+    name: str = "the image",
 ) -> Frame:  # fmt: skip
-    """A frame from an array [H, W] or [H, W, 3], of `deal.io.values.TYPES`, or a PIL image. See `read_image`."""
+    """A frame from an array [H, W] or [H, W, 3], of `deal.io.values.TYPES`, or a PIL image. See `read_image`.
+
+    Messages about the frame have its name.
+    """
     check_window(window)
     pixels = formats.pixels_of(image) if isinstance(image, Image.Image) else image
     if not isinstance(pixels, numpy.ndarray):
@@ -151,10 +155,10 @@ def to_frame(
             "image must be [H, W] or [H, W, 3] with at least one pixel, or a stack of more than 4 columns; got the "
             f"shape {pixels.shape}"
         )
-    return _frame(values.native(pixels), window, "the image", reference)
+    return _frame(values.native(pixels), window, name, reference)
 
 
-def _warn_of_temperatures(source: formats.Source, path: Location) -> None:
+def _warn_of_temperatures(source: formats.Source, path: Location | formats.Content) -> None:
     if source.other_temperatures:
         warnings.warn(
             f"{path} has temperatures of a FLIR camera beside its picture, which is read: --flir celsius, or in Python "
@@ -164,7 +168,7 @@ def _warn_of_temperatures(source: formats.Source, path: Location) -> None:
 
 @contextlib.contextmanager
 def _opened(
-    path: Location, window: Window, raw: RawFormat | None = None, flir: Unit | None = None
+    path: Location | formats.Content, window: Window, raw: RawFormat | None = None, flir: Unit | None = None
 ) -> Iterator[formats.Source]:  # fmt: skip
     check_window(window)
     try:
@@ -179,7 +183,7 @@ def _opened(
 
 
 def _page(
-    source: formats.Source, path: Location, window: Window, page: int, reference: Reference | None
+    source: formats.Source, path: Location | formats.Content, window: Window, page: int, reference: Reference | None
 ) -> Frame:  # fmt: skip
     if not 0 <= page < source.pages:
         raise UnusableImage(f"{path} has {source.pages} pages; page {page} was asked for")

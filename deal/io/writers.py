@@ -43,7 +43,14 @@ OF_ONE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EN
 
 
 def write_image(path: Location, pixels: numpy.ndarray, metadata: Metadata | None = None) -> None:
-    """Writes an image file atomically.
+    """Writes an image file atomically. See `image_bytes`."""
+    content = image_bytes(path, pixels, metadata)
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def image_bytes(path: Location, pixels: numpy.ndarray, metadata: Metadata | None = None) -> bytes:
+    """The content of an image file.
 
     Args:
         path: the ending sets the format. JPEG is written with quality 95, and .raw without a header.
@@ -59,9 +66,7 @@ def write_image(path: Location, pixels: numpy.ndarray, metadata: Metadata | None
         raise UnusableImage(f"{path} cannot store {pixels.dtype}: {kind} stores {stored}, and TIFF every type")
     if pixels.ndim == 3 and pixels.dtype != numpy.uint8 and kind not in ("NPY", "RAW"):
         raise UnusableImage(f"{path} cannot store colours of {pixels.dtype}, only of uint8; .npy can")
-    content = _encoded_at_least_pixels(path, pixels, kind, metadata)
-    with atomic_write(path) as file:
-        file.write(content)
+    return _encoded_at_least_pixels(path, pixels, kind, metadata)
 
 
 def _encoded_at_least_pixels(path: Location, pixels: numpy.ndarray, kind: str, metadata: Metadata) -> bytes:

@@ -19,6 +19,12 @@ def bundled_weights() -> Path | None:
     return max(WEIGHTS.glob("*.safetensors"), key=lambda path: path.stat().st_size, default=None)
 
 
+def bundled_networks() -> list[str]:
+    """The names of the bundled networks, the largest first."""
+    found = [path for path in WEIGHTS.glob("*.safetensors") if path != _bundled("fuser")]
+    return [path.stem for path in sorted(found, key=lambda path: path.stat().st_size, reverse=True)]
+
+
 def bundled_fuser() -> Path | None:
     """The weights of a `deal.fusion.network.Fuser` that are bundled with the package."""
     return _bundled("fuser") if is_bundled("fuser") else None

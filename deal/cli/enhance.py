@@ -112,8 +112,7 @@ def run(parsed: Namespace) -> int:
             return piped.run_frames(parsed, raw, given, process_for)
         return piped.run_image(parsed, read, lambda frame: process_for(frame)(frame))
     jobs, latencies = options.plan(parsed), Latencies()
-    tried = jobs if parsed.budget is not None else []
-    enhance = process_for(within_budget.first_frame(lambda job=job: read(job.source).frame for job in tried))
+    enhance = process_for(None if parsed.budget is None else within_budget.first_frame(jobs, read))
     with options.open_batch(parsed, jobs) as batch:
         for job in batch:
             with batch.attempt(job):

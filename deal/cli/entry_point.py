@@ -45,8 +45,10 @@ COMMANDS: dict[str, ModuleType] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line and returns the exit code: 0, 1 after an error, 2 for invalid arguments, 130 after Ctrl-C, 141
-    when nobody reads the output any more."""
+    """Runs a command line and returns the exit code.
+
+    It is 0, 1 after an error, 2 for invalid arguments, 130 after Ctrl-C, and 141 when nobody reads the output any more.
+    """
     if "Enhancer" not in getattr(deal, "__all__", ()):
         print(f"deal: error: {_foreign_package()}", file=sys.stderr)
         return 1

@@ -26,16 +26,12 @@ def add_files(parser: ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="PATH",
-        help="images, folders, patterns, or .txt lists of them; or -, which is standard input",
+        help="images, folders, patterns, .txt lists, - for stdin",
     )
     group.add_argument(
-        "-o",
-        "--output",
-        type=str,
-        required=True,
-        metavar="PATH",
-        help="a folder, or an image file for a single input; or -, which is standard output",
-    )
+        "-o", "--output", type=str, required=True, metavar="PATH",
+        help="a folder, a file for a single input, or - for stdout",
+    )  # fmt: skip
     group.add_argument("--recursive", action="store_true", help="include subfolders")
     group.add_argument("--skip-existing", action="store_true", help="skip images whose output exists")
     group.add_argument(

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
@@ -15,7 +16,8 @@ from deal.cli import options
 if TYPE_CHECKING:
     from deal.inference.budget import Latencies
     from deal.inference.enhancer import Enhancer
-    from deal.io.images import Frame
+    from deal.io.images import Frame, ImageFile
+    from deal.io.paths import Job
 
 
 def check(parsed: Namespace) -> None:
@@ -28,12 +30,12 @@ def check(parsed: Namespace) -> None:
         raise ValueError(f"budget must be more than 0 milliseconds; got {parsed.budget:g}")
 
 
-def first_frame(frames: Iterable[Callable[[], Frame]]) -> Frame | None:
-    """The first frame that can be read; why others cannot is said when their turn comes."""
-    for read in frames:
+def first_frame(jobs: Iterable[Job], read: Callable[[Path], ImageFile]) -> Frame | None:
+    """The frame of the first job that can be read; why others cannot is said when their turn comes."""
+    for job in jobs:
         with contextlib.suppress(Exception), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return read()
+            return read(job.source).frame
     return None
 
 

@@ -27,6 +27,7 @@ from deal.io.raw import RawFormat
 HEIGHT, WIDTH, COUNT = 48, 64, 4
 COUNTS = RawFormat.parse(f"{WIDTH}x{HEIGHT}:y16le")
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "cameras.md"
 LONG = 120  # seconds
 SMALL = ("-m", "deal-u-small")
 
@@ -326,9 +327,7 @@ def test_ffmpeg(tmp_path):
         ["ffmpeg", "-v", "error", *video, "-i", "-", "-c:v", "ffv1", tmp_path / "flight.mkv"], check=True,
         input=as_bytes(raw, given), timeout=LONG,
     )  # fmt: skip
-    [documented] = re.findall(
-        r"^ffmpeg .*?enhanced\.mkv$", (ROOT / "docs" / "cameras.md").read_text(), re.MULTILINE | re.DOTALL
-    )
+    [documented] = re.findall(r"^ffmpeg .*?enhanced\.mkv$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert documented.count("640x512") == 2 and "| deal enhance " in documented
     line = documented.replace("640x512", f"{WIDTH}x{HEIGHT}").replace("| deal ", f"| {sys.executable} -m deal ")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -96,8 +96,9 @@ def files(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["a.png", "b.tif", "c.jpg", "d.npy"])
-def test_an_image_is_that_of_the_file_route(files, name):
-    done = deal("-i", "-", "-o", "-", *SMALL, given=(files / "in" / name).read_bytes())
+def test_an_image_is_that_of_the_file_route(files, name, deal_here):
+    run = deal if name in ("a.png", "b.tif") else deal_here
+    done = run("-i", "-", "-o", "-", *SMALL, given=(files / "in" / name).read_bytes())
     assert done.stdout == (files / "out" / name).read_bytes() != (files / "in" / name).read_bytes()
     assert re.fullmatch(rb"1 done in [\d.]+ s\n", done.stderr)
 
@@ -113,14 +114,14 @@ def test_metadata_passes(files):
         assert file.asarray().dtype == numpy.uint16
 
 
-def test_from_a_file_and_to_a_file(files, tmp_path):
+def test_from_a_file_and_to_a_file(files, tmp_path, deal_here):
     """In the format that the file or --ext names."""
     done = deal("-i", str(files / "in" / "b.tif"), "-o", "-", "--quiet", *SMALL)
     assert (done.stdout, done.stderr) == ((files / "out" / "b.tif").read_bytes(), b"")
     target = tmp_path / "new" / "b.tif"
-    done = deal("-i", "-", "-o", str(target), *SMALL, given=(files / "in" / "b.tif").read_bytes())
+    done = deal_here("-i", "-", "-o", str(target), *SMALL, given=(files / "in" / "b.tif").read_bytes())
     assert target.read_bytes() == (files / "out" / "b.tif").read_bytes() and done.stdout == b""
-    done = deal("-i", str(files / "in" / "b.tif"), "-o", "-", "--ext", "png", *SMALL)
+    done = deal_here("-i", str(files / "in" / "b.tif"), "-o", "-", "--ext", "png", *SMALL)
     (tmp_path / "b.png").write_bytes(done.stdout)
     assert done.stdout.startswith(b"\x89PNG")
     assert numpy.array_equal(read_frame(tmp_path / "b.png").pixels, read_frame(files / "out" / "b.tif").pixels)
@@ -168,6 +169,13 @@ def test_a_raw_file_is_a_stream_too_and_has_a_reference(deal_here, tmp_path):
     done = deal_here("-i", str(tmp_path / "a.raw"), *options)
     sequence = Sequence(Enhancer("deal-u-small", device="cpu", reference=[given[0]]))
     assert done.stdout == as_bytes(raw, [sequence(frame) for frame in given]) and done.stderr == b""
+
+
+def test_the_format_of_raw_files_does_not_matter_to_pictures(files, tmp_path, deal_here):
+    """Also where the only image of a folder is one."""
+    shutil.copy(files / "in" / "a.png", tmp_path)
+    done = deal_here("-i", str(tmp_path), "-o", "-", "--raw", "3x3:y8", *SMALL)
+    assert done.stdout == (files / "out" / "a.png").read_bytes()
 
 
 def read_within(stream, count, seconds=LONG):

@@ -41,9 +41,7 @@ def is_piped(parsed: Namespace) -> bool:
     return True
 
 
-def run_image(
-    parsed: Namespace, read: Callable[[Path | Content], ImageFile], process: Process
-) -> int:  # fmt: skip
+def run_image(parsed: Namespace, read: Callable[[Path | Content], ImageFile], process: Process) -> int:
     """Runs a command on one image file, and returns the exit code."""
     from deal.io.pipes import image_of_stdin, stdout_alone, write_all
     from deal.io.writers import image_bytes, write_image
@@ -52,6 +50,7 @@ def run_image(
         target = _target_file(parsed)
         content = image_of_stdin()
         begin, image = time.perf_counter(), read(content)
+        target.parent.mkdir(parents=True, exist_ok=True)
         write_image(target, process(image.frame), image.metadata)
     else:
         with stdout_alone() as stdout:
@@ -73,7 +72,6 @@ def _target_file(parsed: Namespace) -> Path:
         raise ValueError(
             f"output must be an image file, {', '.join(accepted)}, or -, where the input is -; got {parsed.output}"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
     return target
 
 
@@ -98,8 +96,9 @@ def has_raw_frames(parsed: Namespace) -> bool:
     """Whether the input is frames without a header, and not one image file."""
     from deal.io.formats import PICTURES
 
-    ending = Path(parsed.input[0]).suffix.lower()
-    return parsed.raw is not None and ending not in (*PICTURES, ".npy")
+    if parsed.raw is None or parsed.input == [PIPE]:
+        return parsed.raw is not None
+    return _only_image(parsed).suffix.lower() not in (*PICTURES, ".npy")
 
 
 def run_frames(

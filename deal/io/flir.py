@@ -7,6 +7,7 @@ constants that make temperatures of them.
 from __future__ import annotations
 
 import io
+import mmap
 from typing import Literal
 
 import numpy
@@ -16,7 +17,7 @@ UNITS = ("celsius", "centikelvin")
 EXIF_SEGMENT, SCAN = 0xE1, 0xDA  # markers of JPEG
 
 
-def has_temperatures(content: bytes) -> bool:
+def has_temperatures(content: bytes | mmap.mmap) -> bool:
     """Whether this is a JPEG file with a segment of a FLIR camera."""
     place = 2 if content[:2] == b"\xff\xd8" else len(content)
     while place + 4 <= len(content) and content[place] == 0xFF and content[place + 1] != SCAN:
@@ -26,7 +27,7 @@ def has_temperatures(content: bytes) -> bool:
     return False
 
 
-def temperatures(content: bytes, unit: Unit) -> numpy.ndarray:
+def temperatures(content: bytes | mmap.mmap, unit: Unit) -> numpy.ndarray:
     """The temperatures [H, W] of a radiometric JPEG: float32 in Celsius, or uint16 in hundredths of a kelvin."""
     try:
         import flyr
@@ -34,7 +35,7 @@ def temperatures(content: bytes, unit: Unit) -> numpy.ndarray:
         message = "temperatures of FLIR cameras are read by the package flyr: pip install 'deal-kernels[flir]'"
         raise ModuleNotFoundError(message) from error
     try:
-        kelvin = numpy.asarray(flyr.unpack(io.BytesIO(content)).kelvin)
+        kelvin = numpy.asarray(flyr.unpack(io.BytesIO(content[:])).kelvin)
     except Exception as error:  # flyr raises anything for a damaged file
         reason = str(error) or type(error).__name__
         raise ValueError(f"flyr finds no temperatures in its FLIR data: {reason}") from error

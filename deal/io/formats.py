@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import mmap
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 
 import numpy
 from PIL import Image, UnidentifiedImageError
@@ -47,7 +48,7 @@ class Source(NamedTuple):
 
     pages: int
     pixels: Callable[[int], numpy.ndarray]  # of a page: [H, W] or [H, W, 3]
-    metadata: Callable[[], Metadata]
+    metadata: Callable[[int], Metadata]  # of a page, to be read before its pixels
     other_temperatures: bool = False  # beside the pixels, which are a picture
     deep_colours: bool = False  # which Pillow reduces to 8 bits
 
@@ -68,16 +69,28 @@ def opened(
     if ending == ".npy":
         yield _array_file(path)
     elif not in_memory and (ending == ".raw" or (raw is not None and ending not in PICTURES)):
-        yield _raw_file(_bytes_of(path), raw)
+        yield _raw_file(_content(path), raw)
     else:
-        # Metadata is decoded when it is written to another file, so the content stays in memory. Reading the file here
-        # also keeps Pillow from mapping it, which mixes up the rows of rotated TIFFs.
-        with _picture(_bytes_of(path), unit) as source:
+        # Metadata is decoded when it is written to another file, so the content stays in memory, or is mapped. Doing
+        # this here also keeps Pillow from mapping the file, which mixes up the rows of rotated TIFFs.
+        content = _content(path)
+        with _picture(content if tiff.is_tiff(content[:4]) else content[:], unit) as source:
             yield source
 
 
-def _bytes_of(path: str | os.PathLike[str] | Content) -> bytes:
-    return path.data if isinstance(path, Content) else Path(path).read_bytes()
+class _Mapped(mmap.mmap):
+    """The content of a file, of which only what is read takes memory. The file keeps what it has if this is changed."""
+
+    def getvalue(self) -> _Mapped:
+        """The whole content, which Pillow asks for where it decompresses pages."""
+        return self
+
+
+def _content(path: str | os.PathLike[str] | Content) -> _Mapped | bytes:
+    if isinstance(path, Content):
+        return path.data
+    with open(path, "rb") as file:
+        return _Mapped(file.fileno(), 0, access=mmap.ACCESS_COPY) if os.fstat(file.fileno()).st_size else b""
 
 
 def _array_file(path: str | os.PathLike[str] | Content) -> Source:
@@ -90,7 +103,11 @@ def _array_file(path: str | os.PathLike[str] | Content) -> Source:
     single = is_single(values.shape)
     if not values.size or not (single or is_stack(values.shape)):
         raise ValueError(f"an array must be [H, W], [H, W, 3] or [N, H, W]; got the shape {values.shape}")
-    return Source(1 if single else len(values), lambda page: numpy.array(values if single else values[page]), Metadata)
+    return Source(1 if single else len(values), lambda page: numpy.array(values if single else values[page]), _none)
+
+
+def _none(page: int) -> Metadata:
+    return Metadata()
 
 
 def is_single(shape: tuple[int, ...]) -> bool:
@@ -103,17 +120,17 @@ def is_stack(shape: tuple[int, ...]) -> bool:
     return (len(shape) == 3 and shape[2] > MOST_CHANNELS) or (len(shape) == 4 and shape[3] == 3)
 
 
-def _raw_file(content: bytes, raw: RawFormat | None) -> Source:
+def _raw_file(content: tiff.Content, raw: RawFormat | None) -> Source:
     if raw is None:
         raise ValueError("a file without a header: name its size and type by --raw, such as 640x512:y16le")
-    return Source(raw.frames_in(len(content)), lambda page: raw.decode(content, page), lambda: Metadata(raw=raw))
+    return Source(raw.frames_in(len(content)), lambda page: raw.decode(content, page), lambda page: Metadata(raw=raw))
 
 
 @contextlib.contextmanager
-def _picture(content: bytes, unit: flir.Unit | None) -> Iterator[Source]:
+def _picture(content: tiff.Content, unit: flir.Unit | None) -> Iterator[Source]:
     readable, layouts = tiff.as_bytes(content) if tiff.is_tiff(content) else (content, {})
     try:
-        image = Image.open(io.BytesIO(readable))
+        image = Image.open(io.BytesIO(readable) if isinstance(readable, bytes) else cast(IO[bytes], readable))
     except UnidentifiedImageError as error:
         raise ValueError(tiff.describe(content) if tiff.is_tiff(content) else "unknown format") from error
     with image:
@@ -121,8 +138,10 @@ def _picture(content: bytes, unit: flir.Unit | None) -> Iterator[Source]:
         if unit is not None and image.format in ("JPEG", "MPO") and not thermal:
             raise ValueError("a JPEG file without FLIR temperatures")
 
-        def metadata() -> Metadata:
-            white_is_zero = 0 in layouts and layouts[0].white_is_zero
+        def metadata(page: int) -> Metadata:
+            white_is_zero = page in layouts and layouts[page].white_is_zero
+            if page != image.tell():
+                image.seek(page)
             try:
                 return read_metadata(image)._replace(white_is_zero=white_is_zero)
             except Exception as error:  # Pillow raises anything for damaged metadata
@@ -131,7 +150,7 @@ def _picture(content: bytes, unit: flir.Unit | None) -> Iterator[Source]:
         def pixels(page: int) -> numpy.ndarray:
             if thermal and unit is not None:
                 return flir.temperatures(content, unit)
-            if page:
+            if page != image.tell():
                 image.seek(page)
             values = pixels_of(image)
             return tiff.values_of(values, layouts[page]) if page in layouts else values

@@ -110,21 +110,33 @@ def read_image(
     """
     one_of("flir", flir, (None, *UNITS))
     with _opened(path, window, raw, flir) as source:
-        metadata = source.metadata()
-        frame = _page(source, path, window, page or 0, reference)
-    if metadata.damage:
-        warnings.warn(f"{path}: its metadata is damaged and left out: {metadata.damage}", stacklevel=2)
+        found = _with_metadata(source, path, window, page or 0, reference)
     if source.pages > 1 and page is None:
         warnings.warn(f"{path}: only the first of {source.pages} pages is read", stacklevel=2)
     _warn_of_temperatures(source, path)
-    return ImageFile(frame, source.pages, metadata)
+    return found
+
+
+def read_pages(
+    path: Location, window: Window = "auto", *, raw: RawFormat | None = None, flir: Unit | None = None,
+    reference: Reference | None = None,
+) -> Iterator[ImageFile]:  # fmt: skip
+    """The pages of an image file, one after the other. The file is opened once. See `read_image`.
+
+    Use the metadata of a page before the next page is read.
+    """
+    one_of("flir", flir, (None, *UNITS))
+    with _opened(path, window, raw, flir) as source:
+        _warn_of_temperatures(source, path)
+        for page in range(source.pages):
+            yield _with_metadata(source, path, window, page, reference)
 
 
 def read_frames(
     path: Location, window: Window = "auto", *, raw: RawFormat | None = None, flir: Unit | None = None,
     reference: Reference | None = None,
 ) -> Iterator[Frame]:  # fmt: skip
-    """The pages of an image file, one after the other. The file is opened once. See `read_image`."""
+    """The pages of an image file without their metadata. See `read_pages`."""
     one_of("flir", flir, (None, *UNITS))
     with _opened(path, window, raw, flir) as source:
         _warn_of_temperatures(source, path)
@@ -188,6 +200,16 @@ def _page(
     if not 0 <= page < source.pages:
         raise UnusableImage(f"{path} has {source.pages} pages; page {page} was asked for")
     return _frame(values.native(source.pixels(page)), window, str(path), reference)
+
+
+def _with_metadata(
+    source: formats.Source, path: Location | formats.Content, window: Window, page: int, reference: Reference | None
+) -> ImageFile:  # fmt: skip
+    metadata = source.metadata(page) if page < source.pages else Metadata()
+    frame = _page(source, path, window, page, reference)
+    if metadata.damage:
+        warnings.warn(f"{path}: its metadata is damaged and left out: {metadata.damage}", stacklevel=3)
+    return ImageFile(frame, source.pages, metadata)
 
 
 def check_window(window: Window) -> None:

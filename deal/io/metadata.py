@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, TiffTags
 
 from deal.io.raw import RawFormat
+from deal.io.tiff_pages import describes_pages
 
 LOSSLESS = ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "zstd", "lzma")
 # Tags that describe how pixels are stored. The writer of the new file sets them itself.
@@ -33,6 +34,7 @@ class Metadata(NamedTuple):
     xmp: bytes = b""
     white_is_zero: bool = False  # of a TIFF file: small values are shown bright
     raw: RawFormat | None = None  # of a file without a header
+    pages: str = ""  # a description, in place of the source's, that tells how many pages the file has
     damage: str = ""  # why there is none
 
 
@@ -63,7 +65,7 @@ def save_options(metadata: Metadata, kind: str) -> dict[str, Any]:
             compression = info.get("compression")
             options["compression"] = compression if compression in LOSSLESS else "tiff_adobe_deflate"
         source = exif if metadata.tiff_tags is None else metadata.tiff_tags
-        return {**options, "tiffinfo": _tags(source, groups, dropped, metadata.xmp)}
+        return {**options, "tiffinfo": _tags(source, groups, dropped, metadata)}
     for tag in dropped.intersection(exif):
         del exif[tag]
     if len(exif) or groups:
@@ -81,20 +83,22 @@ def save_options(metadata: Metadata, kind: str) -> dict[str, Any]:
     return options
 
 
-def _tags(source: Tags | Image.Exif, groups: dict[int, dict[int, Any]], dropped: set[int], xmp: bytes) -> Tags:
+def _tags(source: Tags | Image.Exif, groups: dict[int, dict[int, Any]], dropped: set[int], metadata: Metadata) -> Tags:
     kept = Tags()
     for tag in source:
-        if tag == DESCRIPTION and str(source[tag]).startswith(('{"shape":', "ImageJ=")):
-            continue  # it tells how many pages of which size the source has, which its reader expects of the result
+        if tag == DESCRIPTION and describes_pages(str(source[tag])):
+            continue  # readers would expect the source's pages of the result
         if tag not in dropped and tag not in TiffTags.TAGS_V2_GROUPS:
             if isinstance(source, Tags):
                 kept.tagtype[tag] = source.tagtype[tag]
             kept[tag] = source[tag]
     for tag, group in groups.items():
         kept[tag] = {name: value for name, value in group.items() if name not in JPEG_SIZE}
-    if xmp:
+    if metadata.xmp:
         kept.tagtype[XMP] = TiffTags.BYTE
-        kept[XMP] = xmp
+        kept[XMP] = metadata.xmp
+    if metadata.pages:
+        kept[DESCRIPTION] = metadata.pages
     return kept
 
 

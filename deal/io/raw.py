@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from typing import Any, NamedTuple
 
@@ -65,7 +66,7 @@ class RawFormat(NamedTuple):
             raise ValueError(f"{length} bytes are no whole number of frames {self}, of {self.frame_bytes} bytes each")
         return frames
 
-    def decode(self, content: bytes, frame: int = 0) -> numpy.ndarray:
+    def decode(self, content: bytes | mmap.mmap, frame: int = 0) -> numpy.ndarray:
         """A frame of a file or buffer as an array, in the byte order of this machine."""
         start = frame * self.frame_bytes
         values = numpy.frombuffer(content[start : start + self.frame_bytes], self.dtype)

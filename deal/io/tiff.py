@@ -14,6 +14,7 @@ array([[ -5, 300],
 from __future__ import annotations
 
 import io
+import mmap
 import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ READ_BY_PILLOW = {"u1", "u2", "f4"}
 OF_BYTES = {1, 5, 8, 32773, 32946, 34925, 50000}  # compressions that keep every byte, whatever it is a part of
 INTEGERS = {1: "B", 3: "H", 4: "I", 16: "Q"}  # types of tags, and their letters in struct
 MOST_PAGES = 1 << 16
+Content = bytes | mmap.mmap
 
 
 class Layout(NamedTuple):
@@ -45,7 +47,7 @@ class Layout(NamedTuple):
 class _Directory:
     """The tags of one page."""
 
-    def __init__(self, content: bytearray, order: str, big: bool, start: int) -> None:
+    def __init__(self, content: bytearray | mmap.mmap, order: str, big: bool, start: int) -> None:
         self.content, self.order = content, order
         self.count, entry, self.value = ("Q", 20, 12) if big else ("H", 12, 8)  # the value's place in an entry
         self.length = "Q" if big else "I"
@@ -84,11 +86,11 @@ class _Directory:
             self.content[place : place + len(entry)] = entry
 
 
-def is_tiff(content: bytes) -> bool:
+def is_tiff(content: Content) -> bool:
     return content[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def _pages(content: bytearray) -> Iterator[_Directory]:
+def _pages(content: bytearray | mmap.mmap) -> Iterator[_Directory]:
     order, big = "<" if content[:2] == b"II" else ">", 43 in content[2:4]
     (start,) = struct.unpack_from(order + ("Q" if big else "I"), content, 8 if big else 4)
     seen: set[int] = set()
@@ -99,11 +101,14 @@ def _pages(content: bytearray) -> Iterator[_Directory]:
         start = page.next
 
 
-def as_bytes(content: bytes) -> tuple[bytes, dict[int, Layout]]:
-    """A TIFF of which Pillow reads every page, and the layouts of those pages whose bytes are then to become values."""
-    if content.startswith(b"MM\0+"):  # Pillow takes it for a small one
+def as_bytes(content: Content) -> tuple[Content, dict[int, Layout]]:
+    """A TIFF of which Pillow reads every page, and the layouts of those pages whose bytes are then to become values.
+
+    A mapped file is changed in place, in this process alone.
+    """
+    if content[:4] == b"MM\0+":  # Pillow takes it for a small one
         raise ValueError("a BigTIFF with the highest bytes first; store it with the lowest bytes first")
-    changed, layouts = bytearray(content), {}
+    changed, layouts = content if isinstance(content, mmap.mmap) else bytearray(content), {}
     for number, page in enumerate(_pages(changed)):
         layout = _layout(page)
         if layout is None:
@@ -114,7 +119,7 @@ def as_bytes(content: bytes) -> tuple[bytes, dict[int, Layout]]:
         page.set(TILE_WIDTH, size * tile)
         for tag, value in ((BITS, 8), (PHOTOMETRIC, 1), (ORIENTATION, 1), (PREDICTOR, 1), (SAMPLE_FORMAT, 1)):
             page.set(tag, value)
-    return bytes(changed), layouts
+    return changed if isinstance(changed, mmap.mmap) else bytes(changed), layouts
 
 
 def _layout(page: _Directory) -> Layout | None:
@@ -157,9 +162,9 @@ def upright(values: numpy.ndarray, orientation: int) -> numpy.ndarray:
     return numpy.ascontiguousarray(values[:: -1 if down else 1, :: -1 if right else 1])
 
 
-def describe(content: bytes) -> str:
+def describe(content: Content) -> str:
     """What the values of a TIFF are that cannot be read, and what to do about it."""
-    page = next(_pages(bytearray(content)))
+    page = next(_pages(content if isinstance(content, mmap.mmap) else bytearray(content)))
     return (
         f"a TIFF with {page.get(SAMPLES)} samples of {page.get(BITS)} bits, SampleFormat {page.get(SAMPLE_FORMAT)} and "
         f"compression {page.get(COMPRESSION)}; store it with one sample of 8 to 64 bits, uncompressed or deflated"

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy
 from PIL import Image
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from deal.io import tiff
 from deal.io.atomic import atomic_write
-from deal.io.images import SUFFIXES, ImageFile, Location, UnusableImage
+from deal.io.images import SUFFIXES, Frame, ImageFile, Location, UnusableImage
 from deal.io.manifest import Manifest
 from deal.io.metadata import Metadata, save_options
 from deal.io.out_of_memory import is_out_of_memory
@@ -134,7 +134,7 @@ class Batch:
         keep_going: continues after a source that cannot be read or computed, also for want of memory. An error of the
             system that concerns all outputs, such as a full disk, always ends the batch.
         manifest: a CSV file to which one row per job is appended, as soon as the job is over.
-        progress: shows a progress bar.
+        progress: shows a progress bar, if there are several jobs.
     """
 
     def __init__(
@@ -149,7 +149,8 @@ class Batch:
     def __enter__(self) -> Batch:
         self._started = time.perf_counter()
         self._file = None if self.manifest is None else Manifest(Path(self.manifest))
-        self._bar = tqdm(self.jobs, unit="image", disable=not self.progress, file=sys.stderr)
+        one = len(self.jobs) == 1  # a clip has a bar of its own
+        self._bar = tqdm(self.jobs, unit="image", disable=one or not self.progress, file=sys.stderr)
         return self
 
     def __exit__(
@@ -194,14 +195,23 @@ class Batch:
 
     def save(self, job: Job, image: ImageFile, pixels: numpy.ndarray) -> None:
         """Writes the output of a job, with the metadata of its source, and records it."""
-        notes = {
-            "height": pixels.shape[0], "width": pixels.shape[1], "type": str(pixels.dtype),
-            "black": f"{image.frame.low:g}", "white": f"{image.frame.high:g}",
-            "message": f"only the first of {image.pages} pages was read" if image.pages > 1 else "",
-        }  # fmt: skip
+        message = f"only the first of {image.pages} pages was read" if image.pages > 1 else ""
         with _interrupt_delayed():
             write_image(job.target, pixels, image.metadata)
-            self._record(job, "done", **notes)
+            self.record(job, image.frame, pixels, message)
+
+    def record(self, job: Job, frame: Frame, pixels: numpy.ndarray, message: str = "") -> None:
+        """Records a job whose output is written: one of its frames, and the enhanced pixels of this frame."""
+        self._record(
+            job, "done", height=pixels.shape[0], width=pixels.shape[1], type=str(pixels.dtype),
+            black=f"{frame.low:g}", white=f"{frame.high:g}", message=message,
+        )  # fmt: skip
+
+    def frames(self, job: Job, count: int | None) -> tqdm[NoReturn]:
+        """A progress bar for the frames of a job. None is an unknown number."""
+        return tqdm(
+            total=count, desc=job.source.name, unit="frame", leave=False, disable=not self.progress, file=sys.stderr
+        )  # fmt: skip
 
     def _record(self, job: Job, status: str, **notes: Any) -> None:
         self.tally = self.tally._replace(**{status: getattr(self.tally, status) + 1})

@@ -53,9 +53,9 @@ def test_the_window_moves_slowly_and_jumps_to_another_scene(enhancer):
     sequence = Sequence(enhancer)
     sequence(degraded[0], (7000, 11000))
     sequence(degraded[1], (7000, 12000))
-    assert (sequence._low, sequence._high) == (7000, 11500)
+    assert (sequence.window.low, sequence.window.high) == (7000, 11500)
     sequence(degraded[2], (20000, 21000))
-    assert (sequence._low, sequence._high) == (20000, 21000)
+    assert (sequence.window.low, sequence.window.high) == (20000, 21000)
 
 
 def test_no_flicker(enhancer):

@@ -16,8 +16,9 @@ from typing import Any
 import numpy
 
 from deal.inference.enhancer import Enhancer
-from deal.inference.fixed_pattern import HORIZON, FixedPattern
+from deal.inference.fixed_pattern import FixedPattern
 from deal.inference.kinds import AnyImage, unpack
+from deal.inference.steady_window import SteadyWindow
 from deal.io.images import Frame, Window
 
 
@@ -32,9 +33,7 @@ class Sequence:
     """
 
     def __init__(self, enhancer: Enhancer) -> None:
-        self.enhancer, self.pattern = enhancer, FixedPattern()
-        self._low = self._high = 0.0
-        self._count = 0  # frames that these two are averages of
+        self.enhancer, self.pattern, self.window = enhancer, FixedPattern(), SteadyWindow()
 
     def __call__(self, image: AnyImage, window: Window = "auto") -> Any:
         """Enhances the next frame, or the frames of a stack one after the other; as of `Enhancer`."""
@@ -43,11 +42,4 @@ class Sequence:
 
     def next_frame(self, frame: Frame) -> numpy.ndarray:
         """The enhanced pixels of a frame."""
-        span = self._high - self._low
-        if max(abs(frame.low - self._low), abs(frame.high - self._high)) > span / 2:  # another scene
-            self._count = 0
-        self._count += 1
-        share = max(1 / self._count, 1 / HORIZON)
-        self._low += share * (frame.low - self._low)
-        self._high += share * (frame.high - self._high)
-        return self.enhancer.enhance_frame(frame._replace(low=self._low, high=self._high), self.pattern)
+        return self.enhancer.enhance_frame(self.window.of(frame), self.pattern)

@@ -1,4 +1,4 @@
-"""Enhance images, folders of them, or lists.
+"""Enhance images and clips, folders of them, or lists.
 
 Bit depth and metadata are preserved. Frames of 16 bits are mapped to the range of the network by --window; the change
 that the network makes is mapped back and added to the original values. They keep their temperatures, see --radiometric.
@@ -10,6 +10,7 @@ import functools
 import os
 from argparse import BooleanOptionalAction
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, Namespace
@@ -25,7 +26,10 @@ NAMES = ("columns", "rows", "shading", "detail", "tone")  # of `deal.model.parts
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    options.add_files(parser)
+    options.add_files(
+        parser, inputs="images, clips, folders, patterns, lists",
+        windows="; or ema, which is auto as a moving average over frames, as a sequence has it",
+    )  # fmt: skip
     group = parser.add_argument_group("enhancement")
     group.add_argument(
         "--raw", type=str | None, default=None, metavar="WIDTHxHEIGHT:TYPE",
@@ -71,8 +75,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--sequence", action=BooleanOptionalAction, default=None,
-        help="the images are frames of one camera in their order: what it adds to all of them is found better, and "
-        "nothing flickers; the default for raw frames in a pipe",
+        help="the images, or the pages of each file, are frames of one camera in their order: what it adds to all of "
+        "them is found better, and nothing flickers; the default for clips, and for raw frames in a pipe",
     )  # fmt: skip
     group.add_argument("--strength", type=float, default=1.0, metavar="NUMBER", help="a factor for what is taken out")
     machine = options.add_machine(parser)
@@ -83,8 +87,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(parsed: Namespace) -> int:
     # One feature map of a megapixel takes 128 MiB, and several are in memory at the same time.
     os.environ.setdefault("DEAL_KERNELS_KEEP_MB", "1024")
-    from deal.inference.budget import Latencies
-    from deal.inference.sequence import Sequence
+    from deal.inference.streams import enhancement_of_frames
     from deal.io.images import read_image, to_frame
     from deal.io.paths import find_images
     from deal.io.raw import RawFormat
@@ -95,30 +98,63 @@ def run(parsed: Namespace) -> int:
     if parsed.flir and parsed.ext == "auto":
         parsed.ext = "tif"
     raw = RawFormat.parse(parsed.raw) if parsed.raw else None
-    window = options.parse_window(parsed.window)
-    read = functools.partial(read_image, window=window, raw=raw, flir=parsed.flir)
-    frames = [read(path).frame.pixels for path in find_images(parsed.reference or [])]
-    reference = Reference.of(frames) if frames else None
-    read = functools.partial(read, reference=reference)
+    steady = parsed.window == ["ema"]
+    window = options.parse_window(["auto"] if steady else parsed.window)
+    form: dict[str, Any] = {"window": window, "raw": raw, "flir": parsed.flir}
+    frames = [read_image(path, **form).frame.pixels for path in find_images(parsed.reference or [])]
+    form["reference"] = reference = Reference.of(frames) if frames else None
 
     def process_for(frame: Frame | None) -> Callable[[Frame], Any]:
-        enhancer = _enhancer(parsed, frame)
-        return Sequence(enhancer).next_frame if parsed.sequence else enhancer.enhance_frame
+        return enhancement_of_frames(_enhancer(parsed, frame), sequence=bool(parsed.sequence), steady=steady)
 
-    if piped.is_piped(parsed):
-        if raw is not None and piped.has_raw_frames(parsed):
-            parsed.sequence = parsed.sequence is not False
-            given = functools.partial(to_frame, window=window, reference=reference)
-            return piped.run_frames(parsed, raw, given, process_for)
-        return piped.run_image(parsed, read, lambda frame: process_for(frame)(frame))
-    jobs, latencies = options.plan(parsed), Latencies()
-    enhance = process_for(None if parsed.budget is None else within_budget.first_frame(jobs, read))
+    if not piped.is_piped(parsed):
+        return _run_files(parsed, form, steady)
+    if raw is not None and piped.has_raw_frames(parsed):
+        parsed.sequence = parsed.sequence is not False
+        given = functools.partial(to_frame, window=window, reference=reference)
+        return piped.run_frames(parsed, raw, given, process_for)
+    return piped.run_image(parsed, functools.partial(read_image, **form), lambda frame: process_for(frame)(frame))
+
+
+def _run_files(parsed: Namespace, form: dict[str, Any], steady: bool) -> int:
+    """Enhances files.
+
+    Args:
+        parsed: the options.
+        form: how they are read, see `deal.io.images.read_image`.
+        steady: whether the window of single frames is a moving average.
+    """
+    from deal.inference.budget import Latencies
+    from deal.inference.streams import enhance_clip, enhance_pages, enhancement_of_frames, first_of_clip
+    from deal.io.images import read_image, read_pages
+    from deal.io.video import is_clip
+
+    of_clips = {name: form[name] for name in ("window", "reference")}
+
+    def first_frame(path: Path) -> Frame:
+        return first_of_clip(path, **of_clips) if is_clip(path) else read_image(path, **form).frame
+
+    jobs, latencies = options.plan(parsed, clips=True), Latencies()
+    enhancer = _enhancer(parsed, None if parsed.budget is None else within_budget.first_frame(jobs, first_frame))
+
+    def way(sequence: bool) -> Callable[[Frame], Any]:
+        enhance = enhancement_of_frames(enhancer, sequence=sequence, steady=steady)
+
+        def timed(frame: Frame) -> Any:
+            with latencies.frame():
+                return enhance(frame)
+
+        return timed
+
+    of_pages = functools.partial(way, bool(parsed.sequence))
+    of_images = of_pages()
     with options.open_batch(parsed, jobs) as batch:
         for job in batch:
             with batch.attempt(job):
-                image = read(job.source)
-                with latencies.frame():
-                    batch.save(job, image, enhance(image.frame))
+                if is_clip(job.source):
+                    enhance_clip(batch, job, way(parsed.sequence is not False), **of_clips)
+                else:
+                    enhance_pages(batch, job, read_pages(job.source, **form), of_images, of_pages)
     if parsed.budget is not None:
         within_budget.report(latencies, parsed.quiet)
     return options.report(batch, parsed.quiet)

@@ -18,7 +18,10 @@ FILES = ("input", "output", "recursive", "skip_existing", "keep_going", "suffix"
 MACHINE = ("device", "threads", "quiet")
 
 
-def add_files(parser: ArgumentParser) -> None:
+def add_files(
+    parser: ArgumentParser, *, inputs: str = "images, folders, patterns, .txt lists", windows: str = ""
+) -> None:
+    """Which files are read and written. A command may take more inputs and windows."""
     group = parser.add_argument_group("files")
     group.add_argument(
         "-i",
@@ -26,7 +29,7 @@ def add_files(parser: ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="PATH",
-        help="images, folders, patterns, .txt lists, - for stdin",
+        help=f"{inputs}, - for stdin",
     )
     group.add_argument(
         "-o", "--output", type=str, required=True, metavar="PATH",
@@ -41,12 +44,13 @@ def add_files(parser: ArgumentParser) -> None:
     group.add_argument("--suffix", type=str, default="", metavar="TEXT", help="added to file names, before the ending")
     group.add_argument(
         "--ext", type=Literal["auto", "png", "tif", "jpg", "bmp"], default="auto",
-        help="file format of the outputs; auto keeps that of each input",
+        help="file format of the images that are written; auto keeps that of each input",
     )  # fmt: skip
     group.add_argument(
         "--window", nargs="+", type=str, default=["auto"], metavar="VALUE",
         help="values that mean black and white: two numbers; full, which is 0 and 255, or 0 and 65535; or auto, which "
-        "is full for 8 bits and else the range of the scene, without telemetry, dead pixels and very hot spots",
+        "is full for 8 bits and else the range of the scene, without telemetry, dead pixels and very hot spots"
+        + windows,
     )  # fmt: skip
     group.add_argument(
         "--manifest", type=str | None, default=None, metavar="FILE",
@@ -123,15 +127,15 @@ def parse_crop(values: list[str]) -> Any:
     return numbers[0] if len(numbers) == 1 else numbers
 
 
-def plan(parsed: Namespace) -> list[Job]:
-    """The jobs of a command with `add_files`."""
+def plan(parsed: Namespace, *, clips: bool = False) -> list[Job]:
+    """The jobs of a command with `add_files`, which may take clips, too."""
     from deal.io.manifest import written_by
     from deal.io.paths import plan_jobs
 
     ending = None if parsed.ext == "auto" else f".{parsed.ext}"
     return plan_jobs(
         parsed.input, parsed.output, recursive=parsed.recursive, suffix=parsed.suffix, ending=ending,
-        keep_going=parsed.keep_going, earlier=written_by(_manifest(parsed)),
+        keep_going=parsed.keep_going, earlier=written_by(_manifest(parsed)), clips=clips,
     )  # fmt: skip
 
 
@@ -147,7 +151,7 @@ def open_batch(parsed: Namespace, jobs: list[Job]) -> Batch:
     return Batch(
         jobs, skip_existing=parsed.skip_existing, keep_going=parsed.keep_going,
         manifest=_manifest(parsed) if parsed.manifest or into_folder else None,
-        progress=not parsed.quiet and len(jobs) > 1,
+        progress=not parsed.quiet,
     )  # fmt: skip
 
 

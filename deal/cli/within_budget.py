@@ -16,7 +16,7 @@ from deal.cli import options
 if TYPE_CHECKING:
     from deal.inference.budget import Latencies
     from deal.inference.enhancer import Enhancer
-    from deal.io.images import Frame, ImageFile
+    from deal.io.images import Frame
     from deal.io.paths import Job
 
 
@@ -30,12 +30,12 @@ def check(parsed: Namespace) -> None:
         raise ValueError(f"budget must be more than 0 milliseconds; got {parsed.budget:g}")
 
 
-def first_frame(jobs: Iterable[Job], read: Callable[[Path], ImageFile]) -> Frame | None:
+def first_frame(jobs: Iterable[Job], read: Callable[[Path], Frame]) -> Frame | None:
     """The frame of the first job that can be read; why others cannot is said when their turn comes."""
     for job in jobs:
         with contextlib.suppress(Exception), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return read(job.source).frame
+            return read(job.source)
     return None
 
 

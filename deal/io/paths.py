@@ -10,6 +10,7 @@ from typing import NamedTuple, NoReturn, TypeVar
 
 from PIL import Image
 
+from deal.io import video
 from deal.io.images import SUFFIXES, Location
 
 T = TypeVar("T")
@@ -17,7 +18,8 @@ Problem = Callable[[Path, str], None]  # is told of a place that cannot be read,
 
 
 def find_images(
-    sources: Location | Sequence[Location], *, recursive: bool = False, problem: Problem | None = None
+    sources: Location | Sequence[Location], *, recursive: bool = False, problem: Problem | None = None,
+    clips: bool = False,
 ) -> list[Path]:  # fmt: skip
     """The image files that the sources name, without repetition; those of a folder or pattern are sorted by name.
 
@@ -26,11 +28,18 @@ def find_images(
             one source per line, relative to the folder of the .txt file.
         recursive: includes the subfolders of folders.
         problem: is called with each source or subfolder that cannot be read, and a message; None raises instead.
+        clips: finds clips, too.
     """
     places = [sources] if isinstance(sources, (str, os.PathLike)) else sources
-    report = problem or _raise
-    found = [path for place in places for path in _images_of(Path(place), recursive, report)]
+    wanted = _Wanted(recursive, problem or _raise, (*SUFFIXES, *video.SUFFIXES) if clips else SUFFIXES)
+    found = [path for place in places for path in _images_of(Path(place), wanted)]
     return list(dict.fromkeys(found))
+
+
+class _Wanted(NamedTuple):
+    recursive: bool
+    problem: Problem
+    endings: tuple[str, ...]
 
 
 def by_name(paths: Iterable[Path]) -> dict[str, Path]:
@@ -47,41 +56,42 @@ def _raise(place: Path, message: str) -> NoReturn:
     raise FileNotFoundError(message)
 
 
-def _images_of(place: Path, recursive: bool, problem: Problem) -> list[Path]:
+def _images_of(place: Path, wanted: _Wanted) -> list[Path]:
     # os.path calls names absent that are too long or no names, where those of pathlib raise.
+    problem = wanted.problem
     if os.path.isdir(place):
-        inside = _only_images(_files_in(place, recursive, problem))
-        return _not_empty(inside, f"{place} has no images ({', '.join(SUFFIXES)})", place, problem)
+        inside = _only_images(_files_in(place, wanted), wanted)
+        return _not_empty(inside, f"{place} has no images ({', '.join(wanted.endings)})", place, problem)
     if place.suffix.lower() == ".txt" and os.path.isfile(place):
         text = place.read_text(encoding="utf-8-sig", errors="surrogateescape")  # a name of a file need not be UTF-8
         lines = list(filter(None, map(str.strip, text.splitlines())))
         _not_empty(lines, f"{place} lists no images", place, problem)
-        return [path for line in lines for path in _images_of(place.parent / line, recursive, problem)]
+        return [path for line in lines for path in _images_of(place.parent / line, wanted)]
     if os.path.isfile(place):
         return [place]
     if glob.has_magic(str(place)):
         matches = map(Path, glob.glob(str(place), recursive=True))
-        return _not_empty(_only_images(matches), f"no images match {place}", place, problem)
+        return _not_empty(_only_images(matches, wanted), f"no images match {place}", place, problem)
     problem(place, f"{place} does not exist")
     return []
 
 
-def _files_in(folder: Path, recursive: bool, problem: Problem) -> Iterator[Path]:
+def _files_in(folder: Path, wanted: _Wanted) -> Iterator[Path]:
     def unreadable(error: OSError) -> None:
-        problem(Path(error.filename), f"{error.filename} cannot be read: {error.strerror}")
+        wanted.problem(Path(error.filename), f"{error.filename} cannot be read: {error.strerror}")
 
     for root, folders, files in os.walk(folder, onerror=unreadable):
         yield from (Path(root, name) for name in files)
-        if not recursive:
+        if not wanted.recursive:
             folders.clear()
 
 
-def _only_images(paths: Iterable[Path]) -> list[Path]:
+def _only_images(paths: Iterable[Path], wanted: _Wanted) -> list[Path]:
     """Names that start with a dot are temporary files, or notes of another system."""
     return sorted(
         path
         for path in paths
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and os.path.isfile(path)
+        if path.suffix.lower() in wanted.endings and not path.name.startswith(".") and os.path.isfile(path)
     )
 
 
@@ -101,7 +111,7 @@ class Job(NamedTuple):
 
 def plan_jobs(
     sources: Location | Sequence[Location], output: Location, *, recursive: bool = False, suffix: str = "",
-    ending: str | None = None, keep_going: bool = False, earlier: Collection[str] = (),
+    ending: str | None = None, keep_going: bool = False, earlier: Collection[str] = (), clips: bool = False,
 ) -> list[Job]:  # fmt: skip
     """The jobs for these sources. No job overwrites a source, and no two jobs write the same file.
 
@@ -111,10 +121,11 @@ def plan_jobs(
             image file, for a single source.
         recursive: includes the subfolders of folders.
         suffix: added to each name before the ending.
-        ending: the ending of all results, such as ".tif"; None keeps that of each source.
+        ending: the ending of the results of images, such as ".tif"; None keeps that of each source.
         keep_going: a source that cannot be read becomes a job with a problem, before the others, instead of an error.
         earlier: absolute paths of files that earlier runs wrote, see `deal.io.manifest`. They are no sources where the
             result of another source would replace them.
+        clips: clips are sources, too. Their results keep the ending.
     """
     places = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     output = Path(output)
@@ -125,24 +136,26 @@ def plan_jobs(
 
     for place in map(Path, places):
         is_folder = place.is_dir()
-        for source in find_images(place, recursive=recursive, problem=problem if keep_going else None):
+        report = problem if keep_going else None
+        for source in find_images(place, recursive=recursive, problem=report, clips=clips):
             inside = source.relative_to(place) if is_folder else Path(source.name)
             if is_folder and source.is_relative_to(output) and output != place:
                 continue  # the result of an earlier run, in an output folder inside of the source folder
-            name = inside.stem + suffix + (ending or inside.suffix)
+            its_own = inside.suffix if clips and video.is_clip(inside) else ending or inside.suffix
+            name = inside.stem + suffix + its_own
             jobs.setdefault(source, Job(source, output / inside.with_name(name)))
     found = list(jobs.values())
     if not found:
         raise FileNotFoundError(f"all images are in the output folder {output}: choose another output")
-    if not output.is_dir() and _is_file_name(output):
+    if not output.is_dir() and _is_file_name(output, clips):
         return [_into_file(found, output, suffix, ending)]
     return _without_collisions(found, set(earlier))
 
 
-def _is_file_name(output: Path) -> bool:
+def _is_file_name(output: Path, clips: bool) -> bool:
     """Whether an output that is no folder names an image file."""
     ending = output.suffix.lower()
-    if ending in SUFFIXES:
+    if ending in SUFFIXES or (clips and ending in video.SUFFIXES):
         return True
     if ending in Image.registered_extensions():
         raise ValueError(f"output must be a folder or an image file, {', '.join(SUFFIXES)}; got {output}")

@@ -18,8 +18,8 @@ LONGEST = 420  # lines of a file
 # What the packages of deal may import of each other, beside themselves.
 COMMON = {"detection", "fusion", "model", "io"}
 ALLOWED = {
-    "cli": {"ablation", "training", "evaluate", "inference", "zoo", "app"} | COMMON,
-    "app": {"inference"} | COMMON,
+    "cli": {"ablation", "training", "evaluate", "inference", "zoo", "serve"} | COMMON,
+    "serve": {"inference"} | COMMON,
     "ablation": {"training", "evaluate"} | COMMON,
     "evaluate": {"inference", "zoo"} | COMMON,
     "training": COMMON,

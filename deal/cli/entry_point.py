@@ -27,6 +27,7 @@ from deal.cli import (
     export,
     info,
     options,
+    serve,
     train,
     train_detector,
     train_fuser,
@@ -40,7 +41,7 @@ READER_GONE = 141  # that of a program which the system ends because nobody read
 COMMANDS: dict[str, ModuleType] = {
     "train": train, "enhance": enhance, "degrade": degrade, "evaluate": evaluate, "ablate": ablate,
     "train-fuser": train_fuser, "train-detector": train_detector, "info": info, "convert": convert,
-    "export": export, "demo": demo, "doctor": doctor,
+    "export": export, "demo": demo, "serve": serve, "doctor": doctor,
 }  # fmt: skip
 
 

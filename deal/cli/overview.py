@@ -10,7 +10,7 @@ from deal.cli import info, parser
 
 DESCRIPTION = "Enhance thermal images, and train the network for it from a few clean ones."
 GROUPS = {
-    "images": ("enhance", "degrade", "demo"),
+    "images": ("enhance", "serve", "degrade", "demo"),
     "training": ("train", "ablate", "train-fuser", "train-detector"),
     "networks": ("evaluate", "info", "convert", "export"),
 }

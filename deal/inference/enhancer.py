@@ -109,12 +109,7 @@ class Enhancer:
         reference: Sequence[Location | numpy.ndarray] | Reference | None = None,
     ) -> None:  # fmt: skip
         one_of("graph", graph, cuda_graph.GRAPHS)
-        one_of("radiometric", radiometric, (None, False, True))
         network = network if isinstance(network, Network) else load(network)
-        self.strengths = check_strengths(parts, strength)
-        self.radiometric_strengths = check_strengths(
-            network.radiometric_parts if parts is None else parts, strength
-        )  # fmt: skip
         one_of("scale", scale, (1, 2, 4))
         one_of("precision", precision, ("auto", "fp32", "bf16"))
         if tile != "auto" and (isinstance(tile, bool) or not isinstance(tile, int) or tile < 0):
@@ -125,14 +120,32 @@ class Enhancer:
         self.device, self.scale, self.precision = choose_device(device), scale, precision
         fast_bf16 = self.device.type == "cuda" or (MATRIX_UNIT and isinstance(network, DealU))
         self._bf16_of_8_bits = precision == "auto" and fast_bf16
-        self.radiometric = radiometric
         self.tile = tiling.automatic_tile(network, self.device, self.overlap) if tile == "auto" else tile
         self._min_tile = tiling.MIN_TILE if tile == "auto" else tile
         self._network = copy.deepcopy(network).float()  # weights may be stored in another precision
+        self._adjust(parts, strength, radiometric)
         self.reference = _reference(reference)
         self._prepared: dict[int, Network] = {}
         recorder = cuda_graph.recorder_for(graph, self.device)
         self._graphed = None if recorder is None else cuda_graph.Graphed(self._compute, recorder)
+
+    def _adjust(
+        self, parts: Sequence[str] | Mapping[str, float] | None, strength: float, radiometric: bool | None
+    ) -> None:  # fmt: skip
+        one_of("radiometric", radiometric, (None, False, True))
+        self.radiometric = radiometric
+        self.strengths = check_strengths(parts, strength)
+        named = self._network.radiometric_parts if parts is None else parts
+        self.radiometric_strengths = check_strengths(named, strength)
+
+    def adjusted(
+        self, *, parts: Sequence[str] | Mapping[str, float] | None = None, strength: float = 1.0,
+        radiometric: bool | None = None,
+    ) -> Enhancer:  # fmt: skip
+        """An enhancer with other settings, which shares the prepared network with this one."""
+        other = copy.copy(self)
+        other._adjust(parts, strength, radiometric)
+        return other
 
     @overload
     def __call__(self, image: Location | numpy.ndarray | Frame, window: Window = "auto") -> numpy.ndarray: ...

@@ -138,18 +138,18 @@ def test_the_network_runs_once_for_an_image(client, restorer, monkeypatch):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"parts": "columns,colums"}, "a part must be one of columns, rows, shading, detail, tone; got 'colums'"),
+        ({"parts": "columns,colums"}, "a part must be one of 'columns', 'rows', 'shading', 'detail', 'tone'; got 'colums'"),
         ({"strength": "much"}, "strength must be a number; got 'much'"),
         ({"strength": "nan"}, "strength must be "),
         ({"strength": "2.5"}, "strength must be from 0 to 2; got 2.5"),
-        ({"radiometric": "perhaps"}, "radiometric must be one of auto, yes, no; got 'perhaps'"),
-        ({"name": "../../etc/passwd"}, "a parameter must be one of parts, strength, radiometric; got 'name'"),
+        ({"radiometric": "perhaps"}, "radiometric must be one of 'auto', 'yes', 'no'; got 'perhaps'"),
+        ({"name": "../../etc/passwd"}, "a parameter must be one of 'parts', 'strength', 'radiometric'; got 'name'"),
     ],
 )
 def test_wrong_options(client, parameters, message):
     answer = client.post("/enhance", params=parameters, content=encoded(counts()))
     assert answer.status_code == 400
-    assert error_of(answer).replace('"', "'").startswith(message)
+    assert error_of(answer).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,11 @@ def test_errors_of_the_server_itself(client, restorer, monkeypatch):
     monkeypatch.setattr(Remembering, "enhance_frame", broken)
     answer = client.post("/enhance", content=encoded(counts()))
     assert answer.status_code == 500 and error_of(answer) == "the server failed at this image; its log says why"
-    monkeypatch.setattr(Remembering, "enhance_frame", lambda *_: numpy.empty(1 << 62))
+
+    def exhausted(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")
+
+    monkeypatch.setattr(Remembering, "enhance_frame", exhausted)
     answer = client.post("/enhance", content=encoded(counts()))
     assert answer.status_code == 422 and error_of(answer) == "the image needs more memory than there is"
 

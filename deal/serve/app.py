@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any, NamedTuple
 
@@ -111,5 +110,4 @@ async def _refusal(request: Request, error: Exception) -> Response:
 
 
 async def _failure(request: Request, error: Exception) -> Response:
-    logging.getLogger("deal.serve").error("%s failed", request.url.path, exc_info=error)
     return JSONResponse({"error": "the server failed at this image; its log says why"}, 500)

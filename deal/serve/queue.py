@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 LONGEST = 60  # seconds that a client is told to wait
@@ -53,8 +53,9 @@ class Queue:
         """The result of a job. Raises `Gone` if the client goes away: a job that has not begun is then left out."""
         submitted = self._worker.submit(self._timed, job)
         done, left = asyncio.wrap_future(submitted), asyncio.ensure_future(gone)
+        both: set[asyncio.Future[Any]] = {done, left}
         try:
-            await asyncio.wait({done, left}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if done.done():
                 return done.result()
             if not submitted.cancel():  # it is being computed, and keeps its place

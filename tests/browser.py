@@ -1,10 +1,9 @@
 """Chromium without a window, for tests of the page."""
 
 import contextlib
-import os
 import shutil
 
-import pytest
+import served
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -17,14 +16,10 @@ PROGRAMS = ("chromium", "chromedriver")
 @contextlib.contextmanager
 def opened(folder, *flags):
     """A browser with a new profile, which saves files in folder / "downloads"."""
-    missing = pytest.fail if os.environ.get("DEAL_TEST_DATA_REQUIRED") else pytest.skip
     paths = [shutil.which(name) for name in PROGRAMS]
     if None in paths:
-        missing("the page is tested in Chromium: install the packages chromium and chromium-driver")
-    try:
-        from selenium import webdriver
-    except ModuleNotFoundError:
-        missing("the page is tested by the package selenium")
+        served.missing("the page is tested in Chromium: install the packages chromium and chromium-driver")
+    webdriver = served.imported("selenium.webdriver")
     (folder / "downloads").mkdir(parents=True)
     options = webdriver.ChromeOptions()
     options.binary_location = paths[0]

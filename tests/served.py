@@ -1,6 +1,7 @@
 """Servers for tests: the command `deal serve`, and an application in a thread of this process."""
 
 import contextlib
+import importlib
 import os
 import socket
 import subprocess
@@ -9,7 +10,24 @@ import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
+
+
+def missing(reason):
+    """Skips, or fails where nothing may be missing."""
+    if os.environ.get("DEAL_TEST_DATA_REQUIRED"):
+        pytest.fail(reason)
+    pytest.skip(reason, allow_module_level=True)
+
+
+def imported(name):
+    """A module of the packages that the tests of the page need."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        return missing(f"{name} is not there: pip install -e '.[test]'")
 
 
 @contextlib.contextmanager
@@ -45,8 +63,7 @@ def written(folder):
 @contextlib.contextmanager
 def in_thread(app):
     """Runs an application. Yields the address of its page."""
-    import uvicorn
-
+    uvicorn = imported("uvicorn")
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", http="h11", ws="none"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import itertools
 import time
 
 import browser
@@ -13,11 +12,20 @@ from PIL import Image
 
 from deal import cli
 
-pytest.importorskip("starlette", reason="deal serve needs the extra app")
-pytest.importorskip("uvicorn", reason="deal serve needs the extra app")
-
+webdriver, select, keys, *_ = map(
+    served.imported,
+    (
+        "selenium.webdriver",
+        "selenium.webdriver.support.select",
+        "selenium.webdriver.common.keys",
+        "starlette",
+        "uvicorn",
+    ),
+)
+Keys = keys.Keys
 FRAME = served.ROOT / "deal" / "frames" / "0112_1732_0423.png"
-NUMBERS = itertools.count()
+SIZE = "640 \N{MULTIPLICATION SIGN} 480"
+PARTS = ["columns", "rows", "shading", "detail", "tone"]
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +37,13 @@ def address(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    with browser.opened(tmp_path_factory.mktemp("browser")) as driver:
-        driver.downloads = tmp_path_factory.getbasetemp()
+def profile(tmp_path_factory):
+    return tmp_path_factory.mktemp("browser")
+
+
+@pytest.fixture(scope="module")
+def chromium(profile):
+    with browser.opened(profile) as driver:
         yield driver
 
 
@@ -59,6 +71,10 @@ class Page:
 
     def said(self):
         return self.at("status").text
+
+    def press(self, key):
+        """Presses a key where the focus is."""
+        webdriver.ActionChains(self.driver).send_keys(key).perform()
 
     def wait(self, condition, seconds=60):
         limit = time.monotonic() + seconds
@@ -116,49 +132,41 @@ def test_an_image_is_shown_before_and_after(page, thermal):
     before, after = page.pixels("before"), page.pixels("after")
     assert numpy.array_equal(before, numpy.array(Image.open(thermal / "frame.png")))
     assert columns_of(after) < columns_of(before) / 3
-    assert page.at("caption").text == "frame.png: 640 × 480, uint8, temperatures not kept"
+    assert page.at("caption").text == f"frame.png: {SIZE}, uint8, temperatures not kept"
     assert page.at("download").is_enabled()
     assert page.driver.execute_script("return document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_the_slider_is_moved_by_keys(page, thermal):
-    from selenium.webdriver.common.keys import Keys
-
     page.choose(thermal / "frame.png")
     page.wait_until_restored()
     slider = page.at("split")
     assert page.split() == "50%"
     page.driver.execute_script("document.getElementById('file').focus()")
-    page.driver.switch_to.active_element.send_keys(Keys.TAB)
+    page.press(Keys.TAB)
     assert page.driver.switch_to.active_element == slider
     handle = "return getComputedStyle(document.querySelector('.pictures')).outlineStyle"
     assert page.driver.execute_script(handle) == "solid"
     for key, expected in ((Keys.ARROW_RIGHT, "51%"), (Keys.ARROW_LEFT, "50%"), (Keys.HOME, "0%"), (Keys.END, "100%")):
-        slider.send_keys(key)
+        page.press(key)
         assert page.split() == expected and slider.get_attribute("value") == expected[:-1]
     assert slider.accessible_name.startswith("Where the restored image begins")
 
 
 def test_everything_is_reached_by_keys_and_has_a_name(page, thermal):
-    from selenium.webdriver.common.keys import Keys
-
     page.choose(thermal / "frame.png")
     page.wait_until_restored()
     page.driver.execute_script("document.activeElement.blur()")
     reached = []
-    page.driver.find_element("tag name", "body").send_keys(Keys.TAB)
     for _ in range(10):
+        page.press(Keys.TAB)
         element = page.driver.switch_to.active_element
         assert element.accessible_name, element.get_attribute("outerHTML")
         reached.append(element.get_attribute("id") or element.get_attribute("value"))
-        element.send_keys(Keys.TAB)
-    parts = ["columns", "rows", "shading", "detail", "tone"]
-    assert reached == ["file", "split", *parts, "strength", "radiometric", "download"]
+    assert reached == ["file", "split", *PARTS, "strength", "radiometric", "download"]
 
 
 def test_a_part_is_left_in_the_image(page, thermal):
-    from selenium.webdriver.common.keys import Keys
-
     page.choose(thermal / "frame.png")
     page.wait_until_restored()
     whole = page.pixels("after")
@@ -172,38 +180,36 @@ def test_a_part_is_left_in_the_image(page, thermal):
 
 
 def test_temperatures_are_kept_or_not(page, thermal):
-    from selenium.webdriver.support.select import Select
-
     page.choose(thermal / "counts.tif")
     page.wait_until_restored()
-    assert page.at("caption").text.startswith("counts.tif: 640 × 480, uint16, shown from 7")
+    assert page.at("caption").text.startswith(f"counts.tif: {SIZE}, uint16, shown from 7")
     assert page.at("caption").text.endswith("temperatures kept")
-    parts = ("columns", "rows", "shading", "detail", "tone")
-    assert [page.box(part).is_selected() for part in parts] == [True, True, False, False, False]
+    assert [page.box(part).is_selected() for part in PARTS] == [True, True, False, False, False]
     assert not page.box("tone").is_enabled()
-    page.change(lambda: Select(page.at("radiometric")).select_by_value("no"))
+    page.change(
+        lambda: (
+            served.imported("selenium.webdriver.support.select").Select(page.at("radiometric")).select_by_value("no")
+        )
+    )
     assert page.at("caption").text.endswith("temperatures not kept")
-    assert all(page.box(part).is_selected() and page.box(part).is_enabled() for part in parts)
+    assert all(page.box(part).is_selected() and page.box(part).is_enabled() for part in PARTS)
 
 
 @pytest.mark.parametrize("name", ["frame.png", "counts.tif"])
-def test_the_download_is_the_file_that_enhance_writes(page, thermal, tmp_path, name):
+def test_the_download_is_the_file_that_enhance_writes(page, profile, thermal, tmp_path, name):
     expected = tmp_path / name
     options = ["-i", str(thermal / name), "-o", str(expected), "-m", "deal-u-small", "--threads", "1", "--quiet"]
     assert cli.main(["enhance", *options, "--parts", "columns", "--strength", "0.95"]) == 0
     page.choose(thermal / name)
     page.wait_until_restored()
-    for part in ("rows", "shading", "detail", "tone"):
+    for part in PARTS[1:]:
         if page.box(part).is_selected():
             page.change(page.box(part).click)
-    page.change(lambda: page.at("strength").send_keys("\ue012"))  # left
+    page.change(lambda: page.at("strength").send_keys(Keys.ARROW_LEFT))
     page.at("download").click()
     stem, _, ending = name.partition(".")
     page.wait(lambda: page.said() == f"{stem}_restored.{ending} is downloaded.")
-    profile = page.driver.capabilities["chrome"]["userDataDir"]
-    from pathlib import Path
-
-    saved = Path(profile).parent / "downloads" / f"{stem}_restored.{ending}"
+    saved = profile / "downloads" / f"{stem}_restored.{ending}"
     page.wait(saved.exists)
     assert saved.read_bytes() == expected.read_bytes()
 
@@ -224,7 +230,7 @@ def test_hostile_files_are_refused_and_the_page_goes_on(page, thermal, tmp_path)
         page.wait(lambda message=message: message in page.said())
         assert "error" in page.at("status").get_attribute("class")
         assert not page.at("download").is_enabled()
-    named = html.with_name(f"{html.stem} {next(NUMBERS)}.png")
+    named = html.with_name(f"{html.stem} 2.png")
     named.write_bytes((thermal / "frame.png").read_bytes())
     page.choose(named)
     page.wait_until_restored()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any, NamedTuple
 
@@ -70,7 +71,7 @@ def application(
             Mount("/", StaticFiles(packages=[("deal.serve", "page")], html=True)),
         ],
         middleware=[Middleware(Guard, names=names)],
-        exception_handlers={HTTPException: _refusal, Exception: _failure},
+        exception_handlers={HTTPException: _refusal},
         lifespan=lifespan,
     )
 
@@ -95,10 +96,13 @@ async def _answer(queue: Queue, most: int, restore: Restore, request: Request) -
         raise HTTPException(415, str(error)) from error
     except UnusableImage as error:
         raise HTTPException(422, " ".join(str(error).split())) from error
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise HTTPException(422, "the image needs more memory than there is") from error
+    except HTTPException:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise HTTPException(422, "the image needs more memory than there is") from error
+        logging.getLogger("deal.serve").exception("%s failed", request.url.path)
+        raise HTTPException(500, "the server failed at this image; its log says why") from error
     return Response(result.content, media_type=result.media_type, headers={TOLD: json.dumps(result.told)})
 
 
@@ -107,7 +111,3 @@ async def _refusal(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         return JSONResponse({"error": f"there is nothing at {request.url.path}"}, 404)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
-
-
-async def _failure(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": "the server failed at this image; its log says why"}, 500)

@@ -1,7 +1,7 @@
 """Image files in, image files out, in memory.
 
-The network runs once for an image: what it separates is kept until another image comes, so that other parts and strengths
-of the same image cost no more than their arithmetic.
+The network runs once for an image: what it separates is kept until another image comes, so that other parts and
+strengths of the same image cost no more than their arithmetic.
 """
 
 from __future__ import annotations

@@ -80,6 +80,7 @@ async function compute(isNew) {
     if (before) await show(at("before"), before.blob);
     await show(at("after"), after.blob);
     if (signal.aborted) return;
+    at("pictures").style.setProperty("--ratio", after.told.width / after.told.height);
     tell(after.told);
     at("figure").hidden = false;
     document.body.classList.add("shown");

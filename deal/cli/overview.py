@@ -28,7 +28,7 @@ def overview(commands: Mapping[str, ModuleType]) -> str:
     """The commands by group, in one screen."""
     grouped = {name for names in GROUPS.values() for name in names}
     groups = {**GROUPS, OTHERS: tuple(name for name in commands if name not in grouped)}
-    lines = ["usage: deal COMMAND [options]", "", DESCRIPTION, ""]
+    lines = ["usage: deal COMMAND [options]", DESCRIPTION, ""]
     for title, names in groups.items():
         lines += [f"{title}:"] if names else []
         for name in names:

@@ -160,6 +160,7 @@ def test_wrong_options(client, parameters, message):
     [
         (b"", 415, "there is no image in the request"),
         (b"<html><script>alert(1)</script></html>", 415, "is not an image in a format that is read"),
+        (b"\0\0\0 ftypisom" + bytes(100), 415, "is a clip"),
         (b"GIF89a" + bytes(100), 415, "is not an image in a format that is read"),
         (encoded(counts())[:-2000], 422, "truncated"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), 422, "the file cannot be read as an image"),
@@ -169,7 +170,7 @@ def test_wrong_options(client, parameters, message):
         (encoded(numpy.zeros((9000, 10000), numpy.bool_), "NPY")[:200], 422, "the file"),
         (encoded(counts(), "NPY").replace(b"(48, 64), }    ", b"(99999, 9999), }"), 422, "the file"),
     ],
-    ids=["nothing", "html", "gif", "cut", "zeros", "bomb", "small bomb", "nan", "bool", "claims"],
+    ids=["nothing", "html", "clip", "gif", "cut", "zeros", "bomb", "small bomb", "nan", "bool", "claims"],
 )  # fmt: skip
 def test_files_that_are_no_images_or_hostile(client, content, status, message):
     answer = client.post("/enhance", content=content)

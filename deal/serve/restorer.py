@@ -107,6 +107,8 @@ def _known(content: bytes) -> Content:
     given = Content(NAME, content)
     if not content:
         raise UnknownFormat("there is no image in the request: send the bytes of a file as its body")
+    if content[4:8] == b"ftyp" or content.startswith((b"RIFF", b"\x1aE\xdf\xa3")):
+        raise UnknownFormat(f"{NAME} is a clip, of which deal enhance restores each frame")
     if given.ending not in MEDIA_TYPES:
         raise UnknownFormat(f"{NAME} is not an image in a format that is read: PNG, TIFF, JPEG, BMP or .npy")
     return given

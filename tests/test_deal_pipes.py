@@ -103,6 +103,18 @@ def test_an_image_is_that_of_the_file_route(files, name, deal_here):
     assert re.fullmatch(rb"1 done in [\d.]+ s\n", done.stderr)
 
 
+@pytest.mark.parametrize("name", ["pages.tif", "pages.npy"])
+@pytest.mark.parametrize("options", [(), ("--sequence",)])
+def test_all_pages_pass(tmp_path, name, options, deal_here):
+    source, target, stack = tmp_path / name, tmp_path / "out" / name, numpy.stack(frames()[1])
+    numpy.save(source, stack) if name.endswith("npy") else tifffile.imwrite(source, stack, photometric="minisblack")
+    assert cli.main(["enhance", "-i", str(source), "-o", str(target), "--quiet", *SMALL, *options]) == 0
+    done = deal_here("-i", "-", "-o", "-", *SMALL, *options, given=source.read_bytes())
+    assert done.stdout == target.read_bytes()
+    deal_here("-i", "-", "-o", str(tmp_path / name), *SMALL, *options, given=source.read_bytes())
+    assert source.read_bytes() == target.read_bytes()
+
+
 def test_metadata_passes(files):
     """Which the file route writes, and so the pipe."""
     with Image.open(files / "out" / "a.png") as image:

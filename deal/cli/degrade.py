@@ -7,10 +7,17 @@ random values.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
 from deal.cli import options, piped
+
+if TYPE_CHECKING:
+    import numpy
+
+    from deal.io.images import Frame
 
 COMMON = (*options.FILES, "ops", "deviation", "seed", *options.MACHINE)
 
@@ -35,19 +42,24 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(parsed: Namespace) -> int:
     from deal.evaluate.degrader import Degrader
-    from deal.io.images import read_image
+    from deal.inference.streams import process_pages
+    from deal.io.images import read_pages
 
     options.set_threads(parsed.threads)
     window = options.parse_window(parsed.window)
     degrader = Degrader(parsed.ops, deviation=parsed.deviation, device=parsed.device)
+    read = functools.partial(read_pages, window=window)
+
+    def degrade_with(seed: int) -> Callable[[Frame], numpy.ndarray]:
+        return functools.partial(degrader.degrade_frame, seed=seed)
+
     if piped.is_piped(parsed):
-        read = functools.partial(read_image, window=window)
-        return piped.run_image(parsed, read, lambda frame: degrader.degrade_frame(frame, parsed.seed))
+        return piped.run_image(parsed, read, lambda frame: degrade_with(parsed.seed))
     jobs = options.plan(parsed)
     seeds = {job: parsed.seed + index for index, job in enumerate(jobs)}
     with options.open_batch(parsed, jobs) as batch:
         for job in batch:
             with batch.attempt(job):
-                image = read_image(job.source, window)
-                batch.save(job, image, degrader.degrade_frame(image.frame, seeds[job]))
+                again = functools.partial(degrade_with, seeds[job])
+                process_pages(batch, job, read(job.source), again(), again)
     return options.report(batch, parsed.quiet)

@@ -88,7 +88,7 @@ def run(parsed: Namespace) -> int:
     # One feature map of a megapixel takes 128 MiB, and several are in memory at the same time.
     os.environ.setdefault("DEAL_KERNELS_KEEP_MB", "1024")
     from deal.inference.streams import enhancement_of_frames
-    from deal.io.images import read_image, to_frame
+    from deal.io.images import read_image, read_pages, to_frame
     from deal.io.paths import find_images
     from deal.io.raw import RawFormat
     from deal.io.reference import Reference
@@ -113,7 +113,7 @@ def run(parsed: Namespace) -> int:
         parsed.sequence = parsed.sequence is not False
         given = functools.partial(to_frame, window=window, reference=reference)
         return piped.run_frames(parsed, raw, given, process_for)
-    return piped.run_image(parsed, functools.partial(read_image, **form), lambda frame: process_for(frame)(frame))
+    return piped.run_image(parsed, functools.partial(read_pages, **form), process_for)
 
 
 def _run_files(parsed: Namespace, form: dict[str, Any], steady: bool) -> int:
@@ -125,7 +125,7 @@ def _run_files(parsed: Namespace, form: dict[str, Any], steady: bool) -> int:
         steady: whether the window of single frames is a moving average.
     """
     from deal.inference.budget import Latencies
-    from deal.inference.streams import enhance_clip, enhance_pages, enhancement_of_frames, first_of_clip
+    from deal.inference.streams import enhance_clip, enhancement_of_frames, first_of_clip, process_pages
     from deal.io.images import read_image, read_pages
     from deal.io.video import is_clip
 
@@ -154,7 +154,7 @@ def _run_files(parsed: Namespace, form: dict[str, Any], steady: bool) -> int:
                 if is_clip(job.source):
                     enhance_clip(batch, job, way(parsed.sequence is not False), **of_clips)
                 else:
-                    enhance_pages(batch, job, read_pages(job.source, **form), of_images, of_pages)
+                    process_pages(batch, job, read_pages(job.source, **form), of_images, of_pages)
     if parsed.budget is not None:
         within_budget.report(latencies, parsed.quiet)
     return options.report(batch, parsed.quiet)

@@ -6,6 +6,7 @@ Nothing but images goes to standard output; the rest is said on standard error.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -41,26 +42,43 @@ def is_piped(parsed: Namespace) -> bool:
     return True
 
 
-def run_image(parsed: Namespace, read: Callable[[Path | Content], ImageFile], process: Process) -> int:
-    """Runs a command on one image file, and returns the exit code."""
+def run_image(
+    parsed: Namespace, read: Callable[[Path | Content], Iterator[ImageFile]], make: Callable[[Frame], Process]
+) -> int:  # fmt: skip
+    """Runs a command on one image file, and returns the exit code.
+
+    Args:
+        parsed: the options of `options.add_files`.
+        read: the pages of a file.
+        make: what processes the pages, from the first one.
+    """
+    from deal.io.atomic import atomic_write
     from deal.io.pipes import image_of_stdin, stdout_alone, write_all
-    from deal.io.writers import image_bytes, write_image
 
     if parsed.output != PIPE:  # the image comes from standard input
-        target = _target_file(parsed)
-        content = image_of_stdin()
-        begin, image = time.perf_counter(), read(content)
+        target, given = _target_file(parsed), image_of_stdin()
+        begin, content = time.perf_counter(), _processed(target, read(given), make)
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_image(target, process(image.frame), image.metadata)
+        with atomic_write(target) as file:
+            file.write(content)
     else:
         with stdout_alone() as stdout:
             source = image_of_stdin() if parsed.input == [PIPE] else _only_image(parsed)
-            begin, image = time.perf_counter(), read(source)
-            name = f"stdout{_ending(parsed, source)}"
-            write_all(stdout, image_bytes(name, process(image.frame), image.metadata))
+            begin, name = time.perf_counter(), Path(f"stdout{_ending(parsed, source)}")
+            write_all(stdout, _processed(name, read(source), make))
     if not parsed.quiet:
         within_budget.say(f"1 done in {time.perf_counter() - begin:.1f} s")
     return 0
+
+
+def _processed(target: Path, pages: Iterator[ImageFile], make: Callable[[Frame], Process]) -> bytes:
+    """The content of the result of an image file."""
+    from deal.io.pages import Page, file_bytes
+
+    first = next(pages)
+    process = make(first.frame)
+    results = (Page(process(page.frame), page.metadata) for page in itertools.chain([first], pages))
+    return file_bytes(target, results, first.pages)
 
 
 def _target_file(parsed: Namespace) -> Path:

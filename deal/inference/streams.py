@@ -1,4 +1,4 @@
-"""Enhancement of files of several frames, clips and pages, one frame at a time."""
+"""Files of several frames, clips and pages, processed one frame at a time."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from deal.io.reference import Reference
 from deal.io.video import Clip, Decoded, rewrite
 from deal.io.writers import Batch
 
-Enhance = Callable[[Frame], numpy.ndarray]
+Process = Callable[[Frame], numpy.ndarray]
 
 
-def enhancement_of_frames(enhancer: Enhancer, *, sequence: bool, steady: bool) -> Enhance:
+def enhancement_of_frames(enhancer: Enhancer, *, sequence: bool, steady: bool) -> Process:
     """What enhances frame after frame: as a sequence, or each by itself, in a steady window or its own."""
     if sequence:
         return Sequence(enhancer).next_frame
@@ -39,7 +39,7 @@ def first_of_clip(path: Location, window: Window, reference: Reference | None) -
     return to_frame(first.pixels, window, reference=reference, name=f"frame 1 of {path}")
 
 
-def enhance_clip(batch: Batch, job: Job, enhance: Enhance, *, window: Window, reference: Reference | None) -> None:
+def enhance_clip(batch: Batch, job: Job, enhance: Process, *, window: Window, reference: Reference | None) -> None:
     """Enhances a clip as one job of a batch.
 
     Raises:
@@ -59,29 +59,29 @@ def enhance_clip(batch: Batch, job: Job, enhance: Enhance, *, window: Window, re
     batch.record(job, *last[0], f"{count} frames")
 
 
-def enhance_pages(
-    batch: Batch, job: Job, pages: Iterator[ImageFile], enhance_single: Enhance, frames: Callable[[], Enhance]
+def process_pages(
+    batch: Batch, job: Job, pages: Iterator[ImageFile], process_single: Process, frames: Callable[[], Process]
 ) -> None:  # fmt: skip
-    """Enhances an image file as one job of a batch.
+    """Enhances, or degrades, an image file as one job of a batch.
 
     Args:
-        enhance_single: for the only page of a file.
-        frames: makes what enhances the pages of a file of several.
+        process_single: for the only page of a file.
+        frames: makes what processes the pages of a file of several.
     """
     first = next(pages)
     if first.pages == 1:
-        batch.save(job, first, enhance_single(first.frame))
+        batch.save(job, first, process_single(first.frame))
         return
-    enhance = frames()
-    enhance_first = functools.cache(lambda: enhance(first.frame))
+    process = frames()
+    process_first = functools.cache(lambda: process(first.frame))
     with batch.frames(job, first.pages) as bar:
 
-        def enhanced() -> Iterator[Page]:
-            yield Page(enhance_first(), first.metadata)
+        def processed() -> Iterator[Page]:
+            yield Page(process_first(), first.metadata)
             bar.update()
             for page in pages:
-                yield Page(enhance(page.frame), page.metadata)
+                yield Page(process(page.frame), page.metadata)
                 bar.update()
 
-        write_pages(job.target, enhanced(), first.pages)
-    batch.record(job, first.frame, enhance_first(), f"{first.pages} pages")
+        write_pages(job.target, processed(), first.pages)
+    batch.record(job, first.frame, process_first(), f"{first.pages} pages")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -30,14 +31,33 @@ def write_pages(path: Location, pages: Iterable[Page], count: int) -> None:
         pages: the pages.
         count: their number.
     """
+    kind = _kind(path, count)
+    with atomic_write(path) as file:
+        _append(kind, path, file, pages, count)
+
+
+def file_bytes(path: Location, pages: Iterable[Page], count: int) -> bytes:
+    """The content of a file of one page or several, see `write_pages`."""
+    if count == 1:
+        [page] = pages
+        return image_bytes(path, page.pixels, page.metadata)
+    content = io.BytesIO()
+    _append(_kind(path, count), path, content, pages, count)
+    return content.getvalue()
+
+
+def _kind(path: Location, count: int) -> Kind:
     kind = FORMATS.get(Path(path).suffix.lower())
     if kind is None or kind not in KINDS:
         raise UnusableImage(f"{path} cannot hold {count} pages; .tif can")
-    with atomic_write(path) as file:
-        written: _Tiff | _Plain | None = None
-        for page in pages:
-            written = written or KINDS[kind](path, file, page, count)
-            written.append(page)
+    return KINDS[kind]
+
+
+def _append(kind: Kind, path: Location, file: BinaryIO, pages: Iterable[Page], count: int) -> None:
+    written: _Tiff | _Plain | None = None
+    for page in pages:
+        written = written or kind(path, file, page, count)
+        written.append(page)
 
 
 class _Tiff:

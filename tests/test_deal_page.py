@@ -222,7 +222,7 @@ def test_hostile_files_are_refused_and_the_page_goes_on(page, thermal, tmp_path)
     large = tmp_path / "large.npy"
     large.write_bytes(bytes(2_000_001))
     for path, message in (
-        (html, "The file is not an image in a format that is read"),
+        (html, "The file is not in a format that is read"),
         (cut, "truncated"),
         (large, "large.npy is larger than 2 MB, which is the limit here."),
     ):

@@ -1,7 +1,7 @@
-"""Enhance images on a page in the browser, and over HTTP.
+"""Enhance images and clips on a page in the browser, and over HTTP.
 
-Only this machine reaches the page, unless --host names another address. Nothing is stored: images stay in memory until
-their result is sent. Programs post an image to /enhance and get the result.
+Only this machine reaches the page, unless --host names another address. Nothing is stored: files are forgotten when
+their result is sent. Programs post a file to /enhance and get the result.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser, Namespace
 from deal.cli import options
 
 COMMON = ("host", "port", "model", "max_megabytes", "max_queue", "device", "threads")
+GRACE = 3  # seconds that answers may take after Ctrl-C
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -33,7 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-queue", type=int, default=8, metavar="N",
-        help="images that may wait while one is computed; others are asked to come again",
+        help="files that may wait while one is computed; others are asked to come again",
     )  # fmt: skip
     options.add_machine(parser, quiet=False)
 
@@ -63,7 +64,11 @@ def run(parsed: Namespace) -> int:
         about = {"model": name, "device": str(enhancer.device), "version": info.version()}
         limits = Limits(parsed.max_megabytes, parsed.max_queue)
         app = application(Restorer(enhancer), limits, names=("localhost", parsed.host), about=about)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", http="h11", ws="none", server_header=False))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app, log_level="warning", http="h11", ws="none", server_header=False, timeout_graceful_shutdown=GRACE
+            )
+        )  # fmt: skip
         print(f"{_address(listener)}: {name} on {enhancer.device}; Ctrl-C ends it", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])

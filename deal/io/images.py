@@ -118,8 +118,8 @@ def read_image(
 
 
 def read_pages(
-    path: Location, window: Window = "auto", *, raw: RawFormat | None = None, flir: Unit | None = None,
-    reference: Reference | None = None,
+    path: Location | formats.Content, window: Window = "auto", *, raw: RawFormat | None = None,
+    flir: Unit | None = None, reference: Reference | None = None,
 ) -> Iterator[ImageFile]:  # fmt: skip
     """The pages of an image file, one after the other. The file is opened once. See `read_image`.
 

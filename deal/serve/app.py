@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from deal.serve.restorer import Restorer, Result, UnknownFormat
 TOLD = "Deal-Image"  # the header with what is told of an image, as JSON
 METHODS = ["GET", "POST"]  # GET hears that it is the wrong one
 CLOSED = 499  # the status for a client that nobody answers any more
-Restore = Callable[[bytes, Wanted], Result]
+Restore = Callable[[bytes, Wanted, threading.Event], Result]
 
 
 class Limits(NamedTuple):
@@ -92,7 +93,7 @@ async def _answer(queue: Queue, most: int, restore: Restore, request: Request) -
         raise HTTPException(503, str(error), {"Retry-After": str(error.seconds)}) from error
     except (ClientDisconnect, Gone):
         return Response(status_code=CLOSED)
-    except UnknownFormat as error:
+    except (ModuleNotFoundError, UnknownFormat) as error:  # a package that reads the format
         raise HTTPException(415, str(error)) from error
     except UnusableImage as error:
         raise HTTPException(422, " ".join(str(error).split())) from error

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Job = Callable[[threading.Event], T]  # the event asks a long job to stop
 LONGEST = 60  # seconds that a client is told to wait
 
 
@@ -49,9 +51,10 @@ class Queue:
         finally:
             self.taken -= 1
 
-    async def run(self, job: Callable[[], T], gone: Awaitable[object]) -> T:
+    async def run(self, job: Job[T], gone: Awaitable[object]) -> T:
         """The result of a job. Raises `Gone` if the client goes away: a job that has not begun is then left out."""
-        submitted = self._worker.submit(self._timed, job)
+        stop = threading.Event()
+        submitted = self._worker.submit(self._timed, job, stop)
         done, left = asyncio.wrap_future(submitted), asyncio.ensure_future(gone)
         both: set[asyncio.Future[Any]] = {done, left}
         try:
@@ -59,15 +62,18 @@ class Queue:
             if done.done():
                 return done.result()
             if not submitted.cancel():  # it is being computed, and keeps its place
+                stop.set()
                 await asyncio.wait({done})
+                done.exception()
             raise Gone
         finally:
             left.cancel()
+            stop.set()
 
-    def _timed(self, job: Callable[[], T]) -> T:
+    def _timed(self, job: Job[T], stop: threading.Event) -> T:
         begin = time.perf_counter()
         try:
-            return job()
+            return job(stop)
         finally:
             self._seconds = time.perf_counter() - begin
 

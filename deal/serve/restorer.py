@@ -1,4 +1,4 @@
-"""Image files in, image files out, in memory.
+"""Image files and clips in, the same files restored out.
 
 The network runs once for an image: what it separates is kept until another image comes, so that other parts and
 strengths of the same image cost no more than their arithmetic.
@@ -6,33 +6,35 @@ strengths of the same image cost no more than their arithmetic.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import threading
 import warnings
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy
 import torch
 from PIL import Image
 from torch import Tensor
 
 from deal.inference.enhancer import Enhancer
-from deal.io.formats import Content
-from deal.io.images import Frame, ImageFile, UnusableImage, read_image, to_uint8
+from deal.io.images import Frame, read_image, read_pages, to_uint8
 from deal.io.writers import image_bytes
 from deal.model.parts import Parts
+from deal.serve import several
 from deal.serve.request import Wanted
 
 MEDIA_TYPES = {
     ".png": "image/png", ".tif": "image/tiff", ".jpg": "image/jpeg", ".bmp": "image/bmp",
-    ".npy": "application/octet-stream",
+    ".npy": "application/octet-stream", ".mp4": "video/mp4", ".mov": "video/quicktime", ".avi": "video/x-msvideo",
+    ".mkv": "video/x-matroska",
 }  # fmt: skip
-NAME = "the file"  # in messages; the name that a client gives is not used
 PREVIEW = 2048  # pixels of the longer side
 FAST = 1  # compression of a PNG
 
 
 class UnknownFormat(ValueError):
-    """The content is no image file of the formats that are read."""
+    """The content is no file of the formats that are read."""
 
 
 class Result(NamedTuple):
@@ -68,64 +70,72 @@ class Restorer:
     def __init__(self, enhancer: Remembering) -> None:
         self.enhancer = enhancer
 
-    def file(self, content: bytes, wanted: Wanted) -> Result:
-        """The restored file, as `deal enhance` writes it: in its format and type, with its metadata."""
-        given = _known(content)
-        with warnings.catch_warnings(record=True) as noticed:
-            _strict()
-            image, pixels, told = self._restored(given, wanted)
-            restored = image_bytes(f"the result{given.ending}", pixels, image.metadata)
-        return Result(restored, MEDIA_TYPES[given.ending], told | _notes(noticed))
+    def file(self, content: bytes, wanted: Wanted, stop: threading.Event) -> Result:
+        """The restored file, as `deal enhance` writes it: in its format and type, with its metadata.
 
-    def preview(self, content: bytes, wanted: Wanted) -> Result:
-        """The restored image as a PNG of 8 bits, black and white as the window of the original has them."""
-        with warnings.catch_warnings(record=True) as noticed:
-            _strict()
-            image, pixels, told = self._restored(_known(content), wanted)
-        shown = to_uint8(image.frame._replace(pixels=pixels).tensor(3 if pixels.ndim == 3 else 1))
-        picture = Image.fromarray(255 - shown if image.metadata.white_is_zero else shown)
+        Files of several frames end with `several.Stopped` at the next frame after `stop` is set.
+        """
+        given, enhancer = _known(content), self.enhancer.adjusted(**wanted._asdict())
+        with _noticed() as notes:
+            if given.ending in several.CLIPS:
+                restored, frame, count = several.clip(given, enhancer, stop)
+            else:
+                pages = read_pages(given)
+                first = next(pages)
+                frame, count = several.checked(first.frame), first.pages
+                if count > 1:
+                    restored = several.pages(given.ending, first, pages, enhancer, stop)
+                else:
+                    pixels = enhancer.enhance_frame(frame)
+                    restored = image_bytes(f"the result{given.ending}", pixels, first.metadata)
+        return Result(restored, MEDIA_TYPES[given.ending], _told(given, frame, enhancer, count) | notes)
+
+    def preview(self, content: bytes, wanted: Wanted, stop: threading.Event) -> Result:
+        """The first frame, restored, as a PNG of 8 bits, black and white as the window of the original has them."""
+        given, enhancer = _known(content), self.enhancer.adjusted(**wanted._asdict())
+        white_is_zero, count = False, 0
+        with _noticed() as notes:
+            if given.ending in several.CLIPS:
+                frame, count = several.first_of_clip(given)
+            else:
+                image = read_image(given, page=0)
+                frame, count, white_is_zero = several.checked(image.frame), image.pages, image.metadata.white_is_zero
+            pixels = enhancer.enhance_frame(frame)
+        shown = to_uint8(frame._replace(pixels=pixels).tensor(3 if pixels.ndim == 3 else 1))
+        picture = Image.fromarray(255 - shown if white_is_zero else shown)
         picture.thumbnail((PREVIEW, PREVIEW))
         encoded = io.BytesIO()
         picture.save(encoded, "PNG", compress_level=FAST)
-        return Result(encoded.getvalue(), MEDIA_TYPES[".png"], told | _notes(noticed))
-
-    def _restored(self, content: Content, wanted: Wanted) -> tuple[ImageFile, numpy.ndarray, dict[str, Any]]:
-        enhancer = self.enhancer.adjusted(**wanted._asdict())
-        image = read_image(content)
-        _check_size(image.frame)
-        radiometric = image.frame.measured if wanted.radiometric is None else wanted.radiometric
-        strengths = enhancer.radiometric_strengths if radiometric else enhancer.strengths
-        height, width = image.frame.pixels.shape[:2]
-        told = {
-            "width": width, "height": height, "type": str(image.frame.pixels.dtype), "ending": content.ending,
-            "window": [image.frame.low, image.frame.high], "radiometric": radiometric, "parts": list(strengths),
-        }  # fmt: skip
-        return image, enhancer.enhance_frame(image.frame), told
+        return Result(encoded.getvalue(), MEDIA_TYPES[".png"], _told(given, frame, enhancer, count) | notes)
 
 
-def _known(content: bytes) -> Content:
-    given = Content(NAME, content)
+def _told(given: several.Given, frame: Frame, enhancer: Enhancer, frames: int) -> dict[str, Any]:
+    radiometric = frame.measured if enhancer.radiometric is None else enhancer.radiometric
+    strengths = enhancer.radiometric_strengths if radiometric else enhancer.strengths
+    height, width = frame.pixels.shape[:2]
+    return {
+        "width": width, "height": height, "frames": frames, "type": str(frame.pixels.dtype), "ending": given.ending,
+        "window": [frame.low, frame.high], "radiometric": radiometric, "parts": list(strengths),
+    }  # fmt: skip
+
+
+def _known(content: bytes) -> several.Given:
+    name = several.NAME
     if not content:
         raise UnknownFormat("there is no image in the request: send the bytes of a file as its body")
-    if content[4:8] == b"ftyp" or content.startswith((b"RIFF", b"\x1aE\xdf\xa3")):
-        raise UnknownFormat(f"{NAME} is a clip, of which deal enhance restores each frame")
+    given = several.Given(name, content)
     if given.ending not in MEDIA_TYPES:
-        raise UnknownFormat(f"{NAME} is not an image in a format that is read: PNG, TIFF, JPEG, BMP or .npy")
+        raise UnknownFormat(f"{name} is not in a format that is read: PNG, TIFF, JPEG, BMP, .npy, MP4, MOV, AVI, MKV")
     return given
 
 
-def _strict() -> None:
-    """Makes Pillow's warning of an image that is larger when it is decoded than its file suggests an error."""
-    warnings.simplefilter("always", UserWarning)
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
-
-
-def _check_size(frame: Frame) -> None:
-    """Holds arrays to the limit that Pillow has for pictures."""
-    most, pixels = Image.MAX_IMAGE_PIXELS, frame.pixels.shape[0] * frame.pixels.shape[1]
-    if most is not None and pixels > most:
-        raise UnusableImage(f"{frame.name} has {pixels} pixels: at most {most} are accepted")
-
-
-def _notes(noticed: list[warnings.WarningMessage]) -> dict[str, list[str]]:
-    return {"notes": [str(each.message) for each in noticed if issubclass(each.category, UserWarning)]}
+@contextlib.contextmanager
+def _noticed() -> Iterator[dict[str, list[str]]]:
+    """The warnings of the block. That of an image which is far larger than its file is an error."""
+    notes: dict[str, list[str]] = {"notes": []}
+    with warnings.catch_warnings(record=True) as noticed:
+        warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield notes
+    texts = (str(each.message) for each in noticed if issubclass(each.category, UserWarning))
+    notes["notes"] += dict.fromkeys(texts)

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -31,10 +32,10 @@ def imported(name):
 
 
 @contextlib.contextmanager
-def command(folder, *options):
+def command(folder, *options, end=signal.SIGTERM):
     """Runs `deal serve`, with an empty current folder and an empty one for temporary files.
 
-    Yields the address of the page.
+    Yields the address of the page. At the end, the command gets a signal, and ends well.
     """
     for name in ("current", "temporary"):
         (folder / name).mkdir(parents=True)
@@ -51,8 +52,8 @@ def command(folder, *options):
             assert said.startswith("http://"), f"{said}{(folder / 'log').read_text()}"
             yield said.partition(": ")[0]
         finally:
-            process.terminate()
-            process.wait(60)
+            process.send_signal(end)
+            assert process.wait(60) == 0
 
 
 def written(folder):

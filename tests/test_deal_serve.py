@@ -15,7 +15,7 @@ import served
 from PIL import Image
 
 from deal import cli
-from deal.io.images import read_frame
+from deal.io.images import read_frame, read_frames
 
 httpx, *_ = map(served.imported, ("httpx", "starlette", "uvicorn"))
 
@@ -101,6 +101,19 @@ def test_what_is_told_of_an_image(client):
     assert (told["width"], told["height"], told["type"], told["ending"]) == (64, 48, "uint16", ".png")
     assert told["radiometric"] and told["parts"] == ["columns", "rows"] and told["notes"] == []
     assert 6999 < told["window"][0] < told["window"][1] < 9001
+
+
+def test_all_pages_of_a_file_are_restored(client, tmp_path):
+    stack = numpy.stack([counts(), counts()[::-1], counts() // 2])
+    pages = [Image.fromarray(page) for page in stack]
+    pages[0].save(tmp_path / "in.tif", save_all=True, append_images=pages[1:])
+    numpy.save(tmp_path / "in.npy", stack)
+    for ending in ("tif", "npy"):
+        source, target = tmp_path / f"in.{ending}", tmp_path / f"out.{ending}"
+        assert cli.main(["enhance", "-i", str(source), "-o", str(target), "-m", "deal-u-small", "--quiet"]) == 0
+        answer = client.post("/enhance", content=source.read_bytes())
+        assert answer.content == target.read_bytes() and json.loads(answer.headers["deal-image"])["frames"] == 3
+    assert len(list(read_frames(target))) == 3
 
 
 def test_a_preview_is_stretched_by_the_window_of_the_original(client):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import socket
 
 from jsonargparse import ArgumentParser, Namespace
@@ -70,8 +71,13 @@ def run(parsed: Namespace) -> int:
             )
         )  # fmt: skip
         print(f"{_address(listener)}: {name} on {enhancer.device}; Ctrl-C ends it", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
+        # The server ends at either signal and raises it again. As KeyboardInterrupt, it leaves no temporary folder.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                server.run(sockets=[listener])
+        finally:
+            signal.signal(signal.SIGTERM, before)
     return 0
 
 

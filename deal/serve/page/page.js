@@ -9,6 +9,7 @@ const boxes = [...document.querySelectorAll("input[name=part]")];
 const settings = { parts: null }; // null leaves the choice of parts to the server
 let file = null;
 let running = new AbortController();
+let downloading = new AbortController();
 let timer = 0;
 let largest = Infinity;
 
@@ -50,16 +51,21 @@ async function show(image, blob) {
   if (before.startsWith("blob:")) URL.revokeObjectURL(before);
 }
 
+function list(notes) {
+  at("notes").replaceChildren(
+    ...notes.map((note) => Object.assign(document.createElement("li"), { textContent: note })),
+  );
+  at("notes").hidden = notes.length === 0;
+}
+
 function tell(told) {
   const number = (value) => value.toLocaleString("en", { maximumSignificantDigits: 5, useGrouping: false });
   const window = told.type === "uint8" ? "" : `, shown from ${number(told.window[0])} to ${number(told.window[1])}`;
+  const first = told.frames > 1 ? `, the first of ${told.frames} frames` : "";
   at("caption").textContent =
-    `${file.name}: ${told.width} × ${told.height}, ${told.type}${window}, temperatures ` +
+    `${file.name}: ${told.width} × ${told.height}${first}, ${told.type}${window}, temperatures ` +
     (told.radiometric ? "kept" : "not kept");
-  at("notes").replaceChildren(
-    ...told.notes.map((note) => Object.assign(document.createElement("li"), { textContent: note })),
-  );
-  at("notes").hidden = told.notes.length === 0;
+  list(told.notes);
   for (const box of boxes) {
     box.checked = told.parts.includes(box.value);
     box.disabled = told.radiometric && box.value === "tone";
@@ -99,6 +105,13 @@ function sentence(error) {
   return `${text[0].toUpperCase()}${text.slice(1)}.`;
 }
 
+function hideVideo() {
+  const video = at("video");
+  if (video.src) URL.revokeObjectURL(video.src);
+  video.removeAttribute("src");
+  video.hidden = true;
+}
+
 function forget() {
   file = null;
   at("figure").hidden = true;
@@ -113,6 +126,8 @@ function take(chosen) {
     say(`${chosen.name} is larger than ${largest / 1e6} MB, which is the limit here.`, true);
     return;
   }
+  downloading.abort(new DOMException("replaced", "AbortError"));
+  hideVideo();
   file = chosen;
   settings.parts = null;
   compute(true);
@@ -125,19 +140,27 @@ function changed() {
 }
 
 async function download() {
-  const signal = new AbortController().signal;
+  downloading.abort(new DOMException("replaced", "AbortError"));
+  downloading = new AbortController();
+  hideVideo();
   say("Computing the file…");
+  const { name } = file;
   try {
-    const { blob, told } = await ask("enhance", query(), signal);
-    const stem = file.name.replace(/\.[^.]*$/, "") || "image";
+    const { blob, told } = await ask("enhance", query(), downloading.signal);
+    const stem = name.replace(/\.[^.]*$/, "") || "image";
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
     link.download = `${stem}_restored${told.ending}`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    list(told.notes);
+    if (blob.type.startsWith("video/")) {
+      at("video").src = URL.createObjectURL(blob);
+      at("video").hidden = false;
+    }
     say(`${link.download} is downloaded.`);
   } catch (error) {
-    say(sentence(error), true);
+    if (error.name !== "AbortError") say(sentence(error), true);
   }
 }
 
@@ -170,6 +193,7 @@ at("radiometric").addEventListener("change", () => {
   settings.parts = null; // which parts are usual depends on this
   changed();
 });
+at("video").addEventListener("error", hideVideo); // of a codec that the browser does not play
 at("controls").addEventListener("submit", (event) => event.preventDefault());
 at("download").addEventListener("click", download);
 

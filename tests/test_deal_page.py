@@ -2,7 +2,9 @@
 
 import base64
 import io
+import threading
 import time
+import urllib.request
 
 import browser
 import numpy
@@ -264,6 +266,34 @@ def test_ten_uploads_at_once_all_get_an_answer(page, thermal):
     assert len(statuses) == 10 and set(statuses) <= {200, 503} and statuses.count(200) >= 4
     page.choose(thermal / "frame.png")
     page.wait_until_restored()
+
+
+def test_a_busy_server_is_asked_again(chromium, thermal):
+    from deal.serve.app import Limits, application
+    from deal.serve.restorer import Remembering, Restorer, Result
+
+    begun, free = threading.Event(), threading.Event()
+
+    class Held(Restorer):
+        def file(self, content, wanted, stop):
+            begun.set()
+            assert free.wait(60)
+            return Result(content, "image/png", {})
+
+    app = application(Held(Remembering("deal-u-small", device="cpu")), Limits(waiting=0))
+    with served.in_thread(app) as address:
+        request = urllib.request.Request(f"{address}enhance", (thermal / "frame.png").read_bytes())
+        other = threading.Thread(target=lambda: urllib.request.urlopen(request, timeout=60).read())
+        other.start()
+        assert begun.wait(60)
+        chromium.get(address)
+        page = Page(chromium)
+        page.choose(thermal / "frame.png")
+        page.wait(lambda: page.said() == "The server is busy. Next attempt in 1 s.")
+        free.set()
+        page.wait_until_restored()
+        other.join(60)
+        chromium.get("about:blank")
 
 
 def test_other_sites_cannot_use_the_server(chromium, address):

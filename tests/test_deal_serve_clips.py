@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 
-import av
 import browser
 import numpy
 import pytest
@@ -16,7 +15,7 @@ from conftest import DATA
 from deal import cli
 from deal.io.video import Clip, Decoded
 
-httpx, *_ = map(served.imported, ("httpx", "starlette", "uvicorn", "selenium.webdriver"))
+av, httpx, *_ = map(served.imported, ("av", "httpx", "starlette", "uvicorn", "selenium.webdriver"))
 
 M2VD = DATA / "data" / "m2vd" / "0111_1716.mp4"
 

@@ -1,4 +1,4 @@
-"""Enhance images and clips on a page in the browser, and over HTTP.
+"""Enhance images and clips in the browser, and over HTTP.
 
 Only this machine reaches the page, unless --host names another address. Nothing is stored: files are forgotten when
 their result is sent. Programs post a file to /enhance and get the result.

@@ -16,10 +16,10 @@ from figures import milliseconds
 from deal.inference.enhancer import Enhancer
 from deal.inference.sequence import Sequence
 from deal.inference.streams import enhance_clip, enhancement_of_frames
+from deal.io.batch import Batch
 from deal.io.images import to_frame
 from deal.io.paths import Job
 from deal.io.video import Clip, Decoded, rewrite
-from deal.io.writers import Batch
 
 SOURCE = Path(os.environ.get("DEAL_TEST_DATA", Path(__file__).parents[2] / "shared")) / "data/m2vd/0111_1716.mp4"
 MODEL = "deal-u-small"

@@ -9,9 +9,10 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin, TiffImagePlugin
 from deal.inference import enhancer as enhancer_module
 from deal.inference import tiling
 from deal.inference.enhancer import Enhancer
+from deal.io.batch import Batch
 from deal.io.images import Frame, UnusableImage, read_image
 from deal.io.paths import Job
-from deal.io.writers import Batch, write_image
+from deal.io.writers import write_image
 from deal.model import pretrained
 from deal.model.network import DEAL
 from deal.model.separation import DealU

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from deal import cli
+from deal.io.batch import Batch
 from deal.io.images import read_image
 from deal.io.manifest import COLUMNS, Manifest, written_by
 from deal.io.paths import plan_jobs
-from deal.io.writers import Batch
 
 MODEL = "deal-u-small"
 

@@ -9,9 +9,9 @@ import numpy
 import pytest
 from PIL import Image
 
+from deal.io.batch import Batch
 from deal.io.images import UnusableImage, read_frame, read_image
 from deal.io.paths import Job, plan_jobs
-from deal.io.writers import Batch
 
 
 def counts():

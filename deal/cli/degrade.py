@@ -57,9 +57,9 @@ def run(parsed: Namespace) -> int:
         return piped.run_image(parsed, read, lambda frame: degrade_with(parsed.seed))
     jobs = options.plan(parsed)
     seeds = {job: parsed.seed + index for index, job in enumerate(jobs)}
-    with options.open_batch(parsed, jobs) as batch:
+    with options.open_batch(parsed, jobs) as batch, options.pages_ahead(parsed, jobs, read) as pages:
         for job in batch:
             with batch.attempt(job):
                 again = functools.partial(degrade_with, seeds[job])
-                process_pages(batch, job, read(job.source), again(), again)
+                process_pages(batch, job, pages(job.source), again(), again)
     return options.report(batch, parsed.quiet)

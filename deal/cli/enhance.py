@@ -148,13 +148,14 @@ def _run_files(parsed: Namespace, form: dict[str, Any], steady: bool) -> int:
 
     of_pages = functools.partial(way, bool(parsed.sequence))
     of_images = of_pages()
-    with options.open_batch(parsed, jobs) as batch:
+    read = functools.partial(read_pages, **form)
+    with options.open_batch(parsed, jobs) as batch, options.pages_ahead(parsed, jobs, read) as pages:
         for job in batch:
             with batch.attempt(job):
                 if is_clip(job.source):
                     enhance_clip(batch, job, way(parsed.sequence is not False), **of_clips)
                 else:
-                    process_pages(batch, job, read_pages(job.source, **form), of_images, of_pages)
+                    process_pages(batch, job, pages(job.source), of_images, of_pages)
     if parsed.budget is not None:
         within_budget.report(latencies, parsed.quiet)
     return options.report(batch, parsed.quiet)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,8 +14,9 @@ from jsonargparse import ArgumentParser, Namespace
 if TYPE_CHECKING:
     from jsonargparse._core import ArgumentGroup
 
+    from deal.io.batch import Batch
+    from deal.io.images import ImageFile
     from deal.io.paths import Job
-    from deal.io.writers import Batch
 
 
 FILES = ("input", "output", "recursive", "skip_existing", "keep_going", "suffix", "window")  # of the short help
@@ -51,6 +56,10 @@ def add_files(
         help="values that mean black and white: two numbers; full, which is 0 and 255, or 0 and 65535; or auto, which "
         "is full for 8 bits and else the range of the scene, without telemetry, dead pixels and very hot spots"
         + windows,
+    )  # fmt: skip
+    group.add_argument(
+        "--workers", type=int, default=0, metavar="N",
+        help="threads that read the next images, and as many that write the last ones, while one is computed",
     )  # fmt: skip
     group.add_argument(
         "--manifest", type=str | None, default=None, metavar="FILE",
@@ -145,14 +154,34 @@ def _manifest(parsed: Namespace) -> Path:
 
 def open_batch(parsed: Namespace, jobs: list[Job]) -> Batch:
     """The batch of a command with `add_files`."""
-    from deal.io.writers import Batch
+    from deal.io.batch import Batch
 
+    if parsed.workers < 0:
+        raise ValueError(f"workers must be at least 0; got {parsed.workers}")
     into_folder = jobs[0].target != Path(parsed.output)
     return Batch(
         jobs, skip_existing=parsed.skip_existing, keep_going=parsed.keep_going,
         manifest=_manifest(parsed) if parsed.manifest or into_folder else None,
-        progress=not parsed.quiet,
+        progress=not parsed.quiet, workers=parsed.workers,
     )  # fmt: skip
+
+
+def pages_ahead(
+    parsed: Namespace, jobs: list[Job], read: Callable[[Path], Iterator[ImageFile]]
+) -> AbstractContextManager[Callable[[Path], Iterator[ImageFile]]]:
+    """`read`, which gives the pages of a file, with the first page of the next files read by --workers threads."""
+    from deal.io.ahead import read_ahead
+    from deal.io.video import is_clip
+
+    def opened(path: Path) -> Iterator[ImageFile]:
+        pages = read(path)
+        return itertools.chain([next(pages)], pages)
+
+    wanted = [
+        job.source for job in jobs
+        if not (job.problem or is_clip(job.source) or (parsed.skip_existing and os.path.exists(job.target)))
+    ]  # fmt: skip
+    return read_ahead(opened, wanted, parsed.workers)
 
 
 def report(batch: Batch, quiet: bool) -> int:

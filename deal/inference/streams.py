@@ -10,12 +10,12 @@ import numpy
 from deal.inference.enhancer import Enhancer
 from deal.inference.sequence import Sequence
 from deal.inference.steady_window import SteadyWindow
+from deal.io.batch import Batch
 from deal.io.images import Frame, ImageFile, Location, UnusableImage, Window, to_frame
 from deal.io.pages import Page, write_pages
 from deal.io.paths import Job
 from deal.io.reference import Reference
 from deal.io.video import Clip, Decoded, rewrite
-from deal.io.writers import Batch
 
 Process = Callable[[Frame], numpy.ndarray]
 
@@ -70,7 +70,7 @@ def process_pages(
     """
     first = next(pages)
     if first.pages == 1:
-        batch.save(job, first, process_single(first.frame))
+        batch.save(job, first, process_single(first.frame), source=pages)
         return
     process = frames()
     process_first = functools.cache(lambda: process(first.frame))

@@ -109,8 +109,9 @@ def test_time_stamps_sound_and_metadata(tmp_path, capsys):
         [stream] = container.streams.video
         assert container.metadata["title"] == "flight 7"
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        rate = stream.average_rate
     with av.open(str(tmp_path / "a.mp4")) as container:
-        assert container.streams.video[0].average_rate == stream.average_rate
+        assert container.streams.video[0].average_rate == rate
 
 
 def test_a_clip_is_a_sequence(tmp_path, enhancer):

@@ -57,27 +57,29 @@ def run_image(
 
     if parsed.output != PIPE:  # the image comes from standard input
         target, given = _target_file(parsed), image_of_stdin()
-        begin, content = time.perf_counter(), _processed(target, read(given), make)
+        begin, pages = time.perf_counter(), read(given)
+        content = _processed(target, next(pages), pages, make)
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(target) as file:
             file.write(content)
     else:
         with stdout_alone() as stdout:
             source = image_of_stdin() if parsed.input == [PIPE] else _only_image(parsed)
-            begin, name = time.perf_counter(), Path(f"stdout{_ending(parsed, source)}")
-            write_all(stdout, _processed(name, read(source), make))
+            begin, pages = time.perf_counter(), read(source)
+            first = next(pages)  # what is no image is told first
+            name = Path(f"stdout{_ending(parsed, source)}")
+            write_all(stdout, _processed(name, first, pages, make))
     if not parsed.quiet:
         within_budget.say(f"1 done in {time.perf_counter() - begin:.1f} s")
     return 0
 
 
-def _processed(target: Path, pages: Iterator[ImageFile], make: Callable[[Frame], Process]) -> bytes:
-    """The content of the result of an image file."""
+def _processed(target: Path, first: ImageFile, others: Iterator[ImageFile], make: Callable[[Frame], Process]) -> bytes:
+    """The content of the result of an image file, from its pages."""
     from deal.io.pages import Page, file_bytes
 
-    first = next(pages)
     process = make(first.frame)
-    results = (Page(process(page.frame), page.metadata) for page in itertools.chain([first], pages))
+    results = (Page(process(page.frame), page.metadata) for page in itertools.chain([first], others))
     return file_bytes(target, results, first.pages)
 
 

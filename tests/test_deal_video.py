@@ -109,9 +109,16 @@ def test_time_stamps_sound_and_metadata(tmp_path, capsys):
         [stream] = container.streams.video
         assert container.metadata["title"] == "flight 7"
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
-        rate = stream.average_rate
-    with av.open(str(tmp_path / "a.mp4")) as container:
-        assert container.streams.video[0].average_rate == rate
+
+
+def test_frame_rate(tmp_path):
+    write(tmp_path / "a.mp4", eight_bits(6))
+    assert enhance(tmp_path / "a.mp4", tmp_path / "b.mp4", "--quiet") == 0
+    rates = []
+    for name in ("a.mp4", "b.mp4"):
+        with av.open(str(tmp_path / name)) as container:
+            rates.append((container.streams.video[0].average_rate, container.duration))
+    assert rates[0] == rates[1] and rates[0][0] == 25
 
 
 def test_a_clip_is_a_sequence(tmp_path, enhancer):

@@ -3,13 +3,13 @@
 import csv
 import os
 import re
-import subprocess
 import sys
 from fractions import Fraction
 
 import numpy
 import pytest
 from conftest import DATA
+from peak_memory import peak_of_enhance
 
 from deal import cli
 from deal.inference.enhancer import Enhancer
@@ -312,14 +312,6 @@ def test_clips_beside_images(tmp_path):
     assert sorted(os.listdir(tmp_path / "bad")) == ["b.png", "manifest.csv"]
 
 
-PEAK = """
-import resource, sys
-from deal import cli
-code = cli.main(["enhance", "-i", sys.argv[1], "-o", sys.argv[2], "-m", "deal-u-small", "--quiet", "--threads", "1"])
-print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 def test_memory_does_not_grow_with_the_length(tmp_path):
     """Were 450 frames kept, in any form, it would grow by 30 MB."""
@@ -327,13 +319,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
     for count in (50, 500):
         frames = [numpy.tile(frame, (2, 2)) for frame in sixteen_bits(25)]
         write(tmp_path / f"{count}.mkv", count // 25 * frames, "ffv1", "gray16le")
-        done = subprocess.run(
-            [sys.executable, "-c", PEAK, str(tmp_path / f"{count}.mkv"), str(tmp_path / f"out{count}.mkv")],
-            capture_output=True, text=True, timeout=500, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )  # fmt: skip
-        code, peak = map(int, done.stdout.split())
-        assert code == 0, done.stderr
-        peaks.append(peak)
+        peaks.append(peak_of_enhance(tmp_path / f"{count}.mkv", tmp_path / f"out{count}.mkv"))
     assert len(read(tmp_path / "out500.mkv")[0]) == 500
     assert peaks[1] < 1.1 * peaks[0], peaks
 

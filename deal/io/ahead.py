@@ -1,4 +1,4 @@
-"""Reading of files in other threads, before they are used.
+"""Reading in other threads, before what is read is used.
 
 >>> with read_ahead(str.upper, ["a", "b", "c"], workers=2) as read:
 ...     read("a"), read("c")
@@ -12,7 +12,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -48,3 +48,13 @@ def read_ahead(read: Callable[[S], T], sources: Iterable[S], workers: int) -> It
             yield result
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The items, each of which is made in another thread while the one before it is used."""
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        coming: Future[Any] = pool.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, items, end)
+            yield item

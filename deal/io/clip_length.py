@@ -13,17 +13,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-BOXES = (
-    b"ftyp",
-    b"moov",
-    b"mdat",
-    b"free",
-    b"wide",
-    b"skip",
-    b"pnot",
-    b"styp",
-    b"moof",
-)  # with which MP4 and MOV begin
+BOXES = tuple(b"ftyp moov mdat free wide skip pnot styp moof".split())  # with which MP4 and MOV begin
 EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # elements of Matroska
 TAIL = 64  # bytes in which the end of a picture is looked for
 

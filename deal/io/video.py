@@ -16,10 +16,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy
 
+from deal.io.ahead import one_ahead
 from deal.io.atomic import atomic_write
 from deal.io.clip_frames import ColourOrGrey, is_grey, to_video
 from deal.io.clip_length import container_of, is_cut
@@ -28,7 +29,6 @@ from deal.io.values import UnusableImage
 if TYPE_CHECKING:
     import av
 
-T = TypeVar("T")
 CONTAINERS = {
     ".mp4": "mp4", ".avi": "avi", ".mkv": "matroska", ".mov": "mov", ".mjpeg": "mjpeg", ".mjpg": "mjpeg",
 }  # fmt: skip
@@ -82,7 +82,7 @@ def rewrite(
         ThreadPoolExecutor(1) as encoding,
     ):
         written: Future[None] | None = None
-        for item in _ahead(clip.items()):
+        for item in one_ahead(clip.items()):
             if isinstance(item, Decoded):
                 step = functools.partial(writer.write_frame, item, change(item.pixels))
             else:
@@ -96,16 +96,6 @@ def rewrite(
     if clip.fault:
         raise UnusableImage(f"{clip.path} is broken after {clip.count} frames, which are in {target}: {clip.fault}")
     return clip.count
-
-
-def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """The items, each of which is made in another thread while the one before it is used."""
-    end = object()
-    with ThreadPoolExecutor(1) as pool:
-        coming: Future[Any] = pool.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, items, end)
-            yield item
 
 
 def library() -> ModuleType:
